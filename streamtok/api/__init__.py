@@ -1,0 +1,1 @@
+"""What is served: routes, validation, and the shapes of OpenAI's requests and answers."""

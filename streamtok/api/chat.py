@@ -1,0 +1,111 @@
+"""`POST /v1/chat/completions`: messages in, a message out."""
+
+from collections.abc import Sequence
+
+from streamtok.api import schemas
+from streamtok.api.endpoint import Order, answer
+from streamtok.api.generation import Piece, Token
+from streamtok.api.schemas import (
+    ChatChoice,
+    ChatChunkChoice,
+    ChatLogprob,
+    ChatLogprobs,
+    ChatMessage,
+    ChatRequest,
+    Delta,
+    Message,
+    TopLogprob,
+)
+from streamtok.api.services import Services
+from streamtok.errors import InvalidRequest
+from streamtok.http.request import Request
+from streamtok.http.response import Response
+from streamtok.text.detokenizer import Detokenizers
+
+ENDPOINT = "/v1/chat/completions"
+
+
+async def chat(services: Services, request: Request) -> Response:
+    """Answer a chat."""
+    fields, ignored = schemas.convert(schemas.read_object(request.body), ChatRequest)
+    services.check_model(fields.model)
+    if fields.top_logprobs is not None and not fields.logprobs:
+        raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+    messages = [
+        {"role": _role(message), "content": _content(message, index)}
+        for index, message in enumerate(fields.messages)
+    ]
+    ids = services.tokenizer.encode(services.template.render(messages), special=False)
+    order = Order(
+        endpoint=ENDPOINT,
+        fields=fields,
+        prompts=(ids,),
+        max_tokens=fields.max_completion_tokens or fields.max_tokens or services.engine.context,
+        top_logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
+        shape=ChatShape(services.detokenizers, fields.logprobs),
+        ignored=ignored,
+    )
+    return await answer(services, order)
+
+
+class ChatShape:
+    """The JSON of a chat."""
+
+    prefix = "chatcmpl"
+    streamed = "chat.completion.chunk"
+    whole = "chat.completion"
+
+    def __init__(self, detokenizers: Detokenizers, logprobs: bool) -> None:
+        self._detokenizers = detokenizers
+        self._wants_logprobs = logprobs
+
+    def opening(self, index: int) -> ChatChunkChoice:
+        """Return the role, which is said once."""
+        return ChatChunkChoice(index, Delta(role="assistant", content=""), None, None)
+
+    def part(self, piece: Piece) -> ChatChunkChoice:
+        """Return text."""
+        delta = Delta(content=piece.text)
+        return ChatChunkChoice(piece.index, delta, self._logprobs([piece]), None)
+
+    def end(self, index: int, finish_reason: str) -> ChatChunkChoice:
+        """Return the finish reason beside an empty delta."""
+        return ChatChunkChoice(index, Delta(), None, finish_reason)
+
+    def choice(self, index: int, pieces: Sequence[Piece]) -> ChatChoice:
+        """Return the whole message."""
+        message = ChatMessage("".join(piece.text for piece in pieces))
+        reason = pieces[-1].finish_reason
+        assert reason is not None
+        return ChatChoice(index, message, self._logprobs(pieces), reason)
+
+    def _logprobs(self, pieces: Sequence[Piece]) -> ChatLogprobs | None:
+        if not self._wants_logprobs:
+            return None
+        return ChatLogprobs([self._logprob(token) for piece in pieces for token in piece.tokens])
+
+    def _logprob(self, token: Token) -> ChatLogprob:
+        top = [self._alternative(*alternative) for alternative in token.logprobs.top]
+        own = self._alternative(token.id, token.logprobs.logprob)
+        return ChatLogprob(own.token, own.logprob, own.bytes, top)
+
+    def _alternative(self, token_id: int, logprob: float) -> TopLogprob:
+        octets = self._detokenizers.token_bytes(token_id)
+        return TopLogprob(octets.decode("utf-8", "replace"), logprob, list(octets))
+
+
+def _role(message: Message) -> str:
+    # What OpenAI now calls the developer is what templates know as the system.
+    return "system" if message.role == "developer" else message.role
+
+
+def _content(message: Message, index: int) -> str:
+    if message.content is None:
+        raise InvalidRequest(
+            f"messages[{index}].content: a {message.role} message needs content",
+            param=f"messages[{index}].content",
+            code="invalid_value",
+        )
+    if isinstance(message.content, str):
+        return message.content
+    return "".join(part.text for part in message.content)

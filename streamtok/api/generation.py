@@ -1,0 +1,266 @@
+"""Where a request meets the engine: ids in, pieces of text out, and every token accounted for.
+
+The seven steps of a streamed response meet here: the request is validated (1) and its head sent (2)
+by the callers, prompt ids go to the engine (3), every token comes back through the queue and leaves
+as a piece of text at once (4, 5), ends in a finish reason (6), and is metered (7).
+
+Knows no JSON and no endpoint. Read next: `streamtok.api.chat` and `streamtok.api.completions`.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from dataclasses import dataclass
+
+from streamtok.clock import Clock
+from streamtok.engine.base import Engine
+from streamtok.ledger import Ledger, UsageRecord
+from streamtok.messages import (
+    Event,
+    Failed,
+    Finished,
+    SequenceRequest,
+    TokenEvent,
+    TokenLogprobs,
+)
+from streamtok.metrics import Metrics
+from streamtok.text.detokenizer import Detokenizer, Detokenizers
+from streamtok.text.stops import StopMatcher
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A validated request, as the engine and the ledger need it."""
+
+    id: str
+    endpoint: str
+    model: str
+    key: str
+    stream: bool
+    prompt_tokens: int
+    sequences: tuple[SequenceRequest, ...]
+    stops: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A sampled token with its log-probabilities."""
+
+    id: int
+    logprobs: TokenLogprobs
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that became certain for choice `index`, with the `count` tokens it took.
+
+    `tokens` holds them where log-probabilities were asked for. The last piece of a choice carries
+    its finish reason, and may have no text.
+    """
+
+    index: int
+    text: str
+    count: int
+    tokens: tuple[Token, ...]
+    finish_reason: str | None
+
+
+class Choice:
+    """One sequence on the way from ids to text."""
+
+    def __init__(self, index: int, detokenizer: Detokenizer, stops: Sequence[str]) -> None:
+        self.index = index
+        self.finish_reason: str | None = None
+        self._detokenizer = detokenizer
+        self._stops = StopMatcher(stops)
+        self._held = 0  # tokens whose text has not come out
+        self._tokens: list[Token] = []  # the same tokens, where they are to be reported
+
+    def feed(self, event: TokenEvent) -> Piece | None:
+        """Return the text that `event` makes certain, if any; a stop string finishes the choice."""
+        self._held += 1
+        if event.logprobs:
+            self._tokens.append(Token(event.token_id, event.logprobs))
+        text = self._stops.feed(self._detokenizer.feed(event.token_id))
+        if self._stops.matched is not None:
+            self.finish_reason = "stop"
+        return self._piece(text) if text or self.finish_reason else None
+
+    def finish(self, event: Finished) -> Piece:
+        """Return the last piece: what was held back, and why it ended."""
+        text = self._stops.feed(self._detokenizer.flush()) + self._stops.flush()
+        self.finish_reason = "stop" if self._stops.matched is not None else event.reason
+        self._held += event.reason == "stop"  # the token that ended the text, which has none
+        return self._piece(text)
+
+    def _piece(self, text: str) -> Piece:
+        piece = Piece(self.index, text, self._held, tuple(self._tokens), self.finish_reason)
+        self._held, self._tokens = 0, []
+        return piece
+
+
+class Meter:
+    """Keeps the books: ledger rows and metrics, also for requests whose client has left."""
+
+    def __init__(self, ledger: Ledger, metrics: Metrics, clock: Clock) -> None:
+        self.ledger = ledger
+        self.metrics = metrics
+        self.clock = clock
+        self._settling: set[asyncio.Task[None]] = set()
+
+    def settle(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run `work`, which accounts for a request, whatever becomes of the connection."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        return task
+
+    def record(self, record: UsageRecord) -> None:
+        """Write a request's row and count its tokens."""
+        self.ledger.record(record)
+        self.metrics.prompt_tokens.inc(record.prompt_tokens)
+        self.metrics.generated_tokens.inc(record.generated_tokens)
+        if record.finish_reason == "cancelled":
+            self.metrics.cancelled.inc()
+
+    async def close(self) -> None:
+        """Wait until every request is accounted for, then close the ledger."""
+        if self._settling:
+            await asyncio.wait(self._settling)
+        self.ledger.close()
+
+
+class Generation:
+    """One request in the engine; `close` must be called in the end, whatever happened.
+
+    Raises:
+        Unavailable: the engine has no room for it.
+    """
+
+    def __init__(self, job: Job, engine: Engine, detokenizers: Detokenizers, meter: Meter) -> None:
+        self.job = job
+        self.completion_tokens = 0  # as the client is told; what came after a stop string is not in
+        self._engine = engine
+        self._meter = meter
+        self._created_s = meter.clock.wall_s()
+        self._begun_s = meter.clock.monotonic_s()
+        self._ended_s: float | None = None
+        self._first_token_s: float | None = None
+        self._last_token_s = [0.0] * len(job.sequences)
+        self._generated = [0] * len(job.sequences)
+        self._delivered = 0
+        self._failed = False
+        self._settled: asyncio.Task[None] | None = None
+        self._choices = [Choice(s.index, detokenizers.make(), job.stops) for s in job.sequences]
+        self._stream = engine.submit(job.id, job.sequences)
+
+    async def started(self) -> None:
+        """Return when the first sequence has left the queue: from here on the answer is a 200.
+
+        Raises:
+            RequestError: it never will.
+        """
+        event = await anext(self._stream)
+        self._count(event)
+        if isinstance(event, Failed):
+            raise event.error
+
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
+        """Yield the answer as it is made, each choice up to the piece with its finish reason.
+
+        A piece counts as delivered when the next one is asked for. At the end of the last one the
+        request is in the ledger.
+
+        Raises:
+            RequestError: the engine could not go on.
+        """
+        unfinished = len(self._choices)
+        while unfinished:
+            event = await anext(self._stream)
+            self._count(event)
+            if isinstance(event, Failed):
+                raise event.error
+            piece = self._read(event)
+            if piece is None:
+                continue
+            self.completion_tokens += piece.count
+            if piece.finish_reason is not None:
+                unfinished -= 1
+                if not isinstance(event, Finished):
+                    self._engine.cancel(self.job.id, piece.index)  # a stop string was met
+            yield piece
+            self._delivered += piece.count
+        self._ended_s = self._meter.clock.monotonic_s()
+        await asyncio.shield(self._settle())
+
+    def close(self) -> None:
+        """Stop whatever of the request still runs, and account for it."""
+        if self._settled is None:
+            self._ended_s = self._meter.clock.monotonic_s()
+            self._engine.cancel(self.job.id)
+            self._settle()
+
+    def summary(self) -> str:
+        """Return tokens, time to first token and speed, for the access log."""
+        generated = sum(self._generated)
+        parts = [self.job.id, f"{self.job.prompt_tokens}+{generated} tokens"]
+        if self._first_token_s is not None:
+            parts.append(f"first after {1000 * self._first_token_s:.0f} ms")
+            end_s = self._ended_s or self._meter.clock.monotonic_s()
+            if generated > 1 and (rest_s := end_s - self._begun_s - self._first_token_s) > 0:
+                parts.append(f"then {(generated - 1) / rest_s:.0f} tokens/s")
+        return ", ".join(parts)
+
+    def _read(self, event: Event) -> Piece | None:
+        """Return the text of an event, if it has any and its choice is not finished already."""
+        choice = self._choices[event.index]
+        if choice.finish_reason is None:
+            if isinstance(event, TokenEvent):
+                return choice.feed(event)
+            if isinstance(event, Finished):
+                return choice.finish(event)
+        return None
+
+    def _count(self, event: Event) -> None:
+        """Keep what the ledger and the metrics need of an event."""
+        if isinstance(event, Finished | Failed):
+            self._generated[event.index] = event.generated
+            self._failed = self._failed or isinstance(event, Failed)
+        elif isinstance(event, TokenEvent):
+            now_s = self._meter.clock.monotonic_s()
+            if self._first_token_s is None:
+                self._first_token_s = now_s - self._begun_s
+                self._meter.metrics.first_token.observe(self._first_token_s)
+            if self._generated[event.index]:
+                self._meter.metrics.inter_token.observe(now_s - self._last_token_s[event.index])
+            self._last_token_s[event.index] = now_s
+            self._generated[event.index] += 1
+
+    def _settle(self) -> asyncio.Task[None]:
+        if self._settled is None:
+            self._settled = self._meter.settle(self._record())
+        return self._settled
+
+    async def _record(self) -> None:
+        """Wait until the engine has confirmed every sequence's end, then write the row."""
+        async for event in self._stream:
+            self._count(event)
+        first = self._choices[0].finish_reason
+        incomplete = any(choice.finish_reason is None for choice in self._choices)
+        reason = "error" if self._failed else "cancelled" if incomplete else str(first)
+        assert self._ended_s is not None
+        self._meter.record(
+            UsageRecord(
+                id=self.job.id,
+                created_s=self._created_s,
+                key=self.job.key,
+                endpoint=self.job.endpoint,
+                model=self.job.model,
+                stream=self.job.stream,
+                prompt_tokens=self.job.prompt_tokens,
+                generated_tokens=sum(self._generated),
+                delivered_tokens=self._delivered,
+                finish_reason=reason,
+                first_token_s=self._first_token_s,
+                duration_s=self._ended_s - self._begun_s,
+            )
+        )

@@ -1,0 +1,99 @@
+"""Everything but generation: models, health, metrics, usage, and the page at `/`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.resources import files
+
+from streamtok.api import schemas
+from streamtok.api.schemas import ListBody, ModelBody
+from streamtok.api.services import Services
+from streamtok.errors import InvalidRequest, NotFound
+from streamtok.http.request import Request
+from streamtok.http.response import Response, json_response
+from streamtok.ledger import GROUPS, UsageFilter
+from streamtok.metrics import CONTENT_TYPE
+
+# Nothing but the page itself and this server: no other source of scripts, styles or data
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+async def models(services: Services, _: Request) -> Response:
+    """`GET /v1/models`."""
+    return json_response(schemas.encode(ListBody([_model(services)])))
+
+
+async def model(services: Services, _: Request, name: str) -> Response:
+    """`GET /v1/models/{id}`."""
+    services.check_model(name)
+    return json_response(schemas.encode(_model(services)))
+
+
+async def metrics(services: Services, _: Request) -> Response:
+    """`GET /metrics`."""
+    return Response(200, (("content-type", CONTENT_TYPE),), services.meter.metrics.render())
+
+
+async def usage(services: Services, _: Request, request_id: str) -> Response:
+    """`GET /v1/usage/{id}`: what one request cost."""
+    record = await services.meter.ledger.get(request_id)
+    if record is None:
+        raise NotFound(f"no usage is recorded for {request_id!r}", code="usage_not_found")
+    values = asdict(record)
+    total = record.prompt_tokens + record.generated_tokens
+    return json_response(schemas.encode({"object": "usage", **values, "total_tokens": total}))
+
+
+async def usage_sums(services: Services, request: Request) -> Response:
+    """`GET /v1/usage?since=&until=&key=&group_by=`: sums over many requests."""
+    query = request.query
+    if unknown := sorted(query.keys() - {"since", "until", "key", "group_by"}):
+        raise InvalidRequest(
+            f"{unknown[0]}: unknown query field; known are since, until, key, group_by",
+            param=unknown[0],
+        )
+    group_by = query.get("group_by")
+    if group_by is not None and group_by not in GROUPS:
+        raise InvalidRequest(
+            f"group_by: expected one of {', '.join(GROUPS)}, found {group_by!r}", param="group_by"
+        )
+    where = UsageFilter(_time(query, "since"), _time(query, "until"), query.get("key"))
+    sums = await services.meter.ledger.sums(where, group_by)
+    rows = [{"object": "usage.sum", "group_by": group_by, **asdict(row)} for row in sums]
+    return json_response(schemas.encode(ListBody(rows)))
+
+
+async def page(_: Services, __: Request) -> Response:
+    """`GET /`: a page for people."""
+    html = files("streamtok.api").joinpath("static/index.html").read_bytes()
+    headers = (
+        ("content-type", "text/html; charset=utf-8"),
+        ("content-security-policy", PAGE_POLICY),
+        ("cache-control", "no-cache"),
+    )
+    return Response(200, headers, html)
+
+
+def _model(services: Services) -> ModelBody:
+    return ModelBody(services.model, services.created)
+
+
+def _time(query: Mapping[str, str], name: str) -> float | None:
+    """Return a moment given as seconds since 1970 or in ISO 8601 (UTC if it names no zone)."""
+    text = query.get(name)
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{name}: expected seconds since 1970 or an ISO 8601 time, found {text!r}", param=name
+        ) from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

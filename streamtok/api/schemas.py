@@ -1,0 +1,318 @@
+"""The JSON that goes in and out, as types: validation and encoding by msgspec.
+
+Requests hold every field of OpenAI's two endpoints that is supported, with its range; fields that
+OpenAI documents and this server does not support stand in `REFUSED` and are refused by name.
+Answers are declared field by field, so that each one on the wire has exactly these keys.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from streamtok.errors import InvalidRequest, RequestError
+
+# Requests
+
+MAX_CHOICES = 128
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+TokenId = Annotated[int, Meta(ge=0)]
+StopText = Annotated[str, Meta(min_length=1)]
+Kind = TypeVar("Kind", bound=Struct)
+
+
+class StreamOptions(Struct, forbid_unknown_fields=True):
+    """`stream_options`: what a stream carries besides text."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] = False
+
+
+class SamplingFields(Struct, kw_only=True):
+    """What both endpoints take. None means "not given": the model's own default then holds."""
+
+    model: str | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    min_p: Share | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    stop: StopText | Annotated[list[StopText], Meta(max_length=4)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, Bias] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    ignore_eos: bool = False
+    user: str | None = None
+
+
+class TextPart(Struct, tag="text", tag_field="type"):
+    """A part of a message's content."""
+
+    text: str
+
+
+class Message(Struct):
+    """One message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+
+
+class ChatRequest(SamplingFields, kw_only=True):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+
+
+class CompletionRequest(SamplingFields, kw_only=True):
+    """`POST /v1/completions`; a list of strings or of id lists is a batch."""
+
+    prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+
+
+# Documented by OpenAI, without an effect on what is generated: accepted
+HINTS = frozenset(
+    {
+        "metadata",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+    }
+)
+# Documented by OpenAI and not supported: name -> the values that ask for nothing
+REFUSED: Mapping[str, tuple[Any, ...]] = {
+    "audio": (None,),
+    "best_of": (None, 1),
+    "echo": (None, False),
+    "function_call": (None, "none", "auto"),
+    "functions": (None, []),
+    "modalities": (None, ["text"]),
+    "moderation": (None,),
+    "prediction": (None,),
+    "reasoning_effort": (None, "none"),
+    "response_format": (None, {"type": "text"}),
+    "suffix": (None, ""),
+    "tool_choice": (None, "none", "auto"),
+    "tools": (None, []),
+    "verbosity": (None, "medium"),
+    "web_search_options": (None,),
+}
+
+# What msgspec's message leaves open, by the last part of the field's path
+EXPECTED = {
+    "role": "; expected system, developer, user or assistant",
+    "type": "; only parts of type text are supported",
+}
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a request's body.
+
+    Raises:
+        InvalidRequest: the body is not UTF-8, not JSON, or not an object.
+    """
+    try:
+        value = msgspec.json.decode(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"the body is not valid UTF-8: byte 0x{body[error.start]:02x} at offset {error.start}",
+            code="invalid_utf8",
+        ) from error
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
+    except RecursionError as error:
+        raise InvalidRequest("the body is nested too deeply", code="invalid_json") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object", code="invalid_json")
+    return value
+
+
+def convert(value: dict[str, Any], kind: type[Kind]) -> tuple[Kind, tuple[str, ...]]:
+    """Return `value` as a `kind`, and the names of the fields that no one knows.
+
+    Raises:
+        InvalidRequest: a field has the wrong type or value, or is not supported; names it.
+    """
+    for name, harmless in REFUSED.items():
+        if name in value and value[name] not in harmless:
+            raise InvalidRequest(
+                f"{name} is not supported by this server", param=name, code="unsupported_parameter"
+            )
+    try:
+        request = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        param = path.rstrip("`").lstrip(".") or _named_field(message)
+        hint = EXPECTED.get((param or "").rpartition(".")[2], "")
+        raise InvalidRequest(
+            f"{param}: {message}{hint}", param=param, code="invalid_value"
+        ) from error
+    known = {*kind.__struct_fields__, *REFUSED, *HINTS}
+    return request, tuple(sorted(value.keys() - known))
+
+
+def _named_field(message: str) -> str | None:
+    """Return the field that msgspec names in the message itself: a missing one."""
+    parts = message.split("`")
+    return parts[1] if "required field" in message and len(parts) > 1 else None
+
+
+# Answers
+
+
+class ErrorBody(Struct):
+    """OpenAI's error object: always all four keys."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(Struct):
+    """The body of every answer that is an error, and of an error event in a stream."""
+
+    error: ErrorBody
+
+
+class PromptDetails(Struct):
+    """Part of `usage`."""
+
+    cached_tokens: int
+
+
+class UsageBody(Struct):
+    """`usage`: what a request cost, in tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class TopLogprob(Struct):
+    """An alternative at one position of a chat."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatLogprob(Struct):
+    """One token of a chat with its log-probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(Struct):
+    """`logprobs` of a chat."""
+
+    content: list[ChatLogprob]
+    refusal: None = None
+
+
+class CompletionLogprobs(Struct):
+    """`logprobs` of a completion: parallel lists, one item per token."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class Delta(Struct, omit_defaults=True):
+    """What a chunk adds to a chat message."""
+
+    role: str | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChatChunkChoice(Struct):
+    """A choice in a chunk of a streamed chat."""
+
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None
+    finish_reason: str | None
+
+
+class ChatMessage(Struct):
+    """The whole answer of a chat."""
+
+    content: str
+    role: str = "assistant"
+    refusal: None = None
+
+
+class ChatChoice(Struct):
+    """A choice of a chat that is not streamed."""
+
+    index: int
+    message: ChatMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: str
+
+
+class CompletionChoice(Struct):
+    """A choice of a completion, streamed or not."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: str | None
+
+
+class Envelope(Struct, kw_only=True):
+    """What all chunks and answers of one request share; `usage` is absent where not asked for."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChunkChoice] | list[ChatChoice] | list[CompletionChoice]
+    usage: UsageBody | UnsetType | None = UNSET
+
+
+class ModelBody(Struct):
+    """One entry of `GET /v1/models`."""
+
+    id: str
+    created: int
+    owned_by: str = "streamtok"
+    object: str = "model"
+
+
+class ListBody(Struct):
+    """A list of objects."""
+
+    data: list[Any]
+    object: str = "list"
+
+
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+
+
+def error_body(error: RequestError) -> bytes:
+    """Return an error as JSON text."""
+    body = ErrorBody(error.message, error.type, error.param, error.code)
+    return encode(ErrorResponse(body))

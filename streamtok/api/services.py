@@ -1,0 +1,46 @@
+"""What the endpoints are made from; put together once, by `streamtok.app`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from streamtok.api.generation import Meter
+from streamtok.engine.base import Engine
+from streamtok.errors import NotFound
+from streamtok.text.detokenizer import Detokenizers
+from streamtok.text.template import ChatTemplate
+from streamtok.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One model, ready to serve, and what keeps its books.
+
+    `defaults` are the sampling parameters a request gets that does not name its own; `new_id`
+    makes a request's id from a prefix.
+    """
+
+    engine: Engine
+    model: str
+    created: int
+    tokenizer: Tokenizer
+    detokenizers: Detokenizers
+    template: ChatTemplate
+    defaults: Mapping[str, Any]
+    meter: Meter
+    new_id: Callable[[str], str]
+    new_seed: Callable[[], int]
+    close_after_stream: bool
+
+    def check_model(self, name: str | None) -> None:
+        """Check that `name` is the model served here; None stands for it.
+
+        Raises:
+            NotFound: it is not.
+        """
+        if name not in (None, self.model):
+            raise NotFound(
+                f"the model {name!r} does not exist; this server has {self.model!r}",
+                param="model",
+                code="model_not_found",
+            )

@@ -1,0 +1,26 @@
+"""The time, passed in where it is needed so that tests can hold it still."""
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Two readings of the time, in seconds."""
+
+    def wall_s(self) -> float:
+        """Return the seconds since 1970, for people and records; it may jump."""
+
+    def monotonic_s(self) -> float:
+        """Return seconds from an arbitrary start, for durations; it never goes back."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def wall_s(self) -> float:
+        """See `Clock.wall_s`."""
+        return time.time()
+
+    def monotonic_s(self) -> float:
+        """See `Clock.monotonic_s`."""
+        return time.monotonic()

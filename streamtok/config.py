@@ -1,0 +1,122 @@
+"""Every setting of the server, with its default, its meaning, its flag and its variable.
+
+A field `drain_timeout_s` is the flag `--drain-timeout` and the variable `STREAMTOK_DRAIN_TIMEOUT`;
+a flag wins over the variable, the variable over the default. This is the only module that reads
+the environment. Read next: `streamtok.cli`, which makes the flags, and `streamtok.app`, which uses
+them.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_state_path
+
+from streamtok.errors import ConfigError
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def _setting(default: Any, meaning: str, least: float | None = None) -> Any:
+    return field(default=default, metadata={"help": meaning, "least": least})
+
+
+def default_model() -> str:
+    """Return the folder of the model that comes with the package.
+
+    An installed package holds it; in a checkout it stands beside the package.
+    """
+    package = Path(__file__).parent
+    folders = (package / "weights" / "fireside", package.parent / "weights" / "fireside")
+    return str(next((folder for folder in folders if folder.is_dir()), folders[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What the engine needs; the commands without a server have these settings too."""
+
+    model: str = _setting("", "folder of a Hugging Face model (default: the one that is shipped)")
+    max_streams: int = _setting(32, "sequences generated at once", 1)
+    max_queue: int = _setting(128, "sequences that may wait for a place; more are refused", 0)
+    step_tokens: int = _setting(128, "positions computed in one step, prompts included", 1)
+
+    @property
+    def model_folder(self) -> Path:
+        """The folder to load the model from."""
+        return Path(self.model or default_model())
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig(EngineConfig):
+    """What `streamtok serve` needs."""
+
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8000, "port to listen on; 0 lets the system choose", 0)
+    ledger: str = _setting(
+        str(user_state_path("streamtok", appauthor=False) / "usage.sqlite3"),
+        "file of the usage ledger; :memory: keeps it while the server runs",
+    )
+    drain_timeout_s: float = _setting(30.0, "seconds running streams have to finish at a stop", 0)
+    close_after_stream: bool = _setting(False, "close the connection after each streamed answer")
+    max_body_bytes: int = _setting(4 * 1024 * 1024, "largest request body that is read", 1)
+    max_header_bytes: int = _setting(64 * 1024, "largest request head that is read", 1024)
+    log_level: str = _setting("info", f"least level that is logged: {', '.join(LOG_LEVELS)}")
+
+
+def flag_name(setting: Field[Any]) -> str:
+    """Return the flag of a field: underscores as hyphens, without the unit of time."""
+    return "--" + setting.name.removesuffix("_s").replace("_", "-")
+
+
+def variable_name(setting: Field[Any]) -> str:
+    """Return the environment variable of a field."""
+    return "STREAMTOK_" + flag_name(setting)[2:].replace("-", "_").upper()
+
+
+def read(kind: type[Any], given: Mapping[str, str | None]) -> Any:
+    """Return a config of type `kind` from the flags `given` (by field name), the environment, and
+    the defaults.
+
+    Raises:
+        ConfigError: a value cannot be read, or is out of range; names its flag or variable.
+    """
+    values = {}
+    for setting in fields(kind):
+        sources = (
+            (flag_name(setting), given.get(setting.name)),
+            (variable_name(setting), os.environ.get(variable_name(setting))),
+        )
+        for source, text in sources:
+            if text is not None:
+                values[setting.name] = _parse(setting, source, text)
+                break
+    config = kind(**values)
+    if getattr(config, "log_level", "info") not in LOG_LEVELS:
+        raise ConfigError(
+            f"--log-level: expected one of {', '.join(LOG_LEVELS)}, found {config.log_level!r}"
+        )
+    return config
+
+
+def _parse(setting: Field[Any], source: str, text: str) -> Any:
+    """Return `text` as a value of the field's type."""
+    if isinstance(setting.default, str):
+        return text
+    if isinstance(setting.default, bool):
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("", "0", "false", "no", "off"):
+            return False
+        raise ConfigError(f"{source}: expected true or false, found {text!r}")
+    whole = isinstance(setting.default, int)
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError as error:
+        noun = "a whole number" if whole else "a number"
+        raise ConfigError(f"{source}: expected {noun}, found {text!r}") from error
+    least = setting.metadata["least"]
+    if least is not None and not value >= least:
+        raise ConfigError(f"{source}: expected {least:g} or more, found {text}")
+    return value

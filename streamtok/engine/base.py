@@ -1,0 +1,87 @@
+"""The engine's protocol, and the stream through which its events reach one request.
+
+An engine takes token ids and gives token ids. It runs wherever it likes; its events arrive in an
+`asyncio.Queue` on the event loop. Read next: `streamtok.engine.local`, the engine in a thread.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceRequest
+
+HIGH_WATER = 64  # unread events at which a request's sequences are paused
+LOW_WATER = 16  # unread events at which they go on
+
+
+class TokenStream:
+    """The events of one request, in order, for one reader on the event loop.
+
+    Iteration ends when every sequence has had its one terminal event. `produced` is written by the
+    engine alone and `consumed` by the reader alone, so that neither needs a lock.
+    """
+
+    def __init__(self, sequences: int, resume: Callable[[], None]) -> None:
+        self.produced = 0
+        self.consumed = 0
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._open = sequences
+        self._resume = resume
+
+    @property
+    def unread(self) -> int:
+        """How many events the engine has made that the reader has not taken."""
+        return self.produced - self.consumed
+
+    def deliver(self, event: Event) -> None:
+        """Append an event; called on the event loop."""
+        self._queue.put_nowait(event)
+
+    def __aiter__(self) -> "TokenStream":
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._open:
+            raise StopAsyncIteration
+        event = await self._queue.get()
+        self.consumed += 1
+        if self.unread == LOW_WATER:
+            self._resume()
+        if isinstance(event, Finished | Failed):
+            self._open -= 1
+        return event
+
+
+class Engine(Protocol):
+    """What the server needs of an engine. All methods are called on the event loop."""
+
+    @property
+    def context(self) -> int:
+        """How many tokens prompt and answer may have together."""
+
+    @property
+    def vocab(self) -> int:
+        """How many token ids there are."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A string that changes whenever the same request might give other tokens."""
+
+    def submit(self, request_id: str, sequences: Sequence[SequenceRequest]) -> TokenStream:
+        """Queue a request; its events arrive in the stream that is returned.
+
+        Raises:
+            Unavailable: there is no room in the queue, or the engine is closing.
+        """
+
+    def cancel(self, request_id: str, index: int | None = None) -> None:
+        """End a request, or one sequence of it, before the next step: Finished("cancelled").
+
+        Idempotent; what has ended already is left alone.
+        """
+
+    def stats(self) -> EngineStats:
+        """Return how many sequences run and wait."""
+
+    async def close(self) -> None:
+        """Stop; what still runs or waits ends with Failed(Unavailable)."""

@@ -1,0 +1,58 @@
+"""Runs a plan: ids of sequences become rows of a pass, logits come back in the plan's order.
+
+Owns the cache. Knows neither queues nor sampling. Read next: `streamtok.engine.sampler`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from streamtok.engine.scheduler import Plan, Work
+from streamtok.model.attention import KVCache
+from streamtok.model.decoder import Decoder, Segment
+from streamtok.model.weights import Array
+
+
+class Runner:
+    """A model and the keys and values of `slots` sequences."""
+
+    def __init__(self, decoder: Decoder, slots: int) -> None:
+        self._decoder = decoder
+        self._cache = KVCache(decoder.config, slots)
+
+    def run(self, plan: Plan) -> Array:
+        """Compute the works of `plan` and return the logits of its sampled ones: [sampled, V]."""
+        groups = list(_neighbours(plan.works))
+        logits = self._decoder.forward(self._cache, [_segment(group) for group in groups])
+        computed = [work for group in groups for work in group if work.sampled]
+        row = {id(work): index for index, work in enumerate(computed)}
+        order = [row[id(work)] for work in plan.works if work.sampled]
+        return logits[order]  # [sampled, V]
+
+    def forget(self, slots: Iterable[int]) -> None:
+        """Wipe slots whose contents must not be seen by whoever comes next."""
+        for slot in slots:
+            self._cache.clear(slot)
+
+
+def _neighbours(works: Sequence[Work]) -> Iterator[list[Work]]:
+    """Group single positions of neighbouring slots; anything longer stands alone."""
+    group: list[Work] = []
+    for work in sorted(works, key=lambda work: work.slot):
+        joins = group and work.count == group[-1].count == 1 and work.slot == group[-1].slot + 1
+        if group and not (joins and work.sampled == group[-1].sampled):
+            yield group
+            group = []
+        group.append(work)
+    if group:
+        yield group
+
+
+def _segment(group: Sequence[Work]) -> Segment:
+    """Return the rows of neighbouring works of equal length."""
+    first = group[0]
+    start = np.array([[work.sequence.computed] for work in group])  # [N, 1]
+    positions = start + np.arange(first.count)  # [N, R]
+    ids = [w.sequence.ids[w.sequence.computed : w.sequence.computed + w.count] for w in group]
+    slots = slice(first.slot, first.slot + len(group))
+    return Segment(slots, np.array(ids), positions, first.sampled)

@@ -1,0 +1,172 @@
+"""Chooses tokens from logits: an ordered list of small functions, then one draw per row.
+
+Every draw is decided by the row's own logits, its parameters, its seed and its position: nothing is
+kept from step to step, so that a stream gives the same tokens at any load and can be continued from
+any token. A new sampler is one more function in `STEPS`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from streamtok.engine.scheduler import Sample
+from streamtok.errors import EngineFailed, RequestError
+from streamtok.messages import SamplingParams, TokenLogprobs
+from streamtok.model.weights import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What one row is drawn with: parameters, and the ids before it."""
+
+    params: SamplingParams
+    prompt_ids: Sequence[int]
+    generated_ids: Sequence[int]
+
+
+Rows = Sequence[Draw]
+Step = Callable[[Array, Rows], None]  # changes scores [rows, V] in place
+
+
+def sample(logits: Array, draws: Rows) -> list[Sample | RequestError]:
+    """Draw one token for each row of `logits` [rows, V]; a row that is not finite is an error."""
+    finite = np.logical_and.reduce(np.isfinite(logits), axis=-1)  # [rows]
+    logits = np.where(finite[:, None], logits, np.float32(0))  # [rows, V]
+    scores = logits.copy()  # [rows, V]
+    for step in STEPS:
+        step(scores, draws)
+    tokens = np.argmax(scores, axis=-1)  # [rows]
+    if drawn := [i for i, draw in enumerate(draws) if not draw.params.greedy]:
+        at = [uniform(draws[i].params.seed, len(draws[i].generated_ids)) for i in drawn]
+        tokens[drawn] = _draw(scores[drawn], np.array(at))
+    return [
+        Sample(int(token), _logprobs(row, int(token), draw.params.top_logprobs))
+        if good
+        else EngineFailed("the model gave a score that is not a finite number")
+        for token, row, draw, good in zip(tokens, logits, draws, finite, strict=True)
+    ]
+
+
+def logit_bias(scores: Array, draws: Rows) -> None:
+    """Add to the scores of single tokens."""
+    for row, draw in zip(scores, draws, strict=True):
+        for token, bias in draw.params.logit_bias:
+            row[token] += bias
+
+
+def repetition_penalty(scores: Array, draws: Rows) -> None:
+    """Shrink the scores of tokens that occurred (CTRL, arXiv:1909.05858, section 4.1)."""
+    for row, draw in zip(scores, draws, strict=True):
+        if draw.params.repetition_penalty != 1.0:
+            seen = np.unique([*draw.prompt_ids, *draw.generated_ids])  # [distinct]
+            penalty = np.float32(draw.params.repetition_penalty)
+            row[seen] = np.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty)
+
+
+def presence_and_frequency_penalty(scores: Array, draws: Rows) -> None:
+    """Subtract, for tokens generated so far, a constant and a share per occurrence (OpenAI)."""
+    for row, draw in zip(scores, draws, strict=True):
+        presence, frequency = draw.params.presence_penalty, draw.params.frequency_penalty
+        if (presence or frequency) and draw.generated_ids:
+            seen, counts = np.unique(draw.generated_ids, return_counts=True)  # [distinct] each
+            row[seen] -= (presence + frequency * counts).astype(np.float32)
+
+
+def temperature(scores: Array, draws: Rows) -> None:
+    """Divide by the temperature: below one the likely get likelier, above one less so."""
+    divisor = [1.0 if draw.params.greedy else draw.params.temperature for draw in draws]
+    scores /= np.array(divisor, np.float32)[:, None]  # [rows, 1]
+
+
+def min_p(scores: Array, draws: Rows) -> None:
+    """Drop tokens less likely than `min_p` times the likeliest (arXiv:2407.01082)."""
+    rows = _asking(draws, lambda params: params.min_p > 0)
+    if rows:
+        share = np.array([draws[i].params.min_p for i in rows], np.float32)[:, None]  # [rows, 1]
+        chosen = scores[rows]  # [rows, V]
+        chosen[chosen < chosen.max(axis=-1, keepdims=True) + np.log(share)] = -np.inf
+        scores[rows] = chosen
+
+
+def top_k(scores: Array, draws: Rows) -> None:
+    """Keep the k likeliest tokens (and what ties with the last of them)."""
+    for i in _asking(draws, lambda params: 0 < params.top_k < scores.shape[1]):
+        row, k = scores[i], draws[i].params.top_k
+        row[row < np.partition(row, -k)[-k]] = -np.inf
+
+
+def top_p(scores: Array, draws: Rows) -> None:
+    """Keep the likeliest tokens that together reach `top_p` (arXiv:1904.09751)."""
+    rows = _asking(draws, lambda params: params.top_p < 1)
+    if rows:
+        share = np.array([draws[i].params.top_p for i in rows])[:, None]  # [rows, 1]
+        chosen = scores[rows]  # [rows, V]
+        shares = _exponent(chosen)  # [rows, V]
+        falling = np.sort(shares, axis=-1)[:, ::-1]  # [rows, V]
+        reached = np.cumsum(falling, axis=-1, dtype=np.float64)  # [rows, V]
+        kept = np.add.reduce(reached - falling < share * reached[:, -1:], axis=-1)  # [rows]
+        least = falling[np.arange(len(rows)), np.maximum(kept, 1) - 1]  # [rows]
+        chosen[shares < least[:, None]] = -np.inf
+        scores[rows] = chosen
+
+
+STEPS: tuple[Step, ...] = (
+    logit_bias,
+    repetition_penalty,
+    presence_and_frequency_penalty,
+    temperature,
+    min_p,
+    top_k,
+    top_p,
+)
+
+
+def uniform(seed: int, position: int) -> float:
+    """Return a number in [0, 1) that depends on `seed` and `position` alone.
+
+    Two rounds of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
+    generators"), the upper 53 bits of the result.
+    """
+    return (_mix(_mix(seed) + position) >> 11) / (1 << 53)
+
+
+def _mix(value: int) -> int:
+    word = (1 << 64) - 1
+    value = (value + 0x9E3779B97F4A7C15) & word
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & word
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & word
+    return value ^ (value >> 31)
+
+
+def _asking(draws: Rows, wants: Callable[[SamplingParams], bool]) -> list[int]:
+    """Return the rows that are drawn at random and for which `wants` is true."""
+    return [i for i, d in enumerate(draws) if not d.params.greedy and wants(d.params)]
+
+
+def _exponent(scores: Array) -> Array:
+    """Return exp(scores), scaled so that each row's greatest is one: [rows, V]."""
+    result: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return result
+
+
+def _draw(scores: Array, at: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Return for each row of `scores` [rows, V] the token at the share `at` [rows] of its sum."""
+    reached = np.cumsum(_exponent(scores), axis=-1, dtype=np.float64)  # [rows, V]
+    tokens = np.add.reduce(reached <= (at * reached[:, -1])[:, None], axis=-1)  # [rows]
+    # Rounding may put the point at the very end, behind which there is no token.
+    last = np.argmax(reached, axis=-1)  # [rows], the last token with any share
+    drawn: npt.NDArray[np.intp] = np.minimum(tokens, last)  # [rows]
+    return drawn
+
+
+def _logprobs(logits: Array, token: int, count: int | None) -> TokenLogprobs | None:
+    """Return the model's own log-probability of `token` and of the `count` likeliest tokens."""
+    if count is None:
+        return None
+    shifted = logits - logits.max()  # [V]
+    logprobs = shifted - np.log(np.add.reduce(np.exp(shifted)))  # [V]
+    likeliest = np.argsort(-logprobs, kind="stable")[:count]  # [count]
+    top = tuple((int(i), float(logprobs[i])) for i in likeliest)
+    return TokenLogprobs(float(logprobs[token]), top)

@@ -1,0 +1,38 @@
+"""One sequence on its way: what is known of it, how far it is computed, which slot holds it."""
+
+from dataclasses import dataclass, field
+
+from streamtok.messages import SequenceRequest
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """The state of one sequence, owned by the scheduler.
+
+    `ids` are the prompt and what was sampled since; the keys and values of the first `computed`
+    of them lie in the cache, in `slot` (None while waiting).
+    """
+
+    request_id: str
+    request: SequenceRequest
+    ids: list[int] = field(default_factory=list)
+    computed: int = 0
+    slot: int | None = None
+
+    def __post_init__(self) -> None:
+        self.ids.extend(self.request.prompt_ids)
+
+    @property
+    def pending(self) -> int:
+        """How many ids are known but not computed: one while decoding, more during prefill."""
+        return len(self.ids) - self.computed
+
+    @property
+    def generated(self) -> int:
+        """How many tokens have been sampled."""
+        return len(self.ids) - len(self.request.prompt_ids)
+
+    @property
+    def generated_ids(self) -> list[int]:
+        """The sampled tokens, oldest first."""
+        return self.ids[len(self.request.prompt_ids) :]

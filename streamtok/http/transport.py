@@ -1,0 +1,158 @@
+"""A socket as two coroutines: `receive` and `send`. Bytes only; what they mean is `connection`'s.
+
+Built on an asyncio protocol rather than on `asyncio.StreamReader`, because a server of streams must
+hear of three things at any time, whatever it is waiting for: the peer finished sending (`on_eof`),
+the connection is gone (`on_lost`), the peer reads too slowly (`send` then waits).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+READ_AHEAD_BYTES = 64 * 1024  # unread input at which reading pauses
+WRITE_AHEAD_BYTES = 64 * 1024  # unsent output at which `send` waits
+LINGER_S = 2.0  # how long input is discarded after the last answer (RFC 9112 section 9.6)
+
+
+class ConnectionLost(ConnectionError):
+    """The connection is gone; nothing more can be sent."""
+
+
+class ByteStream(Protocol):
+    """Bytes in both directions. asyncio's sockets and an in-memory fake implement it."""
+
+    peer: str
+    on_eof: Callable[[], None]
+    on_lost: Callable[[], None]
+
+    async def receive(self) -> bytes:
+        """Return what has arrived, waiting for something; nothing at the end of input."""
+
+    async def send(self, data: bytes) -> None:
+        """Write `data`; return when the peer keeps up. Raises ConnectionLost."""
+
+    def write(self, data: bytes) -> None:
+        """Write `data` without waiting; nothing happens if the connection is gone."""
+
+    async def close(self) -> None:
+        """Send what is written, then close, reading on for a while so that no answer is lost."""
+
+    def abort(self) -> None:
+        """Close at once; unsent bytes are dropped."""
+
+
+def _ignore() -> None:
+    pass
+
+
+class SocketStream(asyncio.Protocol):
+    """A ByteStream over an asyncio transport.
+
+    asyncio sets TCP_NODELAY on every TCP socket, so that a chunk leaves when it is written.
+    """
+
+    def __init__(self, on_connect: Callable[["SocketStream"], None]) -> None:
+        self.peer = ""
+        self.on_eof: Callable[[], None] = _ignore
+        self.on_lost: Callable[[], None] = _ignore
+        self._on_connect = on_connect
+        self._transport: asyncio.Transport | None = None
+        self._input = bytearray()
+        self._ended = False  # no more input will come
+        self._arrived = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._lost = asyncio.Event()
+
+    # asyncio's callbacks, in the order of a connection's life
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        # uvloop's transports do not inherit from asyncio's
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES)
+        self._writable.set()
+        address = transport.get_extra_info("peername")
+        self.peer = address[0] if isinstance(address, tuple) else "unix"
+        self._on_connect(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep `data` for the reader, and stop reading where it is behind."""
+        self._input += data
+        self._arrived.set()
+        if len(self._input) > READ_AHEAD_BYTES and self._transport:
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Note that the peer has finished sending; it may still be reading."""
+        self._end_input()
+        self.on_eof()
+        return True  # keep our half open
+
+    def pause_writing(self) -> None:
+        """Make `send` wait."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Let `send` go on."""
+        self._writable.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End: whoever waits is woken."""
+        self._lost.set()
+        self._end_input()
+        self._writable.set()
+        self.on_lost()
+
+    # What the server calls
+
+    async def receive(self) -> bytes:
+        """See `ByteStream.receive`."""
+        while not self._input and not self._ended:
+            self._arrived.clear()
+            await self._arrived.wait()
+        data = bytes(self._input)
+        self._input.clear()
+        if self._transport and not self._ended:
+            self._transport.resume_reading()
+        return data
+
+    async def send(self, data: bytes) -> None:
+        """See `ByteStream.send`."""
+        self.write(data)
+        await self._writable.wait()
+        if self._lost.is_set():
+            raise ConnectionLost
+
+    def write(self, data: bytes) -> None:
+        """See `ByteStream.write`."""
+        if self._transport and not self._lost.is_set():
+            self._transport.write(data)
+
+    async def close(self) -> None:
+        """See `ByteStream.close`.
+
+        A socket closed while input is unread resets the connection, and the reset may overtake the
+        answer; so our half is closed first, and input discarded until the peer closes its own.
+        """
+        if self._transport is None or self._lost.is_set():
+            return
+        try:
+            async with asyncio.timeout(LINGER_S):
+                await self._writable.wait()
+                if self._transport.can_write_eof() and not self._transport.is_closing():
+                    self._transport.write_eof()
+                while await self.receive():
+                    pass
+        except (TimeoutError, OSError):
+            pass
+        finally:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """See `ByteStream.abort`."""
+        if self._transport:
+            self._transport.abort()
+
+    def _end_input(self) -> None:
+        self._ended = True
+        self._arrived.set()

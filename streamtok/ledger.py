@@ -1,0 +1,165 @@
+"""Usage accounting: one row for every request that reached the engine, however it ended.
+
+SQLite in WAL mode, in a thread of its own, so that the event loop never waits for a disk. A reader
+sees every row that was recorded before it asked. Serving goes on when the disk does not: what could
+not be written is logged and counted in `lost`.
+"""
+
+import logging
+import sqlite3
+from asyncio import get_running_loop, wrap_future
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from streamtok.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """One request: `generated` tokens were sampled for it, `delivered` of them reached the socket.
+
+    Times are seconds: `created_s` since 1970, `first_token_s` (None if there was none) and
+    `duration_s` since the request was accepted. `finish_reason` is that of the first choice, or
+    "cancelled" where the client left, or "error".
+    """
+
+    id: str
+    created_s: float
+    key: str
+    endpoint: str
+    model: str
+    stream: bool
+    prompt_tokens: int
+    generated_tokens: int
+    delivered_tokens: int
+    finish_reason: str
+    first_token_s: float | None
+    duration_s: float
+
+
+COLUMNS = tuple(field.name for field in fields(UsageRecord))
+GROUPS: Mapping[str, str] = {
+    "key": "key",
+    "model": "model",
+    "endpoint": "endpoint",
+    "finish_reason": "finish_reason",
+    "day": "date(created_s, 'unixepoch')",
+    "hour": "strftime('%Y-%m-%dT%H:00:00Z', created_s, 'unixepoch')",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSum:
+    """Sums over the requests of one group; `group` is empty where nothing was grouped."""
+
+    group: str
+    requests: int
+    prompt_tokens: int
+    generated_tokens: int
+    delivered_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFilter:
+    """Which requests to sum: created from `since_s` until before `until_s`, by `key`."""
+
+    since_s: float | None = None
+    until_s: float | None = None
+    key: str | None = None
+
+
+class Ledger:
+    """The ledger in the file `path`; ":memory:" keeps it for as long as the process lives.
+
+    Raises:
+        ConfigError: the file cannot be opened or is no ledger.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.lost = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        try:
+            self._database = self._thread.submit(_open, path).result()
+        except (sqlite3.Error, OSError) as error:
+            self._thread.shutdown()
+            raise ConfigError(f"--ledger {path}: cannot be opened: {error}") from error
+
+    def record(self, record: UsageRecord) -> None:
+        """Write a row, without waiting for it."""
+        self._thread.submit(self._write, record).add_done_callback(self._count_loss)
+
+    async def get(self, request_id: str) -> UsageRecord | None:
+        """Return the row of one request, if there is one."""
+        rows = await self._read(
+            f"SELECT {', '.join(COLUMNS)} FROM usage WHERE id = ?", (request_id,)
+        )
+        if not rows:
+            return None
+        values = dict(zip(COLUMNS, rows[0], strict=True))
+        return UsageRecord(**values | {"stream": bool(values["stream"])})
+
+    async def sums(self, where: UsageFilter, group_by: str | None) -> list[UsageSum]:
+        """Return sums over the rows that match; one per value of `group_by`, a key of GROUPS."""
+        conditions = [
+            (clause, value)
+            for clause, value in (
+                ("created_s >= ?", where.since_s),
+                ("created_s < ?", where.until_s),
+                ("key = ?", where.key),
+            )
+            if value is not None
+        ]
+        clause = " AND ".join(text for text, _ in conditions) or "TRUE"
+        group = "''" if group_by is None else GROUPS[group_by]
+        rows = await self._read(
+            f"SELECT {group} AS name, count(*), total(prompt_tokens), total(generated_tokens), "
+            f"total(delivered_tokens) FROM usage WHERE {clause} GROUP BY name ORDER BY name",
+            tuple(value for _, value in conditions),
+        )
+        return [UsageSum(str(name), *(int(n) for n in counts)) for name, *counts in rows]
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self._thread.submit(self._database.close)
+        self._thread.shutdown()
+
+    async def _read(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        def read() -> list[tuple[Any, ...]]:
+            return self._database.execute(statement, values).fetchall()
+
+        return await wrap_future(self._thread.submit(read), loop=get_running_loop())
+
+    def _write(self, record: UsageRecord) -> None:
+        marks = ", ".join(f":{name}" for name in COLUMNS)
+        with self._database:
+            self._database.execute(
+                f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES ({marks})", asdict(record)
+            )
+
+    def _count_loss(self, written: Future[None]) -> None:
+        if error := written.exception():
+            self.lost += 1
+            log.error("a usage record was lost (%d so far): %s", self.lost, error)
+
+
+def _open(path: str) -> sqlite3.Connection:
+    if path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")  # in WAL mode safe against a crash of ours
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS usage (id TEXT PRIMARY KEY, created_s REAL NOT NULL, "
+        "key TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL, stream INTEGER NOT NULL, "
+        "prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, "
+        "delivered_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL, first_token_s REAL, "
+        "duration_s REAL NOT NULL) STRICT"
+    )
+    database.execute("CREATE INDEX IF NOT EXISTS usage_created ON usage (created_s)")
+    database.commit()
+    return database

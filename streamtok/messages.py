@@ -1,0 +1,110 @@
+"""The frozen values that cross layers: what is asked of the engine and what it answers.
+
+The engine deals in token ids only; text, HTTP and JSON live elsewhere. One request may hold several
+sequences (the prompts of a batch, the `n` choices of a chat); their events share one queue and are
+told apart by `index`. For every sequence the events come in this order:
+
+    Started, TokenEvent*, then exactly one of Finished or Failed
+
+Read next: `streamtok.engine.base`, the protocol these values belong to.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from streamtok.errors import RequestError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen from the logits; the neutral value of each field does nothing.
+
+    `seed` and the token's position alone decide the random draw, so that the same request gives
+    the same tokens whatever else is being served. `top_logprobs` is how many alternatives to
+    report with each token's own log-probability; None reports nothing.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int = 0
+    top_logprobs: int | None = None
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRequest:
+    """One sequence to generate: `index` tells it from the others of the same request.
+
+    Generation ends at `max_tokens` tokens or at a token in `stop_ids`, which is not reported.
+    """
+
+    index: int
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    max_tokens: int
+    stop_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Log-probabilities (natural log, before any sampling modifier) at one position."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The sequence has left the queue: its prefill begins with the next engine step."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """One sampled token."""
+
+    index: int
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The sequence ended; `generated` counts every token sampled, the stop token included."""
+
+    index: int
+    reason: FinishReason
+    generated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The sequence cannot go on; `generated` tokens had been sampled until then."""
+
+    index: int
+    error: RequestError
+    generated: int
+
+
+Event = Started | TokenEvent | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """How busy an engine is at this moment, counted in sequences."""
+
+    running: int
+    queued: int

@@ -1,0 +1,51 @@
+"""What `GET /metrics` shows, in Prometheus' text format. A registry per server, no globals."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from streamtok.messages import EngineStats
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """Counters that are added to as things happen, and gauges read when they are asked for."""
+
+    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+        self._registry = CollectorRegistry()
+        make: dict[str, Any] = {"registry": self._registry}
+        self.requests = Counter(
+            "streamtok_requests_total", "Answers sent.", ("endpoint", "status"), **make
+        )
+        self.prompt_tokens = Counter(
+            "streamtok_prompt_tokens_total", "Prompt tokens of accepted requests.", **make
+        )
+        self.generated_tokens = Counter(
+            "streamtok_generated_tokens_total", "Tokens sampled, delivered or not.", **make
+        )
+        self.cancelled = Counter(
+            "streamtok_cancelled_total", "Requests ended because the client left.", **make
+        )
+        self.first_token = Histogram(
+            "streamtok_time_to_first_token_seconds",
+            "From the accepted request to its first token.",
+            buckets=SECONDS,
+            **make,
+        )
+        self.inter_token = Histogram(
+            "streamtok_inter_token_seconds",
+            "Between two tokens of one choice.",
+            buckets=SECONDS,
+            **make,
+        )
+        running = Gauge("streamtok_running_streams", "Sequences being generated.", **make)
+        running.set_function(lambda: stats().running)
+        queued = Gauge("streamtok_queued_requests", "Sequences waiting for a place.", **make)
+        queued.set_function(lambda: stats().queued)
+
+    def render(self) -> bytes:
+        """Return all of them in the text format."""
+        return generate_latest(self._registry)

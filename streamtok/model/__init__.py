@@ -1,0 +1,1 @@
+"""The model in numpy: no asyncio, no threads, no HTTP. Read `reference` first, then `decoder`."""

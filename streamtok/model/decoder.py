@@ -1,0 +1,204 @@
+"""The decoder as it serves: many sequences in one pass, each position computed once.
+
+The same computation as `streamtok.model.reference`, laid out for speed: query, key and value
+weights in one matrix, gate and up in another, each norm's weight and the 1/sqrt(E) of attention
+folded into the matrix that follows, rotary pairs side by side so that turning them is one complex
+product. Every row of the result is bitwise independent of what else is in the pass.
+
+Does not know requests, sampling or text. Read next: `streamtok.engine.runner`, which feeds it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from streamtok.model.attention import KVCache, Positions, Rows, attend
+from streamtok.model.config import ModelConfig
+from streamtok.model.families import read_config, tensor_shapes
+from streamtok.model.linear import GRANULE, PANEL, Linear, is_exact, padded
+from streamtok.model.weights import Array, Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Part of one pass: `ids` [N, R] at `positions` [N, R] of the neighbouring slots `slots`.
+
+    Decoding is N sequences of one position each, prefill one sequence of R positions. The logits
+    after the last position of each sequence are computed only if `sampled`.
+    """
+
+    slots: slice
+    ids: npt.NDArray[np.intp]
+    positions: Positions
+    sampled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The four matrices of one layer."""
+
+    qkv: Linear
+    out: Linear
+    gate_up: Linear
+    down: Linear
+
+
+class Decoder:
+    """A loaded model. Holds no state of any sequence: that is in the KVCache given to each pass."""
+
+    def __init__(self, config: ModelConfig, checkpoint: Checkpoint) -> None:
+        """Lay out the tensors of `checkpoint`, taking each of them."""
+        self.config = config
+        self._embedding = checkpoint.take("model.embed_tokens.weight")  # [V, D]
+        self._layers = [_layer(config, checkpoint, index) for index in range(config.layers)]
+        norm = checkpoint.take("model.norm.weight")  # [D]
+        head = self._embedding if config.tied else checkpoint.take("lm_head.weight")  # [V, D]
+        self._head = Linear(head * norm)
+        self._turns = _turns(config)
+        self.digest = checkpoint.digest
+
+    def forward(self, cache: KVCache, segments: Sequence[Segment]) -> Array:
+        """Compute the positions of `segments`, store their keys and values, return logits.
+
+        The result is [sampled sequences, V], in the order of the segments and of their slots.
+        """
+        config = self.config
+        ids = np.concatenate([segment.ids.ravel() for segment in segments])  # [rows]
+        count = padded(len(ids), GRANULE)
+        x = np.zeros((count, config.dim), np.float32)  # [rows, D], padded with zeros
+        np.take(self._embedding, ids, axis=0, out=x[: len(ids)])
+        rows = [Rows(config, segment.slots, segment.positions) for segment in segments]
+        turns = np.zeros((count, 1, config.head_dim // 2), np.complex64)  # [rows, 1, E/2]
+        np.take(
+            self._turns,
+            np.concatenate([segment.positions.ravel() for segment in segments]),
+            axis=0,
+            out=turns[: len(ids), 0],
+        )
+        # exp(-gate) of a strongly negative gate is infinite and gate / infinity rightly zero
+        with np.errstate(over="ignore"):
+            for index, layer in enumerate(self._layers):
+                x += self._attention(layer, index, cache, rows, turns, x)
+                x += self._mlp(layer, x)
+        return self._logits(x, segments)
+
+    def _attention(
+        self,
+        layer: Layer,
+        index: int,
+        cache: KVCache,
+        rows: Sequence[Rows],
+        turns: npt.NDArray[np.complex64],
+        x: Array,
+    ) -> Array:
+        """Return attention's share of the residual stream: [rows, D] -> [rows, D]."""
+        config, count = self.config, len(x)
+        width, turned = config.head_dim, config.heads + config.kv_heads
+        qkv = layer.qkv(_norm(x, config.norm_eps), np.empty((count, layer.qkv.width), np.float32))
+        pairs = qkv[:, : turned * width].view(np.complex64)  # [rows, (H + K) * E/2]
+        pairs = pairs.reshape(count, turned, width // 2)  # [rows, H + K, E/2]
+        np.multiply(pairs, turns, out=pairs)
+        heads = qkv[:, : (turned + config.kv_heads) * width]
+        heads = heads.reshape(count, turned + config.kv_heads, width)  # [rows, H + 2K, E]
+        gathered = np.zeros((count, config.heads * width), np.float32)  # [rows, H * E]
+        start = 0
+        for part in rows:
+            stop = start + part.count * part.length
+            mine = heads[start:stop].reshape(part.count, part.length, -1, width)  # [N, R, ., E]
+            keys, values = mine[:, :, config.heads : turned], mine[:, :, turned:]  # [N, R, K, E]
+            cache.write(index, part, keys, values)
+            found = attend(config, cache, index, part, mine[:, :, : config.heads])
+            gathered[start:stop] = found.reshape(stop - start, -1)
+            start = stop
+        out = layer.out(gathered, np.empty((count, layer.out.width), np.float32))
+        return out[:, : config.dim]
+
+    def _mlp(self, layer: Layer, x: Array) -> Array:
+        """Return the MLP's share of the residual stream: [rows, D] -> [rows, D]."""
+        count, hidden = len(x), self.config.hidden
+        normed = _norm(x, self.config.norm_eps)
+        both = layer.gate_up(normed, np.empty((count, layer.gate_up.width), np.float32))
+        gate, up = both[:, :hidden], both[:, hidden : 2 * hidden]  # [rows, F] each
+        gated = np.negative(gate)  # [rows, F]: silu(g) * u = g / (1 + exp(-g)) * u
+        np.exp(gated, out=gated)
+        gated += 1.0
+        np.divide(gate, gated, out=gated)
+        gated *= up
+        out = layer.down(gated, np.empty((count, layer.down.width), np.float32))
+        return out[:, : self.config.dim]
+
+    def _logits(self, x: Array, segments: Sequence[Segment]) -> Array:
+        """Return the scores after the last position of every sampled sequence: [., V]."""
+        last: list[int] = []
+        start = 0
+        for segment in segments:
+            count, length = segment.ids.shape
+            if segment.sampled:
+                last.extend(range(start + length - 1, start + count * length, length))
+            start += count * length
+        rows = np.zeros((padded(len(last), GRANULE), self.config.dim), np.float32)  # [rows, D]
+        if last:
+            rows[: len(last)] = x[last]
+        out = np.empty((len(rows), self._head.width), np.float32)  # [rows, V padded]
+        return self._head(_norm(rows, self.config.norm_eps), out)[: len(last), : self.config.vocab]
+
+    def is_exact(self) -> bool:
+        """Try whether this machine computes a row alike in any company, for this model's shapes."""
+        config = self.config
+        attention = config.heads * config.head_dim
+        return all(is_exact(inner, PANEL) for inner in {config.dim, config.hidden, attention})
+
+
+def load(folder: Path) -> Decoder:
+    """Load the model in a Hugging Face folder.
+
+    Raises:
+        ModelError: anything in the folder is missing, damaged or not supported.
+    """
+    config = read_config(folder)
+    return Decoder(config, Checkpoint(folder, tensor_shapes(config)))
+
+
+def _norm(x: Array, eps: float) -> Array:
+    """Scale each row of `x` [rows, D] to a root mean square of one (the weight is folded)."""
+    mean = np.add.reduce(x * x, axis=-1, keepdims=True)  # [rows, 1]
+    mean /= x.shape[-1]
+    mean += eps
+    return np.divide(x, np.sqrt(mean))
+
+
+def _layer(config: ModelConfig, checkpoint: Checkpoint, index: int) -> Layer:
+    def take(name: str) -> Array:
+        return checkpoint.take(f"model.layers.{index}.{name}.weight")
+
+    norm = take("input_layernorm")  # [D]
+    q = _side_by_side(take("self_attn.q_proj"), config.head_dim) / np.sqrt(
+        config.head_dim, dtype=np.float32
+    )
+    k = _side_by_side(take("self_attn.k_proj"), config.head_dim)
+    qkv = Linear(np.concatenate([q, k, take("self_attn.v_proj")]) * norm)
+    out = Linear(take("self_attn.o_proj"))
+    norm = take("post_attention_layernorm")  # [D]
+    gate_up = Linear(np.concatenate([take("mlp.gate_proj"), take("mlp.up_proj")]) * norm)
+    return Layer(qkv, out, gate_up, Linear(take("mlp.down_proj")))
+
+
+def _side_by_side(weight: Array, head_dim: int) -> Array:
+    """Reorder each head's rows of `weight` [heads * E, D] from (i, i + E/2) pairs to neighbours.
+
+    A score is a sum over the pairs, so that one order for queries and keys is as good as another.
+    """
+    halves = weight.reshape(-1, 2, head_dim // 2, weight.shape[1])  # [heads, 2, E/2, D]
+    return halves.transpose(0, 2, 1, 3).reshape(weight.shape)
+
+
+def _turns(config: ModelConfig) -> npt.NDArray[np.complex64]:
+    """Return the rotation of each pair at each position as a complex number: [context, E/2]."""
+    half = config.head_dim // 2
+    speed = config.rope_theta ** (-np.arange(half) / half)  # [E/2]
+    angle = np.outer(np.arange(config.context), speed)  # [context, E/2]
+    turns: npt.NDArray[np.complex64] = np.exp(1j * angle).astype(np.complex64)
+    return turns

@@ -1,0 +1,1 @@
+"""Between text and token ids: tokenizer, detokeniser, stop strings, chat template. All pure."""

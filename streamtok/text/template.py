@@ -1,0 +1,83 @@
+"""Chat messages to prompt text, by the model's own Jinja template, in a sandbox.
+
+Templates come with models and are not trusted: they run in Jinja's immutable sandbox, which keeps
+them from the interpreter and from changing what they are given. The names a template may use are
+those Hugging Face documents for `chat_template`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from streamtok.errors import InvalidRequest, ModelError
+from streamtok.text.tokenizer import Tokenizer
+
+PLAIN = (
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+class ChatTemplate:
+    """The chat template of a model; a plain one for models that have none.
+
+    Raises:
+        ModelError: the template is not valid Jinja.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals.update(raise_exception=_refuse, strftime_now=_now)
+        self._tokens = {
+            name: tokenizer.special_text(name) for name in ("bos_token", "eos_token", "unk_token")
+        }
+        try:
+            self._template = environment.from_string(_source(tokenizer.settings))
+        except TemplateError as error:
+            raise ModelError(f"tokenizer_config.json: chat_template: {error}") from error
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Return the prompt for `messages`, up to where the assistant's answer begins.
+
+        Raises:
+            InvalidRequest: the template refuses the messages, or fails on them.
+        """
+        try:
+            return self._template.render(
+                messages=messages, add_generation_prompt=True, **self._tokens
+            )
+        except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
+            raise InvalidRequest(
+                f"the model's chat template cannot render these messages: {error}",
+                param="messages",
+            ) from error
+
+
+def _source(settings: Mapping[str, Any]) -> str:
+    """Return the template's text; of several named ones the one called "default"."""
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {entry.get("name"): entry.get("template") for entry in template}
+        template = named.get("default")
+    return template if isinstance(template, str) else PLAIN
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    # Unlike Jinja's own filter it does not escape for HTML, which would change the prompt.
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise TemplateError(message)
