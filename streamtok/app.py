@@ -19,6 +19,7 @@ from streamtok.api.routing import Api, refuse
 from streamtok.api.services import Services
 from streamtok.clock import Clock, SystemClock
 from streamtok.config import ServeConfig
+from streamtok.engine.base import Engine
 from streamtok.engine.local import LocalEngine
 from streamtok.errors import ConfigError, ModelError
 from streamtok.http.connection import Service
@@ -60,6 +61,7 @@ class App:
             )
         )
         self._services: Services | None = None
+        self._stopped = False
 
     async def start(self) -> str:
         """Listen, load the model, and return the server's URL when it is ready.
@@ -78,8 +80,17 @@ class App:
         host, port = addresses[0]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
+    @property
+    def engine(self) -> Engine:
+        """The engine, once the server is ready."""
+        assert self._services is not None
+        return self._services.engine
+
     async def stop(self) -> None:
-        """Drain and close; returns when nothing is left."""
+        """Drain and close; returns when nothing is left. Again, it does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._api.drain()
         self._server.finish()
         await self._server.wait(self._config.drain_timeout_s)

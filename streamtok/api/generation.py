@@ -122,10 +122,14 @@ class Meter:
         if record.finish_reason == "cancelled":
             self.metrics.cancelled.inc()
 
-    async def close(self) -> None:
-        """Wait until every request is accounted for, then close the ledger."""
+    async def settled(self) -> None:
+        """Wait until every request that has ended is accounted for."""
         if self._settling:
             await asyncio.wait(self._settling)
+
+    async def close(self) -> None:
+        """Account for every request, then close the ledger."""
+        await self.settled()
         self.ledger.close()
 
 

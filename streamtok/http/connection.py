@@ -33,6 +33,7 @@ from streamtok.http.transport import ByteStream, ConnectionLost
 log = logging.getLogger(__name__)
 access = logging.getLogger("streamtok.access")
 
+CONTINUE = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
 SERVER = f"streamtok/{__version__}"
 FIRST_PROBE_S = 0.01  # how long after the end of input a client is first asked for a sign of life
 LAST_PROBE_S = 1.0  # the pause between probes doubles up to this
@@ -113,7 +114,7 @@ class Connection:
             event = self._next_event()
             if event is h11.NEED_DATA:
                 if self._h11.they_are_waiting_for_100_continue:
-                    await self._send_event(h11.InformationalResponse(status_code=100, headers=[]))
+                    await self._send_event(CONTINUE)
                 self._h11.receive_data(await self._stream.receive())
                 self._idle = self._idle and not self._h11.trailing_data[0]
             elif isinstance(event, h11.Request):
@@ -206,15 +207,14 @@ class Connection:
 
     def _input_ended(self) -> None:
         if not self._idle:
-            self._probe = asyncio.get_running_loop().call_later(0, self._ask, FIRST_PROBE_S)
+            loop = asyncio.get_running_loop()
+            self._probe = loop.call_later(FIRST_PROBE_S, self._ask, FIRST_PROBE_S)
 
     def _ask(self, pause_s: float) -> None:
         """Write an interim response, unless the answer has begun; do it again after `pause_s`."""
         speaks_1_1 = self._h11.their_http_version not in (None, b"1.0")
         if self._h11.our_state is h11.SEND_RESPONSE and speaks_1_1:
-            self._stream.write(
-                self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
-            )
+            self._stream.write(self._h11.send(CONTINUE) or b"")
             again = min(2 * pause_s, LAST_PROBE_S)
             self._probe = asyncio.get_running_loop().call_later(pause_s, self._ask, again)
 

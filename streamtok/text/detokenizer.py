@@ -19,6 +19,7 @@ from typing import Protocol
 from streamtok.text.tokenizer import Tokenizer, byte_alphabet
 
 REPLACEMENT = "\ufffd"
+PENDING = 12  # ids at most that wait for more: whole characters, also where they are U+FFFD itself
 
 
 class Detokenizer(Protocol):
@@ -57,12 +58,14 @@ class WindowDetokenizer:
         self._settled = 0  # how many ids of the window are not pending
 
     def feed(self, token_id: int) -> str:
-        """See `Detokenizer.feed`."""
-        if token_id in self._tokenizer.special_ids:
+        """See `Detokenizer.feed`. An id without a token, or a special one, has no text."""
+        known = self._tokenizer.backend.id_to_token(token_id) is not None
+        if not known or token_id in self._tokenizer.special_ids:
             return ""
         self._window.append(token_id)
         text = self._tokenizer.decode(self._window)
-        return "" if text.endswith(REPLACEMENT) else self._settle(text)
+        pending = len(self._window) - self._settled
+        return "" if text.endswith(REPLACEMENT) and pending < PENDING else self._settle(text)
 
     def flush(self) -> str:
         """See `Detokenizer.flush`."""
@@ -91,10 +94,17 @@ class Detokenizers:
         return WindowDetokenizer(self._tokenizer)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes of one token as it stands in the middle of a text."""
+        """Return the bytes of one token as it stands in the middle of a text.
+
+        A special token stands for its name.
+        """
         if self._pieces is not None and token_id in self._pieces:
             return self._pieces[token_id]
-        return (self._tokenizer.backend.id_to_token(token_id) or "").encode()
+        name = self._tokenizer.backend.id_to_token(token_id) or ""
+        text = self._tokenizer.decode([token_id] * 2)[len(self._tokenizer.decode([token_id])) :]
+        if text == REPLACEMENT and name.startswith("<0x"):  # a byte of the byte fallback: "<0xE2>"
+            return bytes.fromhex(name[3:5])
+        return (text or name).encode()
 
 
 def byte_pieces(tokenizer: Tokenizer) -> dict[int, bytes]:

@@ -28,6 +28,8 @@ class Tokenizer:
             raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{path}: not a tokenizer: {error}") from error
+        self.backend.no_truncation()  # settings of training, which the file may hold
+        self.backend.no_padding()
         self.vocab = self.backend.get_vocab_size(with_added_tokens=True)
         self.settings = read_optional(folder / "tokenizer_config.json")
         self.special_ids = frozenset(
@@ -56,7 +58,7 @@ class Tokenizer:
     def _stop_ids(self, path: Path) -> frozenset[int]:
         """Return the ids `generation_config.json` names, and that of `eos_token`."""
         named = read_optional(path).get("eos_token_id")
-        ids = set(named if isinstance(named, list) else [] if named is None else [named])
+        ids = named if isinstance(named, list) else [] if named is None else [named]
         if not all(isinstance(token, int) for token in ids):
             raise ModelError(f"{path}: eos_token_id: expected an integer or a list of them")
         token = self.backend.token_to_id(self.special_text("eos_token"))

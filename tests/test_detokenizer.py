@@ -1,0 +1,218 @@
+"""Detokenisers: pieces add up to the whole text, hold no part of a character, cost the same."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from streamtok.testing import byte_tokenizer
+from streamtok.text.detokenizer import (
+    ByteLevelDetokenizer,
+    Detokenizers,
+    WindowDetokenizer,
+    byte_pieces,
+)
+from streamtok.text.tokenizer import Tokenizer
+
+REPLACEMENT = "\ufffd"
+SAMPLE = "the cat, das Mädchen, 日本語のテキスト, 😀😀 naïve café "
+TEXTS = st.text(st.sampled_from("ab  é日😀▁\ufffd") | st.characters(exclude_categories=["Cs"]))
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+PIECES = ("▁", "a", "b", "c", "▁a", "ab", "▁▁", "é")
+FIRST_BYTE, FIRST_PIECE = 3, 3 + len(BYTES)
+
+
+class CountingTokenizer(Tokenizer):
+    """Remembers the longest list of ids that was decoded."""
+
+    longest = 0
+
+    def decode(self, ids: Sequence[int]) -> str:
+        self.longest = max(self.longest, len(ids))
+        return super().decode(ids)
+
+
+def byte_level() -> Backend:
+    """Return a byte-level tokenizer with tokens that end within a character, and added ones."""
+    backend = byte_tokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=340, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    backend.train_from_iterator([SAMPLE] * 3, trainer)
+    backend.add_tokens(["<think>", "日本", "café"])
+    return backend
+
+
+def sentencepiece() -> Backend:
+    """Return a tokenizer with a decoder like that of Llama 2: marked spaces, byte fallback."""
+    vocab = {token: index for index, token in enumerate(("<unk>", "<s>", "</s>", *BYTES, *PIECES))}
+    merges = [("▁", "a"), ("a", "b"), ("▁", "▁")]
+    backend = Backend(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True))
+    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(content=" ", left=1, right=0),
+        ]
+    )
+    return backend
+
+
+@pytest.fixture(scope="module", params=[byte_level, sentencepiece])
+def tokenizer(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Tokenizer:
+    return load(request.param(), tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def byte_tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return load(byte_level(), tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def space_tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return load(sentencepiece(), tmp_path_factory.mktemp("tokenizer"))
+
+
+def load(backend: Backend, folder: Path) -> CountingTokenizer:
+    backend.save(str(folder / "tokenizer.json"))
+    return CountingTokenizer(folder)
+
+
+def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    detokenizer = Detokenizers(tokenizer).make()
+    return [*(detokenizer.feed(token) for token in ids), detokenizer.flush()]
+
+
+def test_the_tokenizers_own_decoder_decides_how(
+    byte_tokens: Tokenizer, space_tokens: Tokenizer
+) -> None:
+    assert isinstance(Detokenizers(byte_tokens).make(), ByteLevelDetokenizer)
+    assert isinstance(Detokenizers(space_tokens).make(), WindowDetokenizer)
+
+
+@settings(max_examples=100)
+@given(text=TEXTS)
+def test_pieces_of_a_text_add_up_and_hold_whole_characters(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text, special=False)
+    parts = pieces(tokenizer, ids)
+    assert "".join(parts) == tokenizer.decode(ids)
+    if REPLACEMENT not in text:
+        assert REPLACEMENT not in "".join(parts)
+        assert parts[-1] == ""
+
+
+@settings(max_examples=100)
+@given(data=st.data())
+def test_pieces_of_any_byte_level_ids_add_up(byte_tokens: Tokenizer, data: st.DataObject) -> None:
+    """Also those that are no text, special or unknown."""
+    ids = data.draw(st.lists(st.integers(0, byte_tokens.vocab + 2)))
+    assert "".join(pieces(byte_tokens, ids)) == byte_tokens.decode(ids)
+
+
+@settings(max_examples=100)
+@given(data=st.data())
+def test_pieces_of_any_window_ids_add_up(space_tokens: Tokenizer, data: st.DataObject) -> None:
+    """Also special and unknown ones; bytes only where they make characters.
+
+    How many U+FFFD a run of bytes that is no text becomes depends, in a byte fallback, on the whole
+    of the run, which a stream cannot wait for.
+    """
+    others = st.integers(FIRST_PIECE, space_tokens.vocab + 2) | st.integers(0, 2)
+    characters = TEXTS.map(lambda text: space_tokens.encode(text, special=False))
+    runs = data.draw(st.lists(others.map(lambda token: (token,)) | characters))
+    ids = [token for run in runs for token in run]
+    assert "".join(pieces(space_tokens, ids)) == space_tokens.decode(ids)
+
+
+@settings(max_examples=50)
+@given(ids=st.lists(st.integers(0, 300), max_size=40))
+def test_ids_that_are_no_text_never_raise(space_tokens: Tokenizer, ids: list[int]) -> None:
+    assert all(isinstance(piece, str) for piece in pieces(space_tokens, ids))
+
+
+@settings(max_examples=100)
+@given(text=TEXTS)
+def test_no_more_than_an_unfinished_character_is_held_back(
+    byte_tokens: Tokenizer, text: str
+) -> None:
+    table = byte_pieces(byte_tokens)
+    detokenizer, fed, shown = ByteLevelDetokenizer(table), b"", ""
+    for token in byte_tokens.encode(text, special=False):
+        fed += table[token]
+        shown += detokenizer.feed(token)
+        held = fed.removeprefix(shown.encode())
+        assert len(shown.encode()) + len(held) == len(fed)
+        assert len(held) <= 3
+        assert held.decode("utf-8", "ignore") == ""
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param([FIRST_PIECE, FIRST_PIECE + 1, FIRST_PIECE + 2] * 50, id="pieces"),
+        pytest.param([FIRST_BYTE + byte for byte in "é日😀".encode() * 30], id="characters"),
+        pytest.param([FIRST_BYTE + byte for byte in REPLACEMENT.encode() * 60], id="U+FFFD"),
+        pytest.param([FIRST_BYTE + 0xFF] * 200, id="no text"),
+    ],
+)
+def test_a_token_costs_the_same_however_long_the_text(tmp_path: Path, ids: list[int]) -> None:
+    tokenizer = load(sentencepiece(), tmp_path)
+    detokenizer = WindowDetokenizer(tokenizer)
+    text = "".join(detokenizer.feed(token) for token in ids) + detokenizer.flush()
+    assert tokenizer.longest <= 24
+    assert text == tokenizer.decode(ids)
+
+
+def test_the_end_of_an_unfinished_character_comes_out_at_the_end(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("a🦀", special=False)[:-1]
+    *_, last = parts = pieces(tokenizer, ids)
+    assert REPLACEMENT in last
+    assert "".join(parts) == tokenizer.decode(ids)
+
+
+def test_special_tokens_have_no_text(tokenizer: Tokenizer) -> None:
+    assert tokenizer.special_ids
+    detokenizer = Detokenizers(tokenizer).make()
+    assert "".join(detokenizer.feed(token) for token in tokenizer.special_ids) == ""
+
+
+def test_two_sequences_do_not_share_state(tokenizer: Tokenizer) -> None:
+    detokenizers = Detokenizers(tokenizer)
+    first, second = detokenizers.make(), detokenizers.make()
+    for token in tokenizer.encode("😀", special=False)[:-1]:
+        first.feed(token)
+    ids = tokenizer.encode("ab", special=False)
+    assert "".join(map(second.feed, ids)) == "ab"
+
+
+def test_the_bytes_of_tokens_add_up_to_the_text(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("ab a  é日", special=False)
+    octets = b"".join(map(Detokenizers(tokenizer).token_bytes, ids))
+    assert octets.decode().strip(" ") == "ab a  é日"
+
+
+@pytest.mark.parametrize(("token", "octets"), [("▁a", b" a"), ("▁", b" "), ("<0xE2>", b"\xe2")])
+def test_the_bytes_of_a_token_are_those_within_a_text(
+    space_tokens: Tokenizer, token: str, octets: bytes
+) -> None:
+    index = space_tokens.backend.token_to_id(token)
+    assert Detokenizers(space_tokens).token_bytes(index) == octets
+
+
+def test_the_bytes_of_a_special_token_are_its_name(tokenizer: Tokenizer) -> None:
+    for token in tokenizer.special_ids:
+        name = tokenizer.backend.id_to_token(token)
+        assert Detokenizers(tokenizer).token_bytes(token) == name.encode()
+
+
+def test_an_unknown_id_has_no_bytes(tokenizer: Tokenizer) -> None:
+    assert Detokenizers(tokenizer).token_bytes(tokenizer.vocab) == b""

@@ -1,0 +1,264 @@
+"""The decoder equals the readable reference, whatever the layout, batch or chunking."""
+
+import json
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from streamtok.errors import ModelError
+from streamtok.model import reference
+from streamtok.model.attention import KVCache
+from streamtok.model.decoder import Decoder, Segment, load
+from streamtok.model.weights import Checkpoint, widen
+from streamtok.testing import TINY, random_weights, write_model
+
+SHAPES = [
+    {},
+    {"tie_word_embeddings": False},
+    {"num_key_value_heads": 4},
+    {"num_key_value_heads": 1, "head_dim": 6},
+    {"head_dim": 16, "hidden_size": 40, "intermediate_size": 52, "vocab_size": 301},
+    {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10, "rope_theta": 500.0},
+]
+
+
+def ids_of(count: int, vocab: int = 261, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, vocab, count)  # [count]
+
+
+def last_logits(decoder: Decoder, ids: np.ndarray, chunks: list[int], slot: int = 0) -> np.ndarray:
+    """Feed `ids` in pieces of the given lengths and return the logits after the last one."""
+    cache = KVCache(decoder.config, slot + 1)
+    start, logits = 0, np.empty((0, 0))
+    for length in chunks:
+        part = slice(start, start + length)
+        positions = np.arange(start, start + length)
+        segment = Segment(slice(slot, slot + 1), ids[None, part], positions[None], True)
+        logits = decoder.forward(cache, [segment])
+        start += length
+    return logits[0]  # [V]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_decoder_equals_reference(tmp_path: Path, shape: dict[str, object]) -> None:
+    folder = write_model(tmp_path / "model", **shape)
+    decoder = load(folder)
+    ids = ids_of(100)
+    weights = {name: w.astype(np.float64) for name, w in random_weights(folder).items()}
+    expected = reference.logits(decoder.config, weights, list(ids))  # [T, V]
+    for chunks in ([100], [1] * 100, [63, 1, 36]):
+        assert np.allclose(last_logits(decoder, ids, chunks), expected[-1], atol=1e-4, rtol=1e-4)
+
+
+def test_reference_by_hand() -> None:
+    """RMSNorm, softmax and rotation on numbers small enough to check on paper."""
+    assert np.allclose(
+        reference.rms_norm(np.array([[3.0, 4.0]]), np.array([1.0, 2.0]), 0.0),
+        [[3 / np.sqrt(12.5), 8 / np.sqrt(12.5)]],
+    )
+    assert np.allclose(reference.softmax(np.log([[1.0, 3.0]])), [[0.25, 0.75]])
+    turned = reference.rotate(np.ones((3, 1, 2)), theta=10000.0)  # one pair, one radian a position
+    assert np.allclose(turned[2, 0], [np.cos(2) - np.sin(2), np.cos(2) + np.sin(2)])
+
+
+@cache
+def decoders() -> list[Decoder]:
+    """Models of different shapes, made once."""
+    with TemporaryDirectory() as folder:
+        return [load(write_model(Path(folder) / str(i), **shape)) for i, shape in enumerate(SHAPES)]
+
+
+@given(data=st.data())
+@hypothesis_settings(max_examples=40)
+def test_a_sequence_has_the_same_bits_in_any_company(data: st.DataObject) -> None:
+    """Random batches, slots and prompt chunks: the logits of a sequence never change a bit."""
+    decoder = data.draw(st.sampled_from(decoders()))
+    count = data.draw(st.integers(1, 6))
+    texts = [ids_of(data.draw(st.integers(1, 90)), seed=seed) for seed in range(count)]
+    alone = [last_logits(decoder, text, [len(text)]) for text in texts]
+    slots = data.draw(st.permutations(range(8)))[:count]
+    cache, done = KVCache(decoder.config, 8), [0] * count
+    while any(done[i] < len(text) for i, text in enumerate(texts)):
+        segments, finishing = [], []
+        for i, text in enumerate(texts):
+            left = len(text) - done[i]
+            if left and (length := data.draw(st.integers(0, left))):
+                part = np.arange(done[i], done[i] + length)[None]
+                slot = slice(slots[i], slots[i] + 1)
+                done[i] += length
+                ends = done[i] == len(text)
+                segments.append(Segment(slot, text[part], part, ends))
+                finishing += [i] if ends else []
+        if segments:
+            logits = decoder.forward(cache, segments)
+            for row, i in zip(logits, finishing, strict=True):
+                assert np.array_equal(row, alone[i])
+
+
+def test_neighbouring_slots_decode_in_one_segment_alike(tiny_model: Path) -> None:
+    decoder = load(tiny_model)
+    texts = [ids_of(length, seed=length) for length in (3, 70, 20)]
+    alone = [last_logits(decoder, text, [len(text) - 1, 1]) for text in texts]
+    cache = KVCache(decoder.config, 3)
+    for slot, text in enumerate(texts):
+        positions = np.arange(len(text) - 1)[None]
+        decoder.forward(cache, [Segment(slice(slot, slot + 1), text[None, :-1], positions, False)])
+    ids = np.array([[text[-1]] for text in texts])
+    positions = np.array([[len(text) - 1] for text in texts])
+    together = decoder.forward(cache, [Segment(slice(0, 3), ids, positions, True)])
+    assert np.array_equal(together, alone)
+
+
+def test_a_slot_leaves_nothing_to_its_next_user(tiny_model: Path) -> None:
+    decoder, ids = load(tiny_model), ids_of(30)
+    fresh = last_logits(decoder, ids, [30])
+    cache = KVCache(decoder.config, 1)
+    for text in (ids_of(100, seed=7), ids):
+        positions = np.arange(len(text))[None]
+        logits = decoder.forward(cache, [Segment(slice(0, 1), text[None], positions, True)])
+    assert np.array_equal(logits[0], fresh)
+
+
+def test_this_machine_computes_rows_alike(tiny_model: Path) -> None:
+    assert load(tiny_model).is_exact()
+
+
+# Loading
+
+
+def test_bfloat16_and_float16_widen_without_loss() -> None:
+    values = np.array([1.0, -2.5, 0.0, np.inf, 3e38, 2.0**-120], np.float32)
+    halves = (values.view(np.uint32) >> 16).astype(np.uint16)
+    assert np.array_equal(widen("BF16", halves), (halves.astype(np.uint32) << 16).view(np.float32))
+    assert np.array_equal(widen("BF16", halves)[:4], values[:4])
+    assert np.array_equal(widen("F16", np.array([1.5, -2], np.float16)), [1.5, -2])
+
+
+@pytest.mark.parametrize("stored", ["F16", "BF16"])
+def test_half_precision_files_load(tmp_path: Path, stored: str) -> None:
+    folder = write_model(tmp_path / "model")
+    weights = random_weights(folder)
+    save_file({k: v.astype(np.float16) for k, v in weights.items()}, folder / "model.safetensors")
+    if stored == "BF16":
+        halves = {k: (v.view(np.uint32) >> 16).astype(np.uint16) for k, v in weights.items()}
+        save_file(halves, folder / "model.safetensors")
+        rename_type(folder / "model.safetensors", b'"U16"', b'"BF16"')
+    full = last_logits(load(write_model(tmp_path / "full")), ids_of(20), [20])
+    half = last_logits(load(folder), ids_of(20), [20])
+    assert np.abs(full - half).max() < 0.2
+    assert not np.array_equal(full, half)
+
+
+def rename_type(path: Path, old: bytes, new: bytes) -> None:
+    """Give another type to the tensors of a file: numpy cannot write bfloat16 itself."""
+    raw = path.read_bytes()
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = raw[8:end].replace(old, new)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + raw[end:])
+
+
+def test_shards_load_like_one_file(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    whole = last_logits(load(folder), ids_of(20), [20])
+    weights = random_weights(folder)
+    names = sorted(weights)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, held in shards.items():
+        save_file({name: weights[name] for name in held}, folder / file)
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {name: file for file, held in shards.items() for name in held}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert np.array_equal(last_logits(load(folder), ids_of(20), [20]), whole)
+
+
+def rewrite(folder: Path, **changes: np.ndarray | None) -> None:
+    """Save the model's tensors with some replaced, added, or (None) left out."""
+    weights = {**random_weights(folder), **changes}
+    kept = {name: w for name, w in weights.items() if w is not None}
+    save_file(kept, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.norm.weight": None}, ["model.norm.weight is missing", "[32]"]),
+        ({"extra.weight": np.zeros(3, np.float32)}, ["extra.weight", "[3]", "model.safetensors"]),
+        (
+            {"model.norm.weight": np.zeros(31, np.float32)},
+            ["model.norm.weight", "[31]", "expected [32]", "model.safetensors"],
+        ),
+        ({"model.norm.weight": np.zeros(32, np.int32)}, ["model.norm.weight", "I32", "BF16"]),
+    ],
+)
+def test_wrong_tensors_are_named(
+    tmp_path: Path, changes: dict[str, np.ndarray | None], said: list[str]
+) -> None:
+    folder = write_model(tmp_path / "model")
+    rewrite(folder, **changes)
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    assert all(words in str(caught.value) for words in said), caught.value
+
+
+def test_a_truncated_file_is_named_at_every_length(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    path = folder / "model.safetensors"
+    raw = path.read_bytes()
+    for length in (0, 4, 8, 100, len(raw) // 2, len(raw) - 1):
+        path.write_bytes(raw[:length])
+        with pytest.raises(ModelError, match=r"model\.safetensors: not a complete"):
+            load(folder)
+
+
+def test_a_missing_folder_or_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nowhere.config\.json: cannot be read"):
+        load(tmp_path / "nowhere")
+    folder = write_model(tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"model\.safetensors: no such file"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("model_type", "mamba", "unknown architecture 'mamba'; supported: .*llama"),
+        ("model_type", None, "model_type: expected a string, found nothing"),
+        ("hidden_size", "32", 'hidden_size: expected a positive integer, found "32"'),
+        ("hidden_size", 0, "hidden_size: expected a positive integer, found 0"),
+        ("rms_norm_eps", -1, "rms_norm_eps: expected a positive number"),
+        ("num_key_value_heads", 3, "expected a divisor of num_attention_heads"),
+        ("head_dim", 7, "head_dim: expected an even number"),
+        ("hidden_act", "gelu", 'hidden_act: expected "silu"'),
+        ("rope_scaling", {"type": "linear"}, "rope_scaling: expected null"),
+        ("tie_word_embeddings", 1, "tie_word_embeddings: expected true or false"),
+    ],
+)
+def test_wrong_configs_are_named(tmp_path: Path, key: str, value: object, said: str) -> None:
+    folder = write_model(tmp_path / "model")
+    (folder / "config.json").write_text(json.dumps(TINY | {key: value}))
+    with pytest.raises(ModelError, match=said) as caught:
+        load(folder)
+    assert "config.json" in str(caught.value)
+
+
+def test_every_tensor_counts_in_the_digest(tmp_path: Path) -> None:
+    same = [load(write_model(tmp_path / str(i))).digest for i in range(2)]
+    other = load(write_model(tmp_path / "other", seed=1)).digest
+    assert same[0] == same[1] != other
+
+
+def test_a_tensor_is_taken_once(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    shapes = {name: w.shape for name, w in random_weights(folder).items()}
+    checkpoint = Checkpoint(folder, shapes)
+    checkpoint.take("model.norm.weight")
+    with pytest.raises(KeyError):
+        checkpoint.take("model.norm.weight")
