@@ -25,6 +25,7 @@ from streamtok.errors import ConfigError, ModelError
 from streamtok.http.connection import Service
 from streamtok.http.server import Server
 from streamtok.ledger import Ledger
+from streamtok.messages import Failed, SamplingParams, SequenceRequest
 from streamtok.metrics import Metrics
 from streamtok.model import decoder
 from streamtok.text.detokenizer import Detokenizers
@@ -33,6 +34,7 @@ from streamtok.text.tokenizer import Tokenizer, read_optional
 
 log = logging.getLogger(__name__)
 
+WARM_UP_TOKENS = 64
 ENDING_S = 5.0  # how long connections have to send their last bytes once the engine is closed
 NEUTRAL: Mapping[str, float] = {
     "temperature": 1.0,
@@ -113,6 +115,7 @@ async def load(config: ServeConfig, ledger: Ledger, clock: Clock) -> Services:
     folder = config.model_folder
     files = await asyncio.to_thread(load_files, folder)
     engine = LocalEngine(files.decoder, files.exact, config)
+    await _warm_up(engine)
     return Services(
         engine=engine,
         model=folder.resolve().name,
@@ -126,6 +129,19 @@ async def load(config: ServeConfig, ledger: Ledger, clock: Clock) -> Services:
         new_seed=lambda: secrets.randbits(63),
         close_after_stream=config.close_after_stream,
     )
+
+
+async def _warm_up(engine: Engine) -> None:
+    """Generate two tokens, so that the first request does not wait for memory to be mapped.
+
+    Raises:
+        ModelError: the model cannot be computed.
+    """
+    prompt = tuple(range(min(engine.vocab, engine.context // 2)))
+    request = SequenceRequest(0, prompt[:WARM_UP_TOKENS], SamplingParams(), max_tokens=2)
+    async for event in engine.submit("warm-up", [request]):
+        if isinstance(event, Failed):
+            raise ModelError(f"the model gives no usable result: {event.error.message}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ the environment. Read next: `streamtok.cli`, which makes the flags, and `streamt
 them.
 """
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,13 @@ from streamtok.errors import ConfigError
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-def _setting(default: Any, meaning: str, least: float | None = None) -> Any:
-    return field(default=default, metadata={"help": meaning, "least": least})
+def _setting(default: Any, meaning: str, least: float = -math.inf, most: float = math.inf) -> Any:
+    return field(default=default, metadata={"help": meaning, "least": least, "most": most})
+
+
+def _choice(default: str, choices: Sequence[str], meaning: str) -> Any:
+    meaning = f"{meaning}: {', '.join(choices)}"
+    return field(default=default, metadata={"help": meaning, "choices": choices})
 
 
 def default_model() -> str:
@@ -53,7 +59,7 @@ class ServeConfig(EngineConfig):
     """What `streamtok serve` needs."""
 
     host: str = _setting("127.0.0.1", "address to listen on")
-    port: int = _setting(8000, "port to listen on; 0 lets the system choose", 0)
+    port: int = _setting(8000, "port to listen on; 0 lets the system choose", 0, 65535)
     ledger: str = _setting(
         str(user_state_path("streamtok", appauthor=False) / "usage.sqlite3"),
         "file of the usage ledger; :memory: keeps it while the server runs",
@@ -62,7 +68,7 @@ class ServeConfig(EngineConfig):
     close_after_stream: bool = _setting(False, "close the connection after each streamed answer")
     max_body_bytes: int = _setting(4 * 1024 * 1024, "largest request body that is read", 1)
     max_header_bytes: int = _setting(64 * 1024, "largest request head that is read", 1024)
-    log_level: str = _setting("info", f"least level that is logged: {', '.join(LOG_LEVELS)}")
+    log_level: str = _choice("info", LOG_LEVELS, "least level that is logged")
 
 
 def flag_name(setting: Field[Any]) -> str:
@@ -92,17 +98,15 @@ def read(kind: type[Any], given: Mapping[str, str | None]) -> Any:
             if text is not None:
                 values[setting.name] = _parse(setting, source, text)
                 break
-    config = kind(**values)
-    if getattr(config, "log_level", "info") not in LOG_LEVELS:
-        raise ConfigError(
-            f"--log-level: expected one of {', '.join(LOG_LEVELS)}, found {config.log_level!r}"
-        )
-    return config
+    return kind(**values)
 
 
 def _parse(setting: Field[Any], source: str, text: str) -> Any:
     """Return `text` as a value of the field's type."""
     if isinstance(setting.default, str):
+        choices = setting.metadata.get("choices", (text,))
+        if text not in choices:
+            raise ConfigError(f"{source}: expected one of {', '.join(choices)}, found {text!r}")
         return text
     if isinstance(setting.default, bool):
         if text.lower() in ("1", "true", "yes", "on"):
@@ -116,7 +120,8 @@ def _parse(setting: Field[Any], source: str, text: str) -> Any:
     except ValueError as error:
         noun = "a whole number" if whole else "a number"
         raise ConfigError(f"{source}: expected {noun}, found {text!r}") from error
-    least = setting.metadata["least"]
-    if least is not None and not value >= least:
-        raise ConfigError(f"{source}: expected {least:g} or more, found {text}")
+    least, most = setting.metadata["least"], setting.metadata["most"]
+    if not least <= value <= most:
+        limits = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
+        raise ConfigError(f"{source}: expected {limits}, found {text}")
     return value

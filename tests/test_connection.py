@@ -14,7 +14,7 @@ from streamtok.http.request import Request
 from streamtok.http.response import Response
 from streamtok.testing import FakeClock, MemoryStream
 
-HEAD = f"date: Tue, 14 Nov 2023 22:13:20 GMT\r\nserver: streamtok/{__version__}\r\n".encode()
+HEAD = f"Date: Tue, 14 Nov 2023 22:13:20 GMT\r\nServer: streamtok/{__version__}\r\n".encode()
 
 
 async def echo(request: Request) -> Response:
@@ -49,7 +49,7 @@ async def converse(*pieces: bytes, service: Service | None = None) -> bytes:
 
 
 def plain(body: bytes, headers: bytes = b"") -> bytes:
-    length = b"content-length: %d\r\n" % len(body)
+    length = b"Content-Length: %d\r\n" % len(body)
     return b"HTTP/1.1 200 OK\r\n" + HEAD + length + headers + b"\r\n" + body
 
 
@@ -76,7 +76,7 @@ EXCHANGES = {
     ),
     "head": (
         b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" + GET,
-        b"HTTP/1.1 200 OK\r\n" + HEAD + b"content-length: 7\r\n\r\n" + plain(b"GET / "),
+        b"HTTP/1.1 200 OK\r\n" + HEAD + b"Content-Length: 7\r\n\r\n" + plain(b"GET / "),
     ),
     "close": (
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + GET,
@@ -112,7 +112,7 @@ async def test_the_answer_is_these_bytes_wherever_the_input_is_cut(name: str) ->
             assert answer == expected
         else:  # the words depend on how much of the nonsense had come
             assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-            assert b"connection: close" in answer
+            assert b"Connection: close" in answer
             assert b'"code":"malformed_http"' in answer
 
 
@@ -267,7 +267,7 @@ async def test_finish_ends_an_idle_connection_and_lets_a_busy_one_answer() -> No
     assert idle.closed
     handler.go_on.set()
     await running
-    assert stream.sent == plain(b"late", b"connection: close\r\n")
+    assert stream.sent == plain(b"late", b"Connection: close\r\n")
 
 
 @given(data=st.binary(max_size=60), head=st.sampled_from([b"", GET, GET[:-2], CHUNKED_POST[:70]]))

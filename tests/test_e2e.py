@@ -323,5 +323,5 @@ async def test_close_after_stream_closes() -> None:
     body = {"prompt": "Once", "max_tokens": 2, "stream": True}
     async with serving(close_after_stream=True) as (_, url):
         answer = await read_all(url, post("/v1/completions", body))
-    assert b"connection: close" in answer
+    assert b"Connection: close" in answer
     assert answer.endswith(b"0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The engine in its thread: the same tokens in any company, one terminal event, quick cancelling."""
+"""The engine in its thread: the same tokens in any company, one end, quick cancelling."""
 
 import asyncio
 from collections.abc import AsyncIterator

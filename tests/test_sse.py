@@ -51,7 +51,7 @@ def test_all_line_ends_mean_the_same(fields: list[bytes], end: bytes) -> None:
         # The four examples of the standard
         (b"data: YHOO\ndata: +2\ndata: 10\n\n", [ServerEvent("YHOO\n+2\n10")]),
         (
-            b": test\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
+            b": c\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
             [
                 ServerEvent("first event", id="1"),
                 ServerEvent("second event"),

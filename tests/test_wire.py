@@ -17,10 +17,10 @@ from streamtok.text.tokenizer import Tokenizer
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
 HEAD = (
-    b"HTTP/1.1 200 OK\r\ndate: Tue, 14 Nov 2023 22:13:20 GMT\r\n"
-    + f"server: streamtok/{__version__}\r\n".encode()
-    + b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
-    + b"x-accel-buffering: no\r\n"
+    b"HTTP/1.1 200 OK\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n"
+    + f"Server: streamtok/{__version__}\r\n".encode()
+    + b"Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\n"
+    + b"X-Accel-Buffering: no\r\n"
 )
 
 
@@ -239,7 +239,7 @@ async def test_the_connection_closes_where_that_was_asked(
     client.stream.feed(request + request)
     await client.running  # without waiting for the client to close
     assert client.stream.sent.count(DONE) == 1
-    assert b"connection: close\r\n" in client.stream.sent.lower()
+    assert b"Connection: close\r\n" in client.stream.sent
 
 
 async def test_an_http_1_0_client_gets_the_events_without_chunks(
@@ -258,7 +258,7 @@ async def test_a_whole_answer_has_its_length(peer: Callable[..., Peer]) -> None:
         post("/v1/chat/completions", CHAT | {"stream": False, "max_tokens": 2})
     )
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert b"content-length: %d" % len(body) in head
+    assert b"Content-Length: %d" % len(body) in head
     assert json.loads(body) == {
         "id": "chatcmpl-1",
         "object": "chat.completion",

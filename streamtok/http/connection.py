@@ -196,7 +196,8 @@ class Connection:
         if self._last_turn:
             headers = (*headers, ("connection", "close"))
         reason = HTTPStatus(response.status).phrase
-        return h11.Response(status_code=response.status, headers=list(headers), reason=reason)
+        titled = [(name.title(), value) for name, value in headers]  # as h11 writes its own
+        return h11.Response(status_code=response.status, headers=titled, reason=reason)
 
     async def _send_event(self, event: h11.Event) -> None:
         data = self._h11.send(event)

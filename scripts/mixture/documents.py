@@ -1,0 +1,63 @@
+"""The types that the parts of the training mixture hand to each other.
+
+What it does: names one training document, one evaluation question and one evaluation request for
+a story. What it does not do: make any text, or turn text into tokens. Read `__init__.py` next,
+which puts the mixture together.
+"""
+
+import re
+from dataclasses import dataclass
+
+Message = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One piece of training text: either `text` (plain) or `messages` (a chat), never both.
+
+    `repeat` is how often the document is seen in one pass. A `held_out` document is for
+    evaluation only.
+    """
+
+    source: str
+    text: str = ""
+    messages: tuple[Message, ...] = ()
+    held_out: bool = False
+    repeat: int = 1
+
+    @property
+    def content(self) -> str:
+        """All characters of the document, messages joined by newlines."""
+        return self.text or "\n".join(content for _, content in self.messages)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A phrasing that is never trained on, and how to tell a right answer.
+
+    `facts` must all be met; each is a tuple of alternatives, regular expressions searched for
+    without regard to case.
+    """
+
+    text: str
+    facts: tuple[tuple[str, ...], ...]
+    topic: str
+
+    def facts_met(self, answer: str) -> int:
+        """How many of the facts the answer states."""
+        return sum(
+            any(re.search(pattern, answer, re.IGNORECASE) for pattern in alternatives)
+            for alternatives in self.facts
+        )
+
+    def is_answered_by(self, answer: str) -> bool:
+        """Whether the answer states every fact."""
+        return self.facts_met(answer) == len(self.facts)
+
+
+@dataclass(frozen=True)
+class StoryPrompt:
+    """A request for two subjects that no invented training story brings together."""
+
+    text: str
+    subjects: tuple[str, ...]

@@ -1,0 +1,203 @@
+"""The usage ledger: real SQLite files, every sum, and what happens when the disk fails."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from streamtok.errors import ConfigError
+from streamtok.ledger import GROUPS, Ledger, UsageFilter, UsageRecord, UsageSum
+
+DAY_S = 86400.0
+RECORD = UsageRecord(
+    id="chatcmpl-1",
+    created_s=0.0,
+    key="alice",
+    endpoint="/v1/chat/completions",
+    model="tiny",
+    stream=True,
+    prompt_tokens=10,
+    generated_tokens=4,
+    delivered_tokens=3,
+    finish_reason="stop",
+    first_token_s=0.25,
+    duration_s=1.5,
+)
+RECORDS = (
+    RECORD,
+    replace(RECORD, id="chatcmpl-2", created_s=3600.0, key="bob", finish_reason="length"),
+    replace(RECORD, id="cmpl-3", created_s=DAY_S, endpoint="/v1/completions", prompt_tokens=1),
+    replace(RECORD, id="chatcmpl-4", created_s=DAY_S + 1, model="other", delivered_tokens=0),
+)
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
+    ledger = Ledger(str(tmp_path / "usage.sqlite3"))
+    for record in RECORDS:
+        ledger.record(record)
+    yield ledger
+    ledger.close()
+
+
+async def test_a_reader_sees_what_was_recorded_before(ledger: Ledger) -> None:
+    for record in RECORDS:
+        assert await ledger.get(record.id) == record
+    assert await ledger.get("no-such-id") is None
+
+
+async def test_a_request_without_a_token_has_no_first_token(ledger: Ledger) -> None:
+    record = replace(RECORD, id="x", first_token_s=None, finish_reason="error", stream=False)
+    ledger.record(record)
+    found = await ledger.get("x")
+    assert found == record
+    assert found.stream is False
+
+
+@pytest.mark.parametrize(
+    ("where", "requests", "prompt_tokens"),
+    [
+        (UsageFilter(), 4, 31),
+        (UsageFilter(since_s=3600.0), 3, 21),
+        (UsageFilter(until_s=3600.0), 1, 10),
+        (UsageFilter(since_s=0.5, until_s=DAY_S + 0.5), 2, 11),
+        (UsageFilter(key="bob"), 1, 10),
+        (UsageFilter(since_s=3600.5, key="alice"), 2, 11),
+    ],
+)
+async def test_sums_are_from_since_until_before_until(
+    ledger: Ledger, where: UsageFilter, requests: int, prompt_tokens: int
+) -> None:
+    (total,) = await ledger.sums(where, None)
+    assert (total.group, total.requests, total.prompt_tokens) == ("", requests, prompt_tokens)
+
+
+@pytest.mark.parametrize(
+    ("group_by", "sums"),
+    [
+        ("key", [UsageSum("alice", 3, 21, 12, 6), UsageSum("bob", 1, 10, 4, 3)]),
+        ("model", [UsageSum("other", 1, 10, 4, 0), UsageSum("tiny", 3, 21, 12, 9)]),
+        (
+            "endpoint",
+            [
+                UsageSum("/v1/chat/completions", 3, 30, 12, 6),
+                UsageSum("/v1/completions", 1, 1, 4, 3),
+            ],
+        ),
+        ("finish_reason", [UsageSum("length", 1, 10, 4, 3), UsageSum("stop", 3, 21, 12, 6)]),
+        ("day", [UsageSum("1970-01-01", 2, 20, 8, 6), UsageSum("1970-01-02", 2, 11, 8, 3)]),
+        (
+            "hour",
+            [
+                UsageSum("1970-01-01T00:00:00Z", 1, 10, 4, 3),
+                UsageSum("1970-01-01T01:00:00Z", 1, 10, 4, 3),
+                UsageSum("1970-01-02T00:00:00Z", 2, 11, 8, 3),
+            ],
+        ),
+    ],
+)
+async def test_sums_by_group(ledger: Ledger, group_by: str, sums: list[UsageSum]) -> None:
+    assert await ledger.sums(UsageFilter(), group_by) == sums
+
+
+@pytest.mark.parametrize("group_by", [None, *GROUPS])
+async def test_where_nothing_matches_there_are_no_sums(
+    ledger: Ledger, group_by: str | None
+) -> None:
+    assert await ledger.sums(UsageFilter(key="nobody' OR 1=1 --"), group_by) == []
+
+
+async def test_a_ledger_goes_on_where_it_was_closed(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "usage.sqlite3"
+    for record in RECORDS:
+        ledger = Ledger(str(path))
+        ledger.record(record)
+        ledger.close()
+    ledger = Ledger(str(path))
+    assert [await ledger.get(record.id) for record in RECORDS] == list(RECORDS)
+    ledger.close()
+
+
+async def test_others_may_read_while_the_server_writes(ledger: Ledger, tmp_path: Path) -> None:
+    await ledger.get("")
+    with closing(sqlite3.connect(tmp_path / "usage.sqlite3")) as reader:
+        assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        query = "SELECT count(*) FROM usage"
+        assert reader.execute(query).fetchone() == (4,)
+        ledger.record(replace(RECORD, id="one more"))
+        await ledger.get("")
+        assert reader.execute(query).fetchone() == (5,)
+
+
+async def test_a_ledger_in_memory_lives_as_long_as_it_is_open() -> None:
+    for _ in range(2):
+        ledger = Ledger(":memory:")
+        assert await ledger.get(RECORD.id) is None
+        ledger.record(RECORD)
+        assert await ledger.get(RECORD.id) == RECORD
+        ledger.close()
+
+
+def test_a_ledger_in_memory_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ledger = Ledger(":memory:")
+    ledger.record(RECORD)
+    ledger.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def no_database(path: Path) -> None:
+    path.write_text("a text that is long enough not to be taken for an empty database " * 20)
+
+
+def another_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE usage (id TEXT)")
+
+
+@pytest.mark.parametrize("make", [a_folder, no_database, another_database])
+def test_a_path_that_is_no_ledger_is_an_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "usage.sqlite3"
+    make(path)
+    with pytest.raises(ConfigError, match=rf"^--ledger {path}: cannot be opened: "):
+        Ledger(str(path))
+
+
+def test_a_path_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "usage.sqlite3"
+    with pytest.raises(ConfigError, match=rf"^--ledger {path}: cannot be opened: "):
+        Ledger(str(path))
+
+
+async def test_a_lost_record_is_counted_and_logged_and_the_next_is_written(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.record(RECORD)  # its id is there already
+    ledger.record(replace(RECORD, id="too many", prompt_tokens=2**63))
+    ledger.record(replace(RECORD, id="good"))
+    assert await ledger.get("good") is not None
+    assert await ledger.get("too many") is None
+    assert ledger.lost == 2
+    assert ["a usage record was lost" in message for message in caplog.messages] == [True, True]
+
+
+async def test_records_are_lost_only_while_the_file_fails(ledger: Ledger, tmp_path: Path) -> None:
+    await ledger.get("")
+    with closing(sqlite3.connect(tmp_path / "usage.sqlite3")) as other:
+        other.execute("ALTER TABLE usage RENAME TO moved")
+        ledger.record(replace(RECORD, id="lost"))
+        with pytest.raises(sqlite3.Error):
+            await ledger.get("lost")
+        other.execute("ALTER TABLE moved RENAME TO usage")
+    ledger.record(replace(RECORD, id="kept"))
+    assert await ledger.get("lost") is None
+    assert await ledger.get("kept") is not None
+    assert ledger.lost == 1

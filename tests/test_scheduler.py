@@ -1,0 +1,289 @@
+"""The scheduler under random schedules, and by example: who is computed, who waits, who is told."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from streamtok.engine.scheduler import Addressed, Plan, Sample, Scheduler
+from streamtok.errors import EngineFailed, RequestError
+from streamtok.messages import (
+    Event,
+    Failed,
+    Finished,
+    SamplingParams,
+    SequenceRequest,
+    Started,
+    TokenEvent,
+)
+
+STOP, TOKEN = 1, 2
+ERROR = EngineFailed("not finite")
+Key = tuple[str, int]  # a request's id and a sequence's index
+
+
+@dataclass
+class Known:
+    """What has been asked and told about one sequence."""
+
+    prompt: int
+    max_tokens: int
+    events: list[Event] = field(default_factory=list)
+    computed: int = 0
+    slot: int | None = None
+
+    @property
+    def started(self) -> bool:
+        return Started in map(type, self.events)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.events) and isinstance(self.events[-1], Finished | Failed)
+
+    @property
+    def sampled(self) -> int:
+        return sum(isinstance(event, TokenEvent) for event in self.events)
+
+    @property
+    def pending(self) -> int:
+        return self.prompt + self.sampled - self.computed
+
+    def expect(self, event: Event) -> None:
+        """Check that `event` may come next, and note it."""
+        assert not self.ended
+        assert self.started == (not isinstance(event, Started)) or not isinstance(
+            event, Started | TokenEvent
+        )
+        self.events.append(event)
+        if isinstance(event, Finished):
+            assert event.generated == self.sampled + (event.reason == "stop")
+            assert (event.reason == "length") <= (self.sampled == self.max_tokens)
+        elif isinstance(event, Failed):
+            assert event.generated == self.sampled
+        assert self.sampled <= self.max_tokens
+
+
+class Schedules(RuleBasedStateMachine):
+    """Random requests, steps, cancels and failures, against what was asked and told."""
+
+    @initialize(slots=st.integers(1, 4), step_tokens=st.integers(1, 12))
+    def start(self, slots: int, step_tokens: int) -> None:
+        self.slots, self.step_tokens = slots, step_tokens
+        self.scheduler = Scheduler(slots, step_tokens)
+        self.known: dict[Key, Known] = {}  # in the order of their coming
+        self.requests = 0
+
+    @rule(sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3))
+    def add(self, sizes: list[tuple[int, int]]) -> None:
+        name = f"r{self.requests}"
+        self.requests += 1
+        self.known |= {(name, index): Known(*size) for index, size in enumerate(sizes)}
+        self.scheduler.add(name, [request(index, *size) for index, size in enumerate(sizes)])
+
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        paused = {name for name, _ in self.known if data.draw(st.integers(0, 3)) == 0}
+        plan = self.plan(paused)
+        outcome = st.sampled_from([Sample(TOKEN), Sample(TOKEN), Sample(STOP), ERROR])
+        samples = [data.draw(outcome) for work in plan.works if work.sampled]
+        self.commit(plan, samples)
+
+    @rule(data=st.data())
+    def fail_in_a_step(self, data: st.DataObject) -> None:
+        plan = self.plan(set())
+        if data.draw(st.booleans()):
+            events = self.scheduler.fail(ERROR, plan)
+            assert sorted(map(address, events)) == sorted(map(key, plan.works))
+        else:
+            events = self.scheduler.fail(ERROR)
+            assert sorted(map(address, events)) == sorted(self.open())
+        assert all(isinstance(event, Failed) for _, event in events)
+        self.tell(events)
+
+    @rule(number=st.integers(0, 9), index=st.none() | st.integers(0, 3))
+    def cancel(self, number: int, index: int | None) -> None:
+        name = f"r{number}"
+        events = self.scheduler.cancel(name, index)
+        mine = [(n, i) for n, i in self.open() if n == name and index in (None, i)]
+        assert sorted(map(address, events)) == sorted(mine)
+        assert all(isinstance(e, Finished) and e.reason == "cancelled" for _, e in events)
+        self.tell(events)
+        assert self.scheduler.cancel(name, index) == []
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        running = sum(self.known[key].started for key in self.open())
+        assert self.scheduler.running == running <= self.slots
+        assert self.scheduler.waiting == len(self.open()) - running
+
+    def teardown(self) -> None:
+        """Whatever happened before, every sequence that is left gets to its end."""
+        for _ in range(200 * bool(self.open())):
+            plan = self.plan(set())
+            self.commit(plan, [Sample(TOKEN) for work in plan.works if work.sampled])
+        assert self.open() == []
+
+    def open(self) -> list[Key]:
+        return [key for key, known in self.known.items() if not known.ended]
+
+    def tell(self, events: list[Addressed]) -> None:
+        for name, event in events:
+            self.known[name, event.index].expect(event)
+
+    def plan(self, paused: set[str]) -> Plan:
+        """Plan a step and check all that must be so of it."""
+        waiting = [key for key in self.open() if not self.known[key].started]
+        plan = self.scheduler.plan(paused)
+        self.tell(list(plan.events))
+        # First come, first served, into every slot that is free
+        started = [address(event) for event in plan.events]
+        assert started == waiting[: len(started)]
+        assert all(isinstance(event, Started) for _, event in plan.events)
+        assert len(started) == len(waiting) or self.scheduler.running == self.slots
+
+        able = {
+            k: self.known[k] for k in self.open() if self.known[k].started and k[0] not in paused
+        }
+        works = {key(work): work for work in plan.works}
+        assert len(works) == len(plan.works)
+        assert works.keys() <= able.keys()
+        assert bool(works) == bool(able)
+        # Every decoding sequence goes one on; prompts get the rest of the budget, the oldest first
+        decoding = [k for k, known in able.items() if known.pending == 1]
+        assert [key(work) for work in plan.works[: len(decoding)]] == decoding
+        budget = self.step_tokens - len(decoding)
+        prompts = [(k, known.pending) for k, known in able.items() if known.pending > 1]
+        for k, pending in prompts:
+            count = works[k].count if k in works else 0
+            assert count == max(0, min(pending, budget))
+            budget -= count
+        for k, work in works.items():
+            self.check_slot(k, work.slot)
+            assert work.sequence.computed == able[k].computed
+            assert work.sampled == (work.count == able[k].pending)
+        return plan
+
+    def check_slot(self, owner: Key, slot: int) -> None:
+        """A slot has one owner until that one ends, and an owner keeps its slot."""
+        known = self.known[owner]
+        assert slot in range(self.slots)
+        assert known.slot in (None, slot)
+        known.slot = slot
+        assert [k for k in self.open() if self.known[k].slot == slot] == [owner]
+
+    def commit(self, plan: Plan, samples: list[Sample | RequestError]) -> None:
+        for work in plan.works:
+            self.known[key(work)].computed += work.count
+        sampled = [key(work) for work in plan.works if work.sampled]
+        events = self.scheduler.commit(plan, samples)
+        self.tell(events)
+        told: dict[Key, list[Event]] = defaultdict(list)
+        for name, event in events:
+            told[name, event.index].append(event)
+        assert list(told) == sampled
+        for k, sample in zip(sampled, samples, strict=True):
+            known, generated = self.known[k], self.known[k].sampled
+            if isinstance(sample, RequestError):
+                assert told[k] == [Failed(k[1], sample, generated)]
+            elif sample.token_id == STOP:
+                assert told[k] == [Finished(k[1], "stop", generated + 1)]
+            else:
+                end = [Finished(k[1], "length", generated)] * (generated == known.max_tokens)
+                assert told[k] == [TokenEvent(k[1], TOKEN), *end]
+
+
+TestSchedules = Schedules.TestCase
+TestSchedules.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+def address(event: Addressed) -> Key:
+    return event[0], event[1].index
+
+
+def key(work: object) -> Key:
+    sequence = work.sequence  # type: ignore[attr-defined]
+    return sequence.request_id, sequence.request.index
+
+
+def request(index: int, prompt: int, max_tokens: int) -> SequenceRequest:
+    return SequenceRequest(
+        index, (0,) * prompt, SamplingParams(), max_tokens, stop_ids=frozenset({STOP})
+    )
+
+
+def step(scheduler: Scheduler, paused: tuple[str, ...] = ()) -> list[tuple[str, int, int]]:
+    """Make one step; return the request, the index and the count of each work."""
+    plan = scheduler.plan(paused)
+    scheduler.commit(plan, [Sample(TOKEN) for work in plan.works if work.sampled])
+    return [(*key(work), work.count) for work in plan.works]
+
+
+def test_a_long_prompt_delays_a_stream_by_one_budget_at_most() -> None:
+    scheduler = Scheduler(slots=2, step_tokens=8)
+    scheduler.add("short", [request(0, 1, 10)])
+    step(scheduler)
+    scheduler.add("long", [request(0, 20, 10)])
+    works = [step(scheduler) for _ in range(4)]
+    assert works[:3] == [[("short", 0, 1), ("long", 0, n)] for n in (7, 7, 6)]
+    assert works[3] == [("short", 0, 1), ("long", 0, 1)]
+
+
+def test_a_step_is_one_position_of_each_stream_even_above_the_budget() -> None:
+    scheduler = Scheduler(slots=3, step_tokens=1)
+    scheduler.add("a", [request(index, 1, 9) for index in range(3)])
+    assert step(scheduler) == [("a", 0, 1), ("a", 1, 1), ("a", 2, 1)]
+
+
+def test_a_paused_request_keeps_its_place_and_goes_on_where_it_stood() -> None:
+    scheduler = Scheduler(slots=1, step_tokens=4)
+    scheduler.add("a", [request(0, 6, 2)])
+    scheduler.add("b", [request(0, 1, 1)])
+    assert step(scheduler) == [("a", 0, 4)]
+    assert step(scheduler, paused=("a",)) == []
+    assert (scheduler.running, scheduler.waiting) == (1, 1)
+    assert [step(scheduler) for _ in range(3)] == [[("a", 0, 2)], [("a", 0, 1)], [("b", 0, 1)]]
+
+
+def test_one_sequence_of_a_request_can_be_cancelled_alone() -> None:
+    scheduler = Scheduler(slots=2, step_tokens=8)
+    scheduler.add("a", [request(index, 1, 9) for index in range(3)])
+    step(scheduler)
+    assert scheduler.cancel("a", 1) == [("a", Finished(1, "cancelled", 1))]
+    assert scheduler.cancel("a", 1) == []
+    assert step(scheduler) == [("a", 0, 1), ("a", 2, 1)]
+    assert scheduler.cancel("a") == [
+        ("a", Finished(0, "cancelled", 2)),
+        ("a", Finished(2, "cancelled", 1)),
+    ]
+    assert (scheduler.running, scheduler.waiting) == (0, 0)
+
+
+def test_what_waits_can_be_cancelled_before_it_starts() -> None:
+    scheduler = Scheduler(slots=1, step_tokens=8)
+    scheduler.add("a", [request(0, 1, 1)])
+    assert scheduler.cancel("a") == [("a", Finished(0, "cancelled", 0))]
+    assert scheduler.plan() == Plan((), ())
+
+
+def test_a_failed_step_ends_those_that_were_in_it_alone() -> None:
+    scheduler = Scheduler(slots=2, step_tokens=2)
+    scheduler.add("a", [request(0, 2, 9)])
+    scheduler.add("b", [request(0, 5, 9)])
+    plan = scheduler.plan()
+    assert scheduler.fail(ERROR, plan) == [("a", Failed(0, ERROR, 0))]
+    assert step(scheduler) == [("b", 0, 2)]
+    assert scheduler.fail(ERROR) == [("b", Failed(0, ERROR, 0))]
+
+
+def test_a_stop_token_is_counted_but_not_told() -> None:
+    scheduler = Scheduler(slots=1, step_tokens=8)
+    scheduler.add("a", [request(0, 3, 9)])
+    assert scheduler.commit(scheduler.plan(), [Sample(STOP)]) == [("a", Finished(0, "stop", 1))]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_nothing_to_do_is_an_empty_plan(slots: int) -> None:
+    assert Scheduler(slots, 8).plan() == Plan((), ())

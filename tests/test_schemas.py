@@ -1,0 +1,254 @@
+"""The JSON that goes in and out: what is accepted, what is refused and with which words."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from streamtok.api.schemas import (
+    HINTS,
+    REFUSED,
+    ChatChunkChoice,
+    ChatRequest,
+    CompletionChoice,
+    CompletionRequest,
+    Delta,
+    Envelope,
+    UsageBody,
+    convert,
+    encode,
+    error_body,
+    read_object,
+)
+from streamtok.errors import ContextTooLong, EngineFailed, InvalidRequest, NotFound, RequestError
+
+CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
+COMPLETION = {"prompt": "Once"}
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
+SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXTS
+JSON = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text("ab"), SCALARS, max_size=3)
+
+
+def refused(value: dict[str, Any], kind: type[Any] = ChatRequest) -> InvalidRequest:
+    """Return the error that `value` is answered with."""
+    with pytest.raises(InvalidRequest) as caught:
+        convert(value, kind)
+    return caught.value
+
+
+@settings(max_examples=50)
+@given(value=st.dictionaries(TEXTS, JSON, max_size=4))
+def test_a_json_object_is_read_as_it_is(value: dict[str, Any]) -> None:
+    assert read_object(json.dumps(value).encode()) == value
+    assert read_object(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        (b"", "invalid_json", "not valid JSON"),
+        (b"{", "invalid_json", "not valid JSON"),
+        (b"{} {}", "invalid_json", "not valid JSON"),
+        (b'{"a": NaN}', "invalid_json", "not valid JSON"),
+        (b'{"a": "\\ud800"}', "invalid_json", "not valid JSON"),
+        (b"\xef\xbb\xbf{}", "invalid_json", "not valid JSON"),
+        (b"[1]", "invalid_json", "must be a JSON object"),
+        (b"null", "invalid_json", "must be a JSON object"),
+        (b'{"a": "\xe9"}', "invalid_utf8", "byte 0xe9 at offset 7"),
+        (b"{}".decode().encode("utf-16"), "invalid_utf8", "byte 0xff at offset 0"),
+        (b'{"a":' + b"[" * 100_000, "invalid_json", "nested too deeply"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused(body: bytes, code: str, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words) as caught:
+        read_object(body)
+    assert (caught.value.code, caught.value.param) == (code, None)
+
+
+def test_what_is_not_given_is_none() -> None:
+    request, ignored = convert(CHAT, ChatRequest)
+    assert ignored == ()
+    assert (request.temperature, request.max_tokens, request.stop, request.n) == (None,) * 4
+    assert (request.stream, request.seed, request.ignore_eos, request.logprobs) == (
+        None,
+        None,
+        False,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("temperature", [0, 1, 2.0, None]),
+        ("top_p", [0.001, 1]),
+        ("top_k", [0, 50]),
+        ("min_p", [0, 1]),
+        ("n", [1, 128]),
+        ("max_tokens", [1, 10**6]),
+        ("max_completion_tokens", [1]),
+        ("stop", ["x", ["a", "b", "c", "d"], [], None]),
+        ("stream_options", [{}, {"include_usage": True}, {"include_obfuscation": False}]),
+        ("repetition_penalty", [0.5, 10]),
+        ("presence_penalty", [-2, 2]),
+        ("frequency_penalty", [-2, 2]),
+        ("logit_bias", [{}, {"5": -100, "6": 100}]),
+        ("seed", [0, -(2**63), 2**63 - 1]),
+        ("top_logprobs", [0, 20]),
+        ("user", ["someone"]),
+    ],
+)
+def test_values_in_range_are_accepted(field: str, values: list[Any]) -> None:
+    for value in values:
+        convert({**CHAT, field: value}, ChatRequest)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("temperature", [-0.1, 2.1, "1", True, [1]]),
+        ("top_p", [0, 1.1]),
+        ("top_k", [-1, 1.5]),
+        ("min_p", [-0.1, 1.1]),
+        ("n", [0, 129, True]),
+        ("max_tokens", [0, -1, 1.5, "1"]),
+        ("max_completion_tokens", [0]),
+        ("stop", ["", [""], ["a", "b", "c", "d", "e"], 1, [1]]),
+        ("stream", ["true", 1]),
+        ("stream_options", [{"include_obfuscation": True}, {"other": 1}, True]),
+        ("repetition_penalty", [0, 10.1]),
+        ("presence_penalty", [-2.1, 2.1]),
+        ("frequency_penalty", [-2.1, 2.1]),
+        ("logit_bias", [{"5": 101}, {"5": "1"}, [1]]),
+        ("seed", [2**63, -(2**63) - 1, 1.5, 10**30]),
+        ("top_logprobs", [-1, 21]),
+        ("logprobs", [1, "true"]),
+        ("messages", [[], "Hi", [{}], [{"content": "x"}], [1], None]),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(field: str, values: list[Any]) -> None:
+    for value in values:
+        error = refused({**CHAT, field: value})
+        assert error.code == "invalid_value"
+        assert error.param is not None
+        assert error.param.startswith(field)
+        assert error.message.startswith(f"{error.param}: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "param", "words"),
+    [
+        ({}, "messages", "missing required field"),
+        ({"messages": [{"role": "tool"}]}, "messages[0].role", "expected system, developer, user"),
+        (
+            {"messages": [*CHAT["messages"], {"role": "user", "content": 1}]},
+            "messages[1].content",
+            "Expected `str | array | null`, got `int`",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": ""}]}]},
+            "messages[0].content[0].type",
+            "only parts of type text",
+        ),
+    ],
+)
+def test_an_error_names_the_place(value: dict[str, Any], param: str, words: str) -> None:
+    error = refused(value)
+    assert error.param == param
+    assert words in error.message
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Once", "", ["a", "b"], [1, 2], [[1], [2, 3]], ["a", 1]], ids=str
+)
+def test_a_prompt_is_text_or_ids_or_a_list_of_them(prompt: Any) -> None:
+    assert convert({"prompt": prompt}, CompletionRequest)[0].prompt == prompt
+
+
+@pytest.mark.parametrize("prompt", [None, 1, [], [-1], [1.5], [[1.5]], {"a": 1}], ids=str)
+def test_a_prompt_that_is_neither_is_refused(prompt: Any) -> None:
+    param = refused({"prompt": prompt}, CompletionRequest).param
+    assert param is not None
+    assert param.startswith("prompt")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_supported_is_refused_by_name_unless_it_asks_for_nothing(name: str) -> None:
+    for harmless in REFUSED[name]:
+        assert convert({**CHAT, name: harmless}, ChatRequest)[1] == ()
+    error = refused({**CHAT, name: {"some": "value"}})
+    assert (error.param, error.code) == (name, "unsupported_parameter")
+
+
+def test_unknown_fields_are_reported_and_hints_are_not() -> None:
+    value = {**CHAT, "zeta": 1, "alpha": 2, **dict.fromkeys(HINTS, "x"), "seed": 1}
+    assert convert(value, ChatRequest)[1] == ("alpha", "zeta")
+    assert convert({**COMPLETION, "messages": []}, CompletionRequest)[1] == ("messages",)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RequestError("oh"),
+        InvalidRequest("no", param="seed"),
+        ContextTooLong("long"),
+        NotFound("which?", param="model", code="model_not_found"),
+        EngineFailed("broken"),
+    ],
+)
+def test_an_error_always_has_all_four_keys(error: RequestError) -> None:
+    assert json.loads(error_body(error)) == {
+        "error": {
+            "message": error.message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def envelope(choice: Any, usage: Any = UNSET) -> dict[str, Any]:
+    """Return an answer as its reader sees it."""
+    answer = Envelope(
+        id="cmpl-1",
+        object="text_completion",
+        created=1,
+        model="tiny",
+        system_fingerprint="fp_1",
+        choices=[choice],
+        usage=usage,
+    )
+    value: dict[str, Any] = json.loads(encode(answer))
+    return value
+
+
+def test_usage_is_absent_or_null_or_there() -> None:
+    choice = CompletionChoice(0, "a", None, None)
+    assert "usage" not in envelope(choice)
+    assert envelope(choice, None)["usage"] is None
+    assert envelope(choice, UsageBody(1, 2, 3))["usage"] == {
+        "prompt_tokens": 1,
+        "completion_tokens": 2,
+        "total_tokens": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("delta", "value"),
+    [
+        (Delta(role="assistant", content=""), {"role": "assistant", "content": ""}),
+        (Delta(content="a"), {"content": "a"}),
+        (Delta(), {}),
+    ],
+)
+def test_a_delta_says_only_what_is_new(delta: Delta, value: dict[str, str]) -> None:
+    (choice,) = envelope(ChatChunkChoice(0, delta, None, None))["choices"]
+    assert choice == {"index": 0, "delta": value, "logprobs": None, "finish_reason": None}
+
+
+@given(text=TEXTS)
+def test_json_text_holds_no_line_break(text: str) -> None:
+    assert not {10, 13}.intersection(encode(CompletionChoice(0, text, None, None)))
