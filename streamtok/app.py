@@ -58,8 +58,7 @@ class App:
                 handle=self._api.handle,
                 refuse=refuse,
                 clock=self._clock,
-                max_body_bytes=config.max_body_bytes,
-                max_header_bytes=config.max_header_bytes,
+                limits=config,
             )
         )
         self._services: Services | None = None

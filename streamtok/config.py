@@ -39,7 +39,7 @@ def default_model() -> str:
     return str(next((folder for folder in folders if folder.is_dir()), folders[0]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EngineConfig:
     """What the engine needs; the commands without a server have these settings too."""
 
@@ -54,8 +54,30 @@ class EngineConfig:
         return Path(self.model or default_model())
 
 
-@dataclass(frozen=True, slots=True)
-class ServeConfig(EngineConfig):
+@dataclass(frozen=True)
+class ConnectionConfig:
+    """How much and how long a client may take; the README's table has the answers."""
+
+    max_connections: int = _setting(2000, "connections at once; more get a 503", 1)
+    max_connections_per_address: int = _setting(
+        0, "connections of one address at once, 0: any number; more get a 503", 0
+    )
+    max_requests_per_connection: int = _setting(10_000, "answers, then the connection closes", 1)
+    max_target_bytes: int = _setting(8 * 1024, "longest request target", 1)
+    max_header_bytes: int = _setting(64 * 1024, "largest request head", 1024)
+    max_header_count: int = _setting(100, "most header fields in a request", 1)
+    max_body_bytes: int = _setting(4 * 1024 * 1024, "largest request body", 1)
+    header_timeout_s: float = _setting(10.0, "seconds a request's head may take", 0.001)
+    body_timeout_s: float = _setting(
+        10.0, "seconds a request's body may take beyond what --min-body-rate gives it", 0.001
+    )
+    min_body_rate: float = _setting(1024.0, "bytes per second a body must come with", 0.001)
+    idle_timeout_s: float = _setting(75.0, "seconds a connection may be idle", 0.001)
+    stall_timeout_s: float = _setting(30.0, "seconds a client may read nothing", 0.001)
+
+
+@dataclass(frozen=True)
+class ServeConfig(EngineConfig, ConnectionConfig):
     """What `streamtok serve` needs."""
 
     host: str = _setting("127.0.0.1", "address to listen on")
@@ -66,8 +88,6 @@ class ServeConfig(EngineConfig):
     )
     drain_timeout_s: float = _setting(30.0, "seconds running streams have to finish at a stop", 0)
     close_after_stream: bool = _setting(False, "close the connection after each streamed answer")
-    max_body_bytes: int = _setting(4 * 1024 * 1024, "largest request body that is read", 1)
-    max_header_bytes: int = _setting(64 * 1024, "largest request head that is read", 1024)
     log_level: str = _choice("info", LOG_LEVELS, "least level that is logged")
 
 

@@ -8,6 +8,7 @@
         │   └── ContextTooLong  400  prompt and answer do not fit the model's context
         ├── NotFound            404  no such path, model or record
         ├── MethodNotAllowed    405  the path exists, the method does not
+        ├── Slow                408  the request did not arrive in time
         ├── BodyTooLarge        413  the body is above the server's limit
         ├── Unsupported         415  a content type or coding this server does not read
         ├── EngineFailed        500  the engine could not go on with this request
@@ -88,6 +89,14 @@ class MethodNotAllowed(RequestError):
     def headers(self) -> tuple[tuple[str, str], ...]:
         """Return the `Allow` header."""
         return (("allow", ", ".join(self.allowed)),)
+
+
+class Slow(RequestError):
+    """408: the request did not arrive in the time there is for it (RFC 9110 section 15.5.9)."""
+
+    status = 408
+    type = "invalid_request_error"
+    default_code = "request_timeout"
 
 
 class BodyTooLarge(RequestError):

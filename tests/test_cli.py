@@ -53,7 +53,13 @@ def serve(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Pope
 def start_stream(url: str, max_tokens: int) -> socket.socket:
     """Begin a stream and return its socket when the first token has come."""
     host, port = url.removeprefix("http://").split(":")
-    body = {"prompt": "Once", "max_tokens": max_tokens, "stream": True, "ignore_eos": True}
+    body = {
+        "prompt": "Once",
+        "max_tokens": max_tokens,
+        "stream": True,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
     text = json.dumps(body)
     connection = socket.create_connection((host, int(port)))
     head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(text)}\r\n\r\n"

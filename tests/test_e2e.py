@@ -156,7 +156,13 @@ def test_each_token_is_a_chunk_and_the_connection_stays_open(server: RunningServ
 
 def test_the_first_token_comes_long_before_the_last(server: RunningServer) -> None:
     """While a stream is under way, the engine still has work to do for it."""
-    body = {"prompt": "Once upon a time", "max_tokens": 60, "stream": True, "ignore_eos": True}
+    body = {
+        "prompt": "Once upon a time",
+        "max_tokens": 60,
+        "stream": True,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
     with socket.create_connection(server.address) as connection:
         connection.sendall(post("/v1/completions", body))
         chunks = read_chunks(connection)
@@ -216,7 +222,13 @@ def test_sixteen_streams_progress_together_and_equal_those_alone(client: openai.
 
 
 def test_a_client_that_leaves_a_stream_frees_its_place(server: RunningServer) -> None:
-    body = {"prompt": "Once", "max_tokens": 1000, "stream": True, "ignore_eos": True}
+    body = {
+        "prompt": "Once",
+        "max_tokens": 1000,
+        "stream": True,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
     with socket.create_connection(server.address) as connection:
         connection.sendall(post("/v1/completions", body))
         chunks = read_chunks(connection)
@@ -256,7 +268,13 @@ def by_reason(server: RunningServer) -> list[dict[str, Any]]:
 
 
 def test_who_only_finished_sending_still_gets_its_stream(server: RunningServer) -> None:
-    body = {"prompt": "Once", "max_tokens": 20, "stream": True, "ignore_eos": True}
+    body = {
+        "prompt": "Once",
+        "max_tokens": 20,
+        "stream": True,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
     with socket.create_connection(server.address) as connection:
         connection.sendall(post("/v1/completions", body))
         connection.shutdown(socket.SHUT_WR)
@@ -280,7 +298,13 @@ async def read_all(url: str, request: bytes, first: asyncio.Event | None = None)
 
 
 async def test_streams_finish_when_the_server_stops() -> None:
-    body = {"prompt": "Once", "max_tokens": 100, "stream": True, "ignore_eos": True}
+    body = {
+        "prompt": "Once",
+        "max_tokens": 100,
+        "stream": True,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
     async with serving() as (app, url):
         begun = [asyncio.Event() for _ in range(8)]
         streams = [
@@ -297,7 +321,13 @@ async def test_streams_finish_when_the_server_stops() -> None:
 
 
 async def test_streams_that_take_too_long_end_with_an_error_event() -> None:
-    body = {"prompt": "Once", "max_tokens": 900, "stream": True, "ignore_eos": True}
+    body = {
+        "prompt": "Once",
+        "max_tokens": 900,
+        "stream": True,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
     async with serving(drain_timeout_s=0.0) as (app, url):
         begun = asyncio.Event()
         stream = asyncio.ensure_future(read_all(url, post("/v1/completions", body), begun))

@@ -9,6 +9,7 @@ import pytest
 
 from streamtok import __version__
 from streamtok.api.routing import Api, refuse
+from streamtok.config import ConnectionConfig
 from streamtok.errors import EngineFailed
 from streamtok.http.connection import Connection, Service
 from streamtok.messages import Failed, Finished, Started, TokenEvent
@@ -70,7 +71,7 @@ class Peer:
         api = Api()
         api.open(self.services)
         self.stream = MemoryStream()
-        service = Service(api.handle, refuse, clock, max_body_bytes=10000, max_header_bytes=9999)
+        service = Service(api.handle, refuse, clock, ConnectionConfig())
         self.running = asyncio.ensure_future(Connection(self.stream, service).run())
 
     async def converse(self, *pieces: bytes) -> bytes:

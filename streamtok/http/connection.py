@@ -14,6 +14,7 @@ Does not know what is served. Read next: `streamtok.api.routing`.
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -25,14 +26,17 @@ import h11
 
 from streamtok import __version__
 from streamtok.clock import Clock
-from streamtok.errors import BodyTooLarge, InvalidRequest, RequestError
+from streamtok.config import ConnectionConfig
+from streamtok.errors import RequestError, Slow
 from streamtok.http.request import HeaderList, Request, decode_headers
 from streamtok.http.response import Response
+from streamtok.http.strict import CHUNK_LINE_BYTES, Guard, Malformed
 from streamtok.http.transport import ByteStream, ConnectionLost
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("streamtok.access")
 
+REASONS = {413: "Content Too Large"}  # RFC 9110; Python before 3.13 has the older name
 CONTINUE = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
 SERVER = f"streamtok/{__version__}"
 FIRST_PROBE_S = 0.01  # how long after the end of input a client is first asked for a sign of life
@@ -46,8 +50,7 @@ class Service:
     handle: Callable[[Request], Awaitable[Response]]
     refuse: Callable[[RequestError], Response]
     clock: Clock
-    max_body_bytes: int
-    max_header_bytes: int
+    limits: ConnectionConfig
 
 
 class Connection:
@@ -56,20 +59,30 @@ class Connection:
     def __init__(self, stream: ByteStream, service: Service) -> None:
         self._stream = stream
         self._service = service
-        self._h11 = h11.Connection(h11.SERVER, service.max_header_bytes)
+        self._limits = service.limits
+        self._guard = Guard(service.limits)
+        # The guard's limits come first, so that h11's own is never met.
+        unread_bytes = service.limits.max_header_bytes + CHUNK_LINE_BYTES
+        self._h11 = h11.Connection(h11.SERVER, unread_bytes)
         self._idle = True
+        self._turns = 0
+        self._begun_s = 0.0  # when the first byte of the present request came
         self._last_turn = False
         self._probe: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         stream.on_eof = self._input_ended
         stream.on_lost = self._lost
 
-    async def run(self) -> None:
-        """Answer requests in turn until either side closes."""
+    async def run(self, refusal: RequestError | None = None) -> None:
+        """Answer requests in turn until either side closes; with `refusal`, only say that."""
         self._task = asyncio.current_task()
         try:
+            if refusal is not None:
+                self._last_turn = True
+                await self._answer(None, self._service.refuse(refusal))
             while not (self._last_turn and self._idle) and await self._turn():
                 self._h11.start_next_cycle()
+                self._guard.next_message()
                 self._idle = True
             await self._stream.close()
         except (ConnectionLost, asyncio.CancelledError):
@@ -95,6 +108,8 @@ class Connection:
 
     async def _turn(self) -> bool:
         """Read one request and answer it; return whether another may follow."""
+        self._turns += 1
+        self._last_turn = self._last_turn or self._turns >= self._limits.max_requests_per_connection
         try:
             request = await self._read_request()
         except RequestError as error:
@@ -107,44 +122,65 @@ class Connection:
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
     async def _read_request(self) -> Request | None:
-        """Return the next request with its body; None if the client sends no more."""
+        """Return the next request with its body; None if the client sends no more.
+
+        Raises:
+            RequestError: what comes is not a request, exceeds a limit, or comes too slowly.
+        """
         head: h11.Request | None = None
         body = bytearray()
         while True:
-            event = self._next_event()
+            event = self._h11.next_event()
             if event is h11.NEED_DATA:
                 if self._h11.they_are_waiting_for_100_continue:
                     await self._send_event(CONTINUE)
-                self._h11.receive_data(await self._stream.receive())
-                self._idle = self._idle and not self._h11.trailing_data[0]
+                if not await self._read_more():
+                    return None
             elif isinstance(event, h11.Request):
-                self._idle = False
                 head = event
-                self._check_length(head)
             elif isinstance(event, h11.Data):
                 body += event.data
-                self._check_size(len(body))
             elif isinstance(event, h11.EndOfMessage):
                 assert head is not None
                 return self._request(head, bytes(body))
-            else:  # ConnectionClosed, or PAUSED by a request to switch protocols
-                return None
+            else:  # PAUSED: h11 waits for the end of a turn that has none
+                raise AssertionError(f"h11 gave {event!r} while a request is read")
 
-    def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        try:
-            return self._h11.next_event()
-        except h11.RemoteProtocolError as error:
-            raise _Malformed(str(error), error.error_status_hint) from error
+    async def _read_more(self) -> bool:
+        """Give h11 what the guard lets pass, from the socket if need be; return False at the end.
 
-    def _check_length(self, head: h11.Request) -> None:
-        """Refuse a body that is declared too large before it is sent."""
-        for name, value in head.headers:
-            if name == b"content-length":
-                self._check_size(int(value))
+        Raises:
+            RequestError: the guard objects, the request breaks off, or it comes too slowly.
+        """
+        while not (good := self._guard.take()):
+            try:
+                async with asyncio.timeout(self._patience_s()):
+                    data = await self._stream.receive()
+            except TimeoutError:
+                if not self._guard.begun:
+                    return False
+                raise Slow("the request comes too slowly") from None
+            if not data:
+                if self._guard.begun:
+                    raise Malformed("the connection ended within a request")
+                return False
+            if self._idle:
+                self._idle = False
+                self._begun_s = self._service.clock.monotonic_s()
+            self._guard.feed(data)
+        self._h11.receive_data(good)
+        return True
 
-    def _check_size(self, size: int) -> None:
-        if size > (limit := self._service.max_body_bytes):
-            raise BodyTooLarge(f"the body has {size} bytes or more; at most {limit} are read")
+    def _patience_s(self) -> float:
+        """Return how long to wait for the next bytes, in seconds."""
+        limits = self._limits
+        if not self._guard.begun:
+            return limits.idle_timeout_s if self._turns > 1 else limits.header_timeout_s
+        waited_s = self._service.clock.monotonic_s() - self._begun_s
+        if self._guard.in_head:
+            return limits.header_timeout_s - waited_s
+        allowed_s = limits.body_timeout_s + self._guard.body_bytes / limits.min_body_rate
+        return limits.header_timeout_s + allowed_s - waited_s
 
     def _request(self, head: h11.Request, body: bytes) -> Request:
         return Request(
@@ -195,7 +231,7 @@ class Connection:
             headers = (*headers, ("content-length", str(length)))
         if self._last_turn:
             headers = (*headers, ("connection", "close"))
-        reason = HTTPStatus(response.status).phrase
+        reason = REASONS.get(response.status) or HTTPStatus(response.status).phrase
         titled = [(name.title(), value) for name, value in headers]  # as h11 writes its own
         return h11.Response(status_code=response.status, headers=titled, reason=reason)
 
@@ -228,7 +264,8 @@ class Connection:
         self, request: Request | None, response: Response | None, outcome: str, duration_s: float
     ) -> None:
         """Write the access log's one line for this turn."""
-        line = f'"{request.method} {request.target}"' if request else '"-"'
+        sent = self._guard.line.decode("latin-1")
+        line = json.dumps(f"{request.method} {request.target}" if request else sent)
         status = str(response.status) if response else "-"
         parts = [self._stream.peer, line, status, f"{1000 * duration_s:.0f} ms"]
         if outcome != "complete":
@@ -236,11 +273,3 @@ class Connection:
         if response and (summary := response.summary()):
             parts.append(summary)
         access.info(" ".join(parts))
-
-
-class _Malformed(InvalidRequest):
-    """What was received is not HTTP; `hint` is the status h11 proposes."""
-
-    def __init__(self, message: str, hint: int) -> None:
-        super().__init__(f"malformed HTTP: {message}", code="malformed_http")
-        self.status = hint

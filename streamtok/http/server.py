@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+from collections import Counter
 
+from streamtok.errors import Unavailable
 from streamtok.http.connection import Connection, Service
 from streamtok.http.transport import SocketStream
 
@@ -12,6 +14,8 @@ class Server:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._limits = service.limits
+        self._addresses: Counter[str] = Counter()
         self._listener: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._finishing = False
@@ -24,7 +28,10 @@ class Server:
         """
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: SocketStream(self._accept), host, port, backlog=1024
+            lambda: SocketStream(self._accept, self._limits.stall_timeout_s),
+            host,
+            port,
+            backlog=1024,
         )
         sockets: tuple[socket.socket, ...] = self._listener.sockets
         return [sock.getsockname()[:2] for sock in sockets]
@@ -50,9 +57,30 @@ class Server:
         await self.wait(1.0)
 
     def _accept(self, stream: SocketStream) -> None:
+        refusal = self._refusal(stream.peer)
+        if len(self._connections) >= 2 * self._limits.max_connections:
+            stream.abort()  # not even refusals may pile up
+            return
         connection = Connection(stream, self._service)
-        task = asyncio.get_running_loop().create_task(connection.run())
+        task = asyncio.get_running_loop().create_task(connection.run(refusal))
         self._connections[task] = connection
-        task.add_done_callback(self._connections.pop)
+        self._addresses[stream.peer] += 1
+        task.add_done_callback(lambda task: self._forget(task, stream.peer))
         if self._finishing:
             connection.finish()
+
+    def _refusal(self, address: str) -> Unavailable | None:
+        """Return why another connection from `address` is not served, if it is not."""
+        limits = self._limits
+        if len(self._connections) >= limits.max_connections:
+            return Unavailable("the server has no room for more connections", code="connections")
+        most = limits.max_connections_per_address
+        if most and self._addresses[address] >= most:
+            return Unavailable(f"{address} has {most} connections already", code="connections")
+        return None
+
+    def _forget(self, task: asyncio.Task[None], address: str) -> None:
+        del self._connections[task]
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]

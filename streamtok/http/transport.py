@@ -7,6 +7,7 @@ the connection is gone (`on_lost`), the peer reads too slowly (`send` then waits
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, cast
 
 READ_AHEAD_BYTES = 64 * 1024  # unread input at which reading pauses
@@ -51,11 +52,14 @@ class SocketStream(asyncio.Protocol):
     asyncio sets TCP_NODELAY on every TCP socket, so that a chunk leaves when it is written.
     """
 
-    def __init__(self, on_connect: Callable[["SocketStream"], None]) -> None:
+    def __init__(
+        self, on_connect: Callable[["SocketStream"], None], stall_timeout_s: float
+    ) -> None:
         self.peer = ""
         self.on_eof: Callable[[], None] = _ignore
         self.on_lost: Callable[[], None] = _ignore
         self._on_connect = on_connect
+        self._stall_timeout_s = stall_timeout_s
         self._transport: asyncio.Transport | None = None
         self._input = bytearray()
         self._ended = False  # no more input will come
@@ -119,7 +123,8 @@ class SocketStream(asyncio.Protocol):
     async def send(self, data: bytes) -> None:
         """See `ByteStream.send`."""
         self.write(data)
-        await self._writable.wait()
+        if not self._writable.is_set():
+            await self._wait_for_reader()
         if self._lost.is_set():
             raise ConnectionLost
 
@@ -136,22 +141,33 @@ class SocketStream(asyncio.Protocol):
         """
         if self._transport is None or self._lost.is_set():
             return
-        try:
+        self._transport.set_write_buffer_limits(high=0)  # writable now means: all is sent
+        with suppress(OSError):  # ConnectionLost and TimeoutError among them
+            await self._wait_for_reader()
+            if self._transport.can_write_eof() and not self._transport.is_closing():
+                self._transport.write_eof()
             async with asyncio.timeout(LINGER_S):
-                await self._writable.wait()
-                if self._transport.can_write_eof() and not self._transport.is_closing():
-                    self._transport.write_eof()
                 while await self.receive():
                     pass
-        except (TimeoutError, OSError):
-            pass
-        finally:
-            self._transport.close()
+        self._transport.close()
 
     def abort(self) -> None:
         """See `ByteStream.abort`."""
         if self._transport:
             self._transport.abort()
+
+    async def _wait_for_reader(self) -> None:
+        """Wait until the peer has taken enough; give up on one that takes nothing at all."""
+        assert self._transport is not None
+        while not self._writable.is_set():
+            unsent_bytes = self._transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(self._stall_timeout_s):
+                    await self._writable.wait()
+            except TimeoutError:
+                if self._transport.get_write_buffer_size() >= unsent_bytes:
+                    self.abort()
+                    raise ConnectionLost from None
 
     def _end_input(self) -> None:
         self._ended = True

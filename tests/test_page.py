@@ -1,0 +1,306 @@
+"""The page at `/`: served as it is and complete in itself; in a browser, what it shows is true.
+
+The tests that need a browser have the mark `browser`. They drive Chromium over the WebDriver
+protocol, which is JSON over HTTP, and are skipped where Chromium and its driver are not installed.
+"""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from streamtok.api.schemas import ChatRequest
+from streamtok.config import ServeConfig
+from streamtok.testing import RunningServer, running_server
+
+PAGE = files("streamtok.api").joinpath("static/index.html").read_text("utf-8")
+SETTINGS = {"temperature", "top_p", "seed", "max_tokens", "logprobs"}
+SVG_NAMESPACE = "http://www.w3.org/2000/svg"  # a name, which no browser fetches
+NO_END_TAG = {"meta", "link", "input", "rect", "path"}
+
+
+class Outline(HTMLParser):
+    """Notes the elements of a page, and fails where an end tag is missing or out of place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        assert len(attributes) == len(dict(attributes)), f"<{tag}> has an attribute twice"
+        self.elements.append((tag, dict(attributes)))
+        if tag not in NO_END_TAG:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def values(self, *names: str) -> list[str]:
+        """Return the values that any of the attributes has."""
+        return [value for _, given in self.elements for name in names if (value := given.get(name))]
+
+
+@pytest.fixture(scope="module")
+def outline() -> Outline:
+    outline = Outline()
+    outline.feed(PAGE)
+    outline.close()
+    return outline
+
+
+def test_page_is_served_with_its_policy(server: RunningServer) -> None:
+    response = httpx.get(server.url + "/")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert response.headers["content-security-policy"].startswith("default-src 'none'; ")
+    assert response.text == PAGE
+
+
+def test_page_is_well_formed(outline: Outline) -> None:
+    ids = outline.values("id")
+    assert outline.open == []
+    assert len(ids) == len(set(ids))
+    assert set(outline.values("for", "aria-describedby", "aria-labelledby")) <= set(ids)
+    assert set(re.findall(r'\$\("([^"]+)"\)', PAGE)) <= set(ids)
+
+
+def test_page_asks_nobody_else(outline: Outline) -> None:
+    text = PAGE.replace(SVG_NAMESPACE, "").replace("${location.origin}", "")
+    assert not re.search(r"https?://|wss?://|@import|\burl\(", text)
+    assert not outline.values("src", "srcset", "action", "data")
+    assert all(link.startswith(("#", "data:")) for link in outline.values("href"))
+
+
+def test_page_has_no_code_or_style_in_attributes(outline: Outline) -> None:
+    names = {name for _, attributes in outline.elements for name in attributes}
+    assert not {name for name in names if name.startswith("on") or name == "style"}
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|\beval\b", PAGE)
+
+
+def test_page_labels_every_field(outline: Outline) -> None:
+    fields = [attributes["id"] for tag, attributes in outline.elements if tag == "input"]
+    assert set(fields) == SETTINGS <= set(ChatRequest.__struct_fields__)
+    assert all(re.search(rf'<label>[^<]*<input id="{name}"[^<]*', PAGE) for name in fields)
+    assert "message" in outline.values("for")
+
+
+# In a browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+ARGUMENTS = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+STORY = "Tell me a story about a fox and a lantern."
+ESCAPE, ENTER = "\ue00c", "\ue007"  # WebDriver's names of the keys
+AWAIT = """
+    const check = async () => (%s) ? arguments[0]() : requestAnimationFrame(check);
+    check();
+"""
+# Lets the page read real answers in pieces of one byte
+CUT = """
+    const whole = window.fetch;
+    window.fetch = async (...request) => {
+      const response = await whole(...request);
+      const cut = new TransformStream({
+        transform: (piece, out) => piece.forEach((byte) => out.enqueue(Uint8Array.of(byte))),
+      });
+      const { status, statusText, headers } = response;
+      return new Response(response.body.pipeThrough(cut), { status, statusText, headers });
+    };
+"""
+
+
+class Browser:
+    """One tab, as a user has it."""
+
+    def __init__(self, session: httpx.Client) -> None:
+        self._session = session
+
+    def ask(self, command: str, **values: Any) -> Any:
+        """Send a WebDriver command; return its value."""
+        answer = self._session.post(command, json=values).json()["value"]
+        assert not (isinstance(answer, dict) and "error" in answer), answer
+        return answer
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Return what a script in the page returns."""
+        return self.ask("execute/sync", script=script, args=arguments)
+
+    def wait(self, condition: str) -> None:
+        """Return when an expression in the page holds."""
+        self.ask("execute/async", script=AWAIT % condition, args=[])
+
+    def texts(self, selector: str) -> list[str]:
+        """Return the text of every element that matches."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)"
+        found: list[str] = self.run(script, selector)
+        return found
+
+    def sent(self) -> dict[str, Any]:
+        """Return the body of the last request, as the page shows it."""
+        body: dict[str, Any] = json.loads(self.texts("#head details pre")[0])
+        return body
+
+    def click(self, selector: str) -> None:
+        """Click on an element."""
+        self.run("document.querySelector(arguments[0]).click()", selector)
+
+    def press(self, key: str) -> None:
+        """Press and release a key."""
+        strokes = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]
+        self.ask("actions", actions=[{"type": "key", "id": "keyboard", "actions": strokes}])
+
+    def send(self, message: str, **settings: Any) -> None:
+        """Set the settings, write a message and press Enter."""
+        for name, value in (settings | {"message": message}).items():
+            self.run("document.getElementById(arguments[0]).value = arguments[1]", name, value)
+        self.run("document.getElementById('message').focus()")
+        self.press(ENTER)
+
+    def finish(self) -> None:
+        """Wait for the end of the answer."""
+        self.wait("document.getElementById('send').textContent === 'Send'")
+
+    def problems(self) -> list[str]:
+        """Return what the console has to say since the last time."""
+        return [entry["message"] for entry in self.ask("se/log", type="browser")]
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[str]:
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("chromium and chromedriver are not installed")
+    with subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        started = (re.search(r"successfully on port (\d+)", line) for line in process.stdout)
+        yield f"http://127.0.0.1:{next(found for found in started if found)[1]}/session"
+        process.terminate()
+
+
+@pytest.fixture
+def browser(driver: str, server: RunningServer) -> Iterator[Browser]:
+    options = {"binary": CHROMIUM, "args": ARGUMENTS.split()}
+    wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+    body = {"capabilities": {"alwaysMatch": wanted}}
+    session = httpx.post(driver, json=body, timeout=60).json()["value"]["sessionId"]
+    with httpx.Client(base_url=f"{driver}/{session}", timeout=60) as client:
+        browser = Browser(client)
+        browser.ask("url", url=server.url)
+        yield browser
+        client.delete("")
+
+
+def post(server: RunningServer, body: object) -> bytes:
+    """Return the body of an answer as it stands on the wire."""
+    content = json.dumps(body).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+    with socket.create_connection(server.address) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n%s" % (len(content), content))
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+def whole_answer(server: RunningServer, sent: dict[str, Any]) -> str:
+    """Return the answer to what the page has sent, this time not streamed."""
+    body = {name: sent[name] for name in sent if not name.startswith("stream")}
+    content: str = json.loads(post(server, body))["choices"][0]["message"]["content"]
+    return content
+
+
+@pytest.mark.browser
+def test_page_shows_what_stands_on_the_wire(browser: Browser, server: RunningServer) -> None:
+    browser.send(STORY, seed=1, max_tokens=30)
+    browser.finish()
+    sent = browser.sent()
+    assert sent["seed"] == 1
+    assert "temperature" not in sent
+    sizes = re.findall(r"^([0-9a-f]+)\r\n", post(server, sent).decode(), re.MULTILINE)
+    assert browser.texts(".frame") == sizes
+    assert browser.texts(".answer") == [whole_answer(server, sent)]
+    assert browser.texts("#head > pre")[0].startswith("200 OK")
+    assert browser.texts(".end > :last-child") == ["end of the body: the last chunk is empty"]
+    browser.click("#usage")
+    browser.wait("document.getElementById('usage-answer').textContent")
+    assert '"generated_tokens": 30' in browser.texts("#usage-answer")[0]
+    assert browser.problems() == []
+
+
+@pytest.mark.browser
+def test_pieces_may_be_cut_anywhere(browser: Browser, tiny_model: Path) -> None:
+    # What a random model of bytes writes is rarely UTF-8: there are many U+FFFD, of three bytes.
+    with running_server(ServeConfig(model=str(tiny_model), port=0, ledger=":memory:")) as tiny:
+        browser.ask("url", url=tiny.url)
+        browser.run(CUT)
+        browser.send("hi", seed=1, max_tokens=40)
+        browser.finish()
+        answer = whole_answer(tiny, browser.sent())
+        assert not answer.isascii()
+        assert browser.texts(".answer") == [answer]
+        browser.ask("url", url="about:blank")  # lets go of the connection
+
+
+@pytest.mark.browser
+def test_escape_stops_the_server_too(browser: Browser, server: RunningServer) -> None:
+    browser.send(STORY)
+    browser.wait("document.querySelectorAll('.row.text').length > 2")
+    browser.press(ESCAPE)
+    browser.finish()
+    assert browser.texts(".turn p") == ["Stopped."]
+    target = browser.texts("#usage")[0].removeprefix("GET ")
+    browser.wait(f"(await fetch('{target}')).ok")
+    assert httpx.get(server.url + target).json()["finish_reason"] == "cancelled"
+
+
+@pytest.mark.browser
+def test_errors_are_shown_and_the_message_kept(browser: Browser) -> None:
+    browser.send(STORY, temperature=9)
+    browser.finish()
+    assert browser.texts(".failed")[0].startswith("400 invalid_value: temperature: ")
+    assert browser.run("return document.getElementById('message').value") == STORY
+    assert browser.sent()["messages"] == [{"role": "user", "content": STORY}]
+
+
+@pytest.mark.browser
+def test_probabilities_of_tokens(browser: Browser) -> None:
+    browser.click("#logprobs")
+    browser.send(STORY, max_tokens=5)
+    browser.finish()
+    browser.run("document.querySelector('.token').focus()")
+    assert len(browser.texts(".token")) == 5
+    assert len(browser.texts("#tip p")) >= 3
+    assert browser.texts("#tip .chosen span")[0] == browser.texts(".token")[0]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("language", ["curl", "python", "raw"])
+def test_copied_requests_run(browser: Browser, language: str) -> None:
+    programs = {"curl": "curl", "raw": "nc", "python": sys.executable}
+    if not shutil.which(programs[language]):
+        pytest.skip(f"{programs[language]} is not installed")
+    browser.send('It\'s "true":\n100 %s, \\r \u00e9 `$HOME`', seed=1, max_tokens=12)
+    browser.finish()
+    browser.click(f"[data-language={language}]")
+    code = browser.texts("#code")[0]
+    command = [sys.executable, "-c", code] if language == "python" else ["bash", "-c", code]
+    output = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.decode()
+    if language == "python":
+        assert output == browser.texts(".answer")[0]
+    else:
+        sizes = re.findall(r"^([0-9a-f]+)\r\n", output.partition("\r\n\r\n")[2], re.MULTILINE)
+        assert sizes == browser.texts(".frame")
