@@ -51,6 +51,18 @@ GROUPS: Mapping[str, str] = {
     "day": "date(created_s, 'unixepoch')",
     "hour": "strftime('%Y-%m-%dT%H:00:00Z', created_s, 'unixepoch')",
 }
+SCHEMA = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",  # in WAL mode safe against a crash of ours
+    (
+        "CREATE TABLE IF NOT EXISTS usage (id TEXT PRIMARY KEY, created_s REAL NOT NULL, "
+        "key TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL, stream INTEGER NOT NULL, "
+        "prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, "
+        "delivered_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL, first_token_s REAL, "
+        "duration_s REAL NOT NULL) STRICT"
+    ),
+    "CREATE INDEX IF NOT EXISTS usage_created ON usage (created_s)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +163,11 @@ def _open(path: str) -> sqlite3.Connection:
     if path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = NORMAL")  # in WAL mode safe against a crash of ours
-    database.execute(
-        "CREATE TABLE IF NOT EXISTS usage (id TEXT PRIMARY KEY, created_s REAL NOT NULL, "
-        "key TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL, stream INTEGER NOT NULL, "
-        "prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, "
-        "delivered_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL, first_token_s REAL, "
-        "duration_s REAL NOT NULL) STRICT"
-    )
-    database.execute("CREATE INDEX IF NOT EXISTS usage_created ON usage (created_s)")
-    database.commit()
+    try:
+        for statement in SCHEMA:
+            database.execute(statement)
+        database.commit()
+    except sqlite3.Error:
+        database.close()
+        raise
     return database

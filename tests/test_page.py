@@ -183,27 +183,30 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def driver() -> Iterator[str]:
+def tab() -> Iterator[Browser]:
     if not (CHROMIUM and DRIVER):
         pytest.skip("chromium and chromedriver are not installed")
+    options = {"binary": CHROMIUM, "args": ARGUMENTS.split()}
+    wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
     with subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        started = (re.search(r"successfully on port (\d+)", line) for line in process.stdout)
-        yield f"http://127.0.0.1:{next(found for found in started if found)[1]}/session"
-        process.terminate()
+        found = (re.search(r"successfully on port (\d+)", line) for line in process.stdout)
+        url = f"http://127.0.0.1:{next(match for match in found if match)[1]}/session"
+        try:
+            answer = httpx.post(url, json={"capabilities": {"alwaysMatch": wanted}}, timeout=60)
+            url = f"{url}/{answer.json()['value']['sessionId']}"
+            with httpx.Client(base_url=url, timeout=60) as client:
+                yield Browser(client)
+            httpx.delete(url, timeout=60).raise_for_status()  # ends Chromium
+        finally:
+            process.terminate()
 
 
 @pytest.fixture
-def browser(driver: str, server: RunningServer) -> Iterator[Browser]:
-    options = {"binary": CHROMIUM, "args": ARGUMENTS.split()}
-    wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-    body = {"capabilities": {"alwaysMatch": wanted}}
-    session = httpx.post(driver, json=body, timeout=60).json()["value"]["sessionId"]
-    with httpx.Client(base_url=f"{driver}/{session}", timeout=60) as client:
-        browser = Browser(client)
-        browser.ask("url", url=server.url)
-        yield browser
-        client.delete("")
+def browser(tab: Browser, server: RunningServer) -> Browser:
+    tab.problems()  # those of the test before
+    tab.ask("url", url=server.url)
+    return tab
 
 
 def post(server: RunningServer, body: object) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamtok.errors import InvalidRequest, ModelError
-from streamtok.testing import byte_tokenizer
+from streamtok.testing import byte_tokenizer, write_model
 from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer
 
@@ -100,3 +100,14 @@ def test_a_template_may_refuse_messages(make: Make) -> None:
 def test_a_template_that_is_no_jinja_is_an_error_of_the_model(make: Make) -> None:
     with pytest.raises(ModelError, match=r"tokenizer_config\.json: chat_template: "):
         make(chat_template="{% for %}")
+
+
+def test_the_training_tag_shows_its_contents(make: Make) -> None:
+    source = "{% generation %}<{{ messages[0].role }}>{% endgeneration %}"
+    assert make(chat_template=source).render(MESSAGES) == f"<{MESSAGES[0]['role']}>"
+
+
+def test_a_template_in_a_file_of_its_own_is_read(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ messages | length }} messages")
+    assert ChatTemplate(Tokenizer(folder)).render(MESSAGES) == f"{len(MESSAGES)} messages"

@@ -11,7 +11,9 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from streamtok.errors import InvalidRequest, ModelError
@@ -23,6 +25,17 @@ PLAIN = (
 )
 
 
+class GenerationTag(Extension):
+    """`{% generation %}` marks what an assistant said, for training; here it shows its contents."""
+
+    tags = {"generation"}  # noqa: RUF012  the library declares it so
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """Return what stands between the tag and its end."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class ChatTemplate:
     """The chat template of a model; a plain one for models that have none.
 
@@ -32,7 +45,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag]
         )
         environment.filters["tojson"] = _to_json
         environment.globals.update(raise_exception=_refuse, strftime_now=_now)

@@ -32,6 +32,8 @@ class Tokenizer:
         self.backend.no_padding()
         self.vocab = self.backend.get_vocab_size(with_added_tokens=True)
         self.settings = read_optional(folder / "tokenizer_config.json")
+        if (template := folder / "chat_template.jinja").exists():  # newer folders have it apart
+            self.settings["chat_template"] = template.read_text("utf-8")
         self.special_ids = frozenset(
             token
             for token, added in self.backend.get_added_tokens_decoder().items()
