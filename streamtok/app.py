@@ -8,22 +8,29 @@ close the books.
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from streamtok.api.generation import Meter
+from streamtok.api.auth import KeyFile
+from streamtok.api.cors import Cors
+from streamtok.api.generation import Alarm, Timer, Timers
+from streamtok.api.limits import Limits
+from streamtok.api.meter import Meter
 from streamtok.api.routing import Api, refuse
 from streamtok.api.services import Services
 from streamtok.clock import Clock, SystemClock
 from streamtok.config import ServeConfig
 from streamtok.engine.base import Engine
 from streamtok.engine.local import LocalEngine
-from streamtok.errors import ConfigError, ModelError
+from streamtok.errors import ModelError
 from streamtok.http.connection import Service
+from streamtok.http.forwarded import Proxies, under
 from streamtok.http.server import Server
+from streamtok.http.sockets import Endpoint, open_endpoint
+from streamtok.http.tls import load_certificate
 from streamtok.ledger import Ledger
 from streamtok.messages import Failed, SamplingParams, SequenceRequest
 from streamtok.metrics import Metrics
@@ -46,40 +53,64 @@ NEUTRAL: Mapping[str, float] = {
 
 
 class App:
-    """A server with its engine and its books."""
+    """A server with its engine and its books; one of several if it is given a Share.
 
-    def __init__(self, config: ServeConfig) -> None:
+    Raises:
+        ConfigError: a file or an address that a setting names cannot be used.
+    """
+
+    def __init__(self, config: ServeConfig, share: "Share | None" = None) -> None:
         self._config = config
+        self._share = share
+        self._certificate = load_certificate(config.certfile, config.keyfile)
         self._clock = SystemClock()
-        self._ledger = Ledger(config.ledger)
-        self._api = Api()
+        self._keys = KeyFile(Path(config.api_keys)) if config.api_keys else None
+        self._api = Api(self._keys, Cors(config.cors_origins))
         self._server = Server(
             Service(
-                handle=self._api.handle,
+                handle=under(config.root_path, self._api.handle),
                 refuse=refuse,
                 clock=self._clock,
                 limits=config,
+                proxies=Proxies(config.forwarded_allow_ips),
             )
         )
+        self._ledger = Ledger(config.ledger)
+        self._endpoint: Endpoint | None = None
         self._services: Services | None = None
         self._stopped = False
 
     async def start(self) -> str:
         """Listen, load the model, and return the server's URL when it is ready.
 
+        It listens first, so that `/health` can say that it is being started. Where somebody else
+        holds the sockets open, as a supervisor does, it listens last: clients then wait meanwhile.
+
         Raises:
             ConfigError: the address cannot be had.
             ModelError: the model cannot be loaded.
         """
-        host, port = self._config.host, self._config.port
-        try:
-            addresses = await self._server.listen(host, port)
-        except (OSError, OverflowError) as error:
-            raise ConfigError(f"--host {host} --port {port}: cannot listen: {error}") from error
-        self._services = await load(self._config, self._ledger, self._clock)
+        config, share = self._config, self._share
+        self._endpoint = share.endpoint if share else open_endpoint(config)
+        held = share is not None or config.fd >= 0
+        if not held:
+            self._listen(self._endpoint)
+        self._services = await load(config, self._ledger, self._clock, share)
         self._api.open(self._services)
-        host, port = addresses[0]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if held:
+            self._listen(self._endpoint)
+        return self._endpoint.url("https" if self._certificate else "http")
+
+    def _listen(self, endpoint: Endpoint) -> None:
+        tls = self._certificate.context if self._certificate else lambda: None
+        self._server.listen(endpoint.sockets, tls, self._config.backlog)
+
+    def reload(self) -> None:
+        """Read the files again that may be renewed while the server runs."""
+        if self._certificate:
+            self._certificate.reload()
+        if self._keys:
+            self._keys.reload()
 
     @property
     def engine(self) -> Engine:
@@ -94,6 +125,8 @@ class App:
         self._stopped = True
         self._api.drain()
         self._server.finish()
+        if self._endpoint:
+            self._endpoint.close()
         await self._server.wait(self._config.drain_timeout_s)
         if self._services:
             await self._services.engine.close()
@@ -105,14 +138,16 @@ class App:
             self._ledger.close()
 
 
-async def load(config: ServeConfig, ledger: Ledger, clock: Clock) -> Services:
-    """Load the model and start its engine; the event loop stays free meanwhile.
+async def load(
+    config: ServeConfig, ledger: Ledger, clock: Clock, share: "Share | None" = None
+) -> Services:
+    """Load the model, unless it is shared, and start its engine; the event loop stays free.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
     folder = config.model_folder
-    files = await asyncio.to_thread(load_files, folder)
+    files = share.files if share else await asyncio.to_thread(load_files, folder)
     engine = LocalEngine(files.decoder, files.exact, config)
     await _warm_up(engine)
     return Services(
@@ -123,11 +158,29 @@ async def load(config: ServeConfig, ledger: Ledger, clock: Clock) -> Services:
         detokenizers=Detokenizers(files.tokenizer),
         template=ChatTemplate(files.tokenizer),
         defaults=files.defaults,
-        meter=Meter(ledger, Metrics(engine.stats), clock),
+        meter=Meter(
+            ledger,
+            Metrics(engine.stats, share.worker if share else None),
+            Limits(config, clock),
+            clock,
+        ),
         new_id=lambda prefix: f"{prefix}-{secrets.token_hex(12)}",
         new_seed=lambda: secrets.randbits(63),
         close_after_stream=config.close_after_stream,
+        timers=Timers(_timer(config.heartbeat_s), _timer(config.request_timeout_s)),
     )
+
+
+def _timer(seconds: float) -> Timer | None:
+    """Return a timer of the running event loop; none for no time."""
+    if not seconds:
+        return None
+    loop = asyncio.get_running_loop()
+
+    def set_alarm(ring: Callable[[], None]) -> Alarm:
+        return loop.call_later(seconds, ring)
+
+    return set_alarm
 
 
 async def _warm_up(engine: Engine) -> None:
@@ -151,6 +204,15 @@ class ModelFiles:
     exact: bool
     tokenizer: Tokenizer
     defaults: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one of several processes has from the process that made it: see `streamtok.workers`."""
+
+    worker: int
+    endpoint: Endpoint
+    files: ModelFiles
 
 
 def load_files(folder: Path) -> ModelFiles:
@@ -183,6 +245,7 @@ def _sampling_defaults(folder: Path) -> Mapping[str, float]:
     proposed = read_optional(path)
     for name in NEUTRAL.keys() & proposed.keys():
         value = proposed[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise ModelError(f"{path}: {name}: expected a number of 0 or more, found {value!r}")
+        least = 0.01 if name == "repetition_penalty" else 0
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
+            raise ModelError(f"{path}: {name}: expected a number from {least}, found {value!r}")
     return {name: proposed.get(name, neutral) for name, neutral in NEUTRAL.items()}

@@ -1,9 +1,7 @@
-"""The command line: `serve`, `chat` and `generate`. Each imports what it needs when it runs."""
+"""The command line: serve, key, chat, generate. Each imports what it needs when it runs."""
 
 import argparse
-import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -30,66 +28,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(given: dict[str, Any]) -> int:
     """Serve until a signal comes."""
     settings: config.ServeConfig = config.read(config.ServeConfig, given)
-    _log_to_stderr(settings.log_level)
-    run = asyncio.run
-    try:
-        import uvloop  # the extra "fast"
-    except ImportError:
-        pass
-    else:
-        run = uvloop.run
-    return run(_serve(settings))
+    _log_to_stderr(settings)
+    if settings.workers > 1:
+        from streamtok.workers import supervise
 
-
-async def _serve(settings: config.ServeConfig) -> int:
+        return supervise(settings, _announce)
     from streamtok.app import App
+    from streamtok.process import handle_signals, run
 
-    stopping = asyncio.Event()
-    signals = _Signals(stopping)
-    app = App(settings)
-    starting = asyncio.ensure_future(app.start())
-    waiting = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.wait((starting,))
-    try:
-        if not starting.cancelled():
-            print(f"streamtok is ready at {starting.result()}", flush=True)
-            await waiting
-    finally:
-        waiting.cancel()
-        await app.stop()
-        signals.restore()
+    return run(lambda: App(settings), handle_signals, _announce)
+
+
+def _announce(url: str) -> None:
+    print(f"streamtok is ready at {url}", flush=True)
+
+
+def key(given: dict[str, Any]) -> int:
+    """Show a new API key on standard error, and write its line for the key file to the output."""
+    from streamtok.api.auth import new_key
+
+    made, line = new_key(given["name"])
+    print(f"the key, which nobody can show again: {made}", file=sys.stderr)
+    print(line)
     return 0
-
-
-class _Signals:
-    """Sets `stopping` at the first SIGINT or SIGTERM; the second one ends the process at once."""
-
-    def __init__(self, stopping: asyncio.Event) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopping = stopping
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self._stop, number)
-
-    def _stop(self, number: signal.Signals) -> None:
-        if self._stopping.is_set():
-            raise SystemExit(128 + number)
-        print("stopping: running streams may finish; once more to stop at once", file=sys.stderr)
-        self._stopping.set()
-
-    def restore(self) -> None:
-        """Let signals do again what they did before."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.remove_signal_handler(number)
 
 
 def chat(given: dict[str, Any]) -> int:
     """Talk to a server in the terminal."""
     from streamtok.terminal import chat
 
-    return chat(given["url"], given["system"])
+    return chat(config.read(config.ChatConfig, given))
 
 
 def generate(given: dict[str, Any]) -> int:
@@ -107,10 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("serve", help="serve the OpenAI API", description=serve.__doc__)
     command.set_defaults(command=serve)
     _add_settings(command, config.ServeConfig)
+    command = commands.add_parser(
+        "key", help="make an API key", description=f"{key.__doc__} serve --api-keys reads the line."
+    )
+    command.set_defaults(command=key)
+    command.add_argument("name", help="what the key is called in the ledger and the metrics")
     command = commands.add_parser("chat", help="chat in the terminal", description=chat.__doc__)
     command.set_defaults(command=chat)
-    command.add_argument("--url", help="a server's URL (default: one is started for the chat)")
-    command.add_argument("--system", help="what the assistant is told before the chat")
+    _add_settings(command, config.ChatConfig)
     command = commands.add_parser(
         "generate", help="answer one prompt, without a server", description=generate.__doc__
     )
@@ -137,9 +109,12 @@ def _add_settings(command: argparse.ArgumentParser, kind: type[Any]) -> None:
         command.add_argument(config.flag_name(setting), help=text.replace("%", "%%"), **options)
 
 
-def _log_to_stderr(level: str) -> None:
+def _log_to_stderr(settings: config.ServeConfig) -> None:
+    process = " [%(process)d]" if settings.workers > 1 else ""
     logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+        level=settings.log_level.upper(),
+        stream=sys.stderr,
+        format=f"%(asctime)s{process} %(levelname)s %(message)s",
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 

@@ -18,6 +18,7 @@ from platformdirs import user_state_path
 from streamtok.errors import ConfigError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+EXCLUSIVE = (("uds", "host"), ("uds", "port"), ("uds", "fd"), ("fd", "host"), ("fd", "port"))
 
 
 def _setting(default: Any, meaning: str, least: float = -math.inf, most: float = math.inf) -> Any:
@@ -77,11 +78,46 @@ class ConnectionConfig:
 
 
 @dataclass(frozen=True)
-class ServeConfig(EngineConfig, ConnectionConfig):
-    """What `streamtok serve` needs."""
+class ApiConfig:
+    """Who may use the API, how much, and from which pages."""
+
+    api_keys: str = _setting("", "file of API keys, read again on SIGHUP (default: none needed)")
+    requests_per_minute: int = _setting(0, "requests of one key in a minute, 0: any number", 0)
+    tokens_per_minute: int = _setting(0, "tokens of one key in a minute, 0: any number", 0)
+    streams_per_key: int = _setting(0, "sequences of one key at once, 0: any number", 0)
+    heartbeat_s: float = _setting(
+        0.0, "seconds between signs of life before the first token of a stream, 0: none", 0
+    )
+    request_timeout_s: float = _setting(
+        0.0, "seconds an answer may take in all, 0: any time; more get an error", 0
+    )
+    cors_origins: str = _setting(
+        "", "origins of web pages that may use the API, or * for all (default: none)"
+    )
+
+
+@dataclass(frozen=True)
+class ListenConfig:
+    """Where to listen, in which processes, and what stands in front of the server."""
 
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8000, "port to listen on; 0 lets the system choose", 0, 65535)
+    uds: str = _setting("", "path of a Unix socket to listen on, instead of --host and --port")
+    fd: int = _setting(-1, "number of a listening socket that was inherited, -1: none", -1)
+    backlog: int = _setting(1024, "connections that may wait to be accepted", 1)
+    workers: int = _setting(1, "processes that serve; each has its own engine and limits", 1)
+    certfile: str = _setting("", "PEM file of the TLS certificate and its chain (default: no TLS)")
+    keyfile: str = _setting("", "PEM file of the certificate's key (default: the same file)")
+    forwarded_allow_ips: str = _setting(
+        "", "proxies whose X-Forwarded-For is believed: addresses, networks, unix (default: none)"
+    )
+    root_path: str = _setting("", "path under which a proxy shows the server (default: /)")
+
+
+@dataclass(frozen=True)
+class ServeConfig(EngineConfig, ListenConfig, ConnectionConfig, ApiConfig):
+    """What `streamtok serve` needs."""
+
     ledger: str = _setting(
         str(user_state_path("streamtok", appauthor=False) / "usage.sqlite3"),
         "file of the usage ledger; :memory: keeps it while the server runs",
@@ -89,6 +125,15 @@ class ServeConfig(EngineConfig, ConnectionConfig):
     drain_timeout_s: float = _setting(30.0, "seconds running streams have to finish at a stop", 0)
     close_after_stream: bool = _setting(False, "close the connection after each streamed answer")
     log_level: str = _choice("info", LOG_LEVELS, "least level that is logged")
+
+
+@dataclass(frozen=True)
+class ChatConfig:
+    """What `streamtok chat` needs."""
+
+    url: str = _setting("", "a server's URL (default: one is started for the chat)")
+    api_key: str = _setting("", "its API key; in the variable other users cannot see it")
+    system: str = _setting("", "what the assistant is told before the chat")
 
 
 def flag_name(setting: Field[Any]) -> str:
@@ -106,9 +151,11 @@ def read(kind: type[Any], given: Mapping[str, str | None]) -> Any:
     the defaults.
 
     Raises:
-        ConfigError: a value cannot be read, or is out of range; names its flag or variable.
+        ConfigError: a value cannot be read, is out of range, or excludes another; names its flag or
+            variable.
     """
     values = {}
+    named: dict[str, str] = {}  # field -> flag or variable it came from
     for setting in fields(kind):
         sources = (
             (flag_name(setting), given.get(setting.name)),
@@ -117,8 +164,18 @@ def read(kind: type[Any], given: Mapping[str, str | None]) -> Any:
         for source, text in sources:
             if text is not None:
                 values[setting.name] = _parse(setting, source, text)
+                if text:
+                    named[setting.name] = source
                 break
+    _check_company(named)
     return kind(**values)
+
+
+def _check_company(named: Mapping[str, str]) -> None:
+    """Refuse settings that exclude each other."""
+    for one, other in EXCLUSIVE:
+        if one in named and other in named:
+            raise ConfigError(f"{named[one]} and {named[other]} exclude each other")
 
 
 def _parse(setting: Field[Any], source: str, text: str) -> Any:

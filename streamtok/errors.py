@@ -6,11 +6,13 @@
     └── RequestError            answered to a client; knows its HTTP status, type and code
         ├── InvalidRequest      400  the request is malformed or asks for what is not supported
         │   └── ContextTooLong  400  prompt and answer do not fit the model's context
+        ├── Unauthorized        401  an API key is needed, or the one given is not known
         ├── NotFound            404  no such path, model or record
         ├── MethodNotAllowed    405  the path exists, the method does not
         ├── Slow                408  the request did not arrive in time
         ├── BodyTooLarge        413  the body is above the server's limit
         ├── Unsupported         415  a content type or coding this server does not read
+        ├── RateLimited         429  the caller is over a limit of its own
         ├── EngineFailed        500  the engine could not go on with this request
         └── Unavailable         503  queue full, not ready, or shutting down
 
@@ -40,7 +42,7 @@ class RequestError(StreamtokError):
     """
 
     status: int = 500
-    type: ClassVar[str] = "server_error"
+    type: str = "server_error"
     default_code: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
@@ -65,6 +67,22 @@ class ContextTooLong(InvalidRequest):
     """400: the prompt, or prompt plus `max_tokens`, exceeds the model's context length."""
 
     default_code = "context_length_exceeded"
+
+
+class Unauthorized(RequestError):
+    """401: an API key is needed; `error` is RFC 6750's name for what is wrong with a given one."""
+
+    status = 401
+    type = "invalid_request_error"
+    default_code = "invalid_api_key"
+
+    def __init__(self, message: str, *, error: str = "") -> None:
+        super().__init__(message)
+        self.error = error
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Return the challenge (RFC 6750 section 3)."""
+        return (("www-authenticate", f'Bearer error="{self.error}"' if self.error else "Bearer"),)
 
 
 class NotFound(RequestError):
@@ -113,6 +131,22 @@ class Unsupported(RequestError):
     status = 415
     type = "invalid_request_error"
     default_code = "unsupported_media_type"
+
+
+class RateLimited(RequestError):
+    """429: the caller is over a limit of its own; `kind` is "requests" or "tokens"."""
+
+    status = 429
+    default_code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, kind: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.type = kind
+        self.retry_after_s = retry_after_s
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Return `Retry-After` in seconds (RFC 6585 section 4)."""
+        return (("retry-after", str(self.retry_after_s)),)
 
 
 class EngineFailed(RequestError):

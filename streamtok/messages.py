@@ -39,8 +39,8 @@ class SamplingParams:
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is always taken."""
-        return self.temperature == 0.0
+        """Whether the most likely token is always taken: at 0, or so near that scores overflow."""
+        return self.temperature < 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,11 @@ class Failed:
     index: int
     error: RequestError
     generated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing has come for a while: the client is owed a sign of life. Not an engine's event."""
 
 
 Event = Started | TokenEvent | Finished | Failed

@@ -1,9 +1,10 @@
 """What `GET /metrics` shows, in Prometheus' text format. A registry per server, no globals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 from streamtok.messages import EngineStats
 
@@ -12,13 +13,18 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 
 class Metrics:
-    """Counters that are added to as things happen, and gauges read when they are asked for."""
+    """Counters that are added to as things happen, and gauges read when they are asked for.
 
-    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+    Where several processes serve one address, each shows what it has done itself, labelled with
+    its number `worker`: otherwise a scraper would take the next one's counters for its own, reset.
+    """
+
+    def __init__(self, stats: Callable[[], EngineStats], worker: int | None = None) -> None:
         self._registry = CollectorRegistry()
+        self._worker = worker
         make: dict[str, Any] = {"registry": self._registry}
         self.requests = Counter(
-            "streamtok_requests_total", "Answers sent.", ("endpoint", "status"), **make
+            "streamtok_requests_total", "Answers sent.", ("endpoint", "status", "key"), **make
         )
         self.prompt_tokens = Counter(
             "streamtok_prompt_tokens_total", "Prompt tokens of accepted requests.", **make
@@ -48,4 +54,23 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all of them in the text format."""
-        return generate_latest(self._registry)
+        if self._worker is None:
+            return generate_latest(self._registry)
+        return generate_latest(_Labelled(self._registry, {"worker": str(self._worker)}))
+
+
+class _Labelled(Collector):
+    """A collector whose samples have more labels."""
+
+    def __init__(self, collector: Collector, labels: Mapping[str, str]) -> None:
+        self._collector = collector
+        self._labels = labels
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics with the labels."""
+        for metric in self._collector.collect():
+            metric.samples = [
+                sample._replace(labels={**sample.labels, **self._labels})
+                for sample in metric.samples
+            ]
+            yield metric

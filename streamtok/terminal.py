@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +19,7 @@ from streamtok.api import completions as completions_endpoint
 from streamtok.api.routing import Api
 from streamtok.app import App, load
 from streamtok.clock import SystemClock
-from streamtok.config import EngineConfig, ServeConfig
+from streamtok.config import ChatConfig, EngineConfig, ServeConfig
 from streamtok.errors import StreamtokError
 from streamtok.http.client import ClientError, post
 from streamtok.http.request import Request
@@ -96,25 +96,28 @@ async def _generate(settings: EngineConfig, path: str, body: bytes) -> int:
 # chat
 
 
-def chat(url: str | None, system: str | None) -> int:
+def chat(config: ChatConfig) -> int:
     """Chat until the end of input; return the exit status."""
     _enable_line_editing()
     console = Console()
     with asyncio.Runner() as runner:
         app = None
-        if url is None:
+        if not config.url:
             app = App(ServeConfig(port=0, ledger=":memory:"))
-            url = runner.run(app.start())
-        console.print(f"[dim]{url} - Ctrl-C stops an answer, /new starts over, Ctrl-D leaves[/]")
+            config = replace(config, url=runner.run(app.start()))
+        console.print(
+            f"[dim]{config.url} - Ctrl-C stops an answer, /new starts over, Ctrl-D leaves[/]"
+        )
         try:
-            _talk(runner, console, url, [{"role": "system", "content": system}] if system else [])
+            _talk(runner, console, config)
         finally:
             if app:
                 runner.run(app.stop())
     return 0
 
 
-def _talk(runner: asyncio.Runner, console: Console, url: str, opening: list[Message]) -> None:
+def _talk(runner: asyncio.Runner, console: Console, config: ChatConfig) -> None:
+    opening = [{"role": "system", "content": config.system}] if config.system else []
     messages = list(opening)
     while True:
         try:
@@ -129,21 +132,21 @@ def _talk(runner: asyncio.Runner, console: Console, url: str, opening: list[Mess
             messages = list(opening)
         elif line:
             messages.append({"role": "user", "content": line})
-            if (text := _answer(runner, console, url, messages)) is None:
+            if (text := _answer(runner, console, config, messages)) is None:
                 messages.pop()
             else:
                 messages.append({"role": "assistant", "content": text})
 
 
 def _answer(
-    runner: asyncio.Runner, console: Console, url: str, messages: list[Message]
+    runner: asyncio.Runner, console: Console, config: ChatConfig, messages: list[Message]
 ) -> str | None:
     """Show the answer to `messages` as it comes and return it; None if there was none."""
     console.print("[bold green]bot[/] ", end="")
     shown: list[str] = []
     while True:
         try:
-            runner.run(_show(url, messages, shown))
+            runner.run(_show(config, messages, shown))
         except KeyboardInterrupt:
             console.print(" [dim](stopped)[/]", end="")
         except Refused as error:
@@ -158,10 +161,11 @@ def _answer(
         return "".join(shown) or None
 
 
-async def _show(url: str, messages: list[Message], shown: list[str]) -> None:
+async def _show(config: ChatConfig, messages: list[Message], shown: list[str]) -> None:
     """Write text to standard output as it arrives: the typewriter."""
     body = json.dumps({"messages": messages, "stream": True}).encode()
-    async with post(url, chat_endpoint.ENDPOINT, body) as answer:
+    key = (("authorization", f"Bearer {config.api_key}"),) if config.api_key else ()
+    async with post(config.url, chat_endpoint.ENDPOINT, body, key) as answer:
         if answer.status != 200:
             raise Refused(json.loads(await answer.read())["error"])
         async for text in deltas(answer.body):

@@ -7,7 +7,9 @@ still until moved. Nothing on the serving path imports this module.
 
 import asyncio
 import json
+import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -23,13 +25,16 @@ from tokenizers import AddedToken, decoders, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
-from streamtok.api.generation import Meter
+from streamtok.api.generation import Timer, Timers
+from streamtok.api.limits import Limits
+from streamtok.api.meter import Meter
 from streamtok.api.services import Services
 from streamtok.app import App
 from streamtok.clock import Clock
-from streamtok.config import ServeConfig
-from streamtok.engine.base import Engine, TokenStream
+from streamtok.config import ApiConfig, ServeConfig
+from streamtok.engine.base import HIGH_WATER, Engine, TokenStream
 from streamtok.errors import StreamtokError, Unavailable
+from streamtok.http.server import Server
 from streamtok.http.transport import ConnectionLost
 from streamtok.ledger import Ledger
 from streamtok.messages import (
@@ -133,6 +138,37 @@ class FakeClock:
         self._monotonic_s += seconds
 
 
+class FakeTimer:
+    """Rings when a test says so; each call sets it anew, as `streamtok.api.generation.Timer`."""
+
+    def __init__(self) -> None:
+        self._ring: Callable[[], None] | None = None
+        self._changed = asyncio.Event()
+
+    def __call__(self, ring: Callable[[], None]) -> "FakeTimer":
+        """Set the timer."""
+        self._ring = ring
+        self._changed.set()
+        return self
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it would ring."""
+        return self._ring is not None
+
+    def cancel(self) -> None:
+        """See `streamtok.api.generation.Alarm.cancel`."""
+        self._ring = None
+
+    async def ring(self) -> None:
+        """Ring, as soon as the timer is set."""
+        while self._ring is None:
+            self._changed.clear()
+            await self._changed.wait()
+        ring, self._ring = self._ring, None
+        ring()
+
+
 class MemoryStream:
     """A ByteStream without a socket: `feed` is what the client sends, `sent` what it receives.
 
@@ -202,6 +238,10 @@ class MemoryStream:
             self.writes.append(data)
             self._notify()
 
+    def is_reset(self) -> bool:
+        """See `streamtok.http.transport.ByteStream.is_reset`."""
+        return self._lost
+
     async def close(self) -> None:
         """See `streamtok.http.transport.ByteStream.close`."""
         self.abort()
@@ -218,7 +258,7 @@ class MemoryStream:
 class ScriptedEngine:
     """An engine whose sequences all get the same tokens, at once or when a test says so.
 
-    With `held`, requests wait until `emit` is called for them. `cancelled` lists what was.
+    With `held`, requests wait for `step` or `emit`. `cancelled` lists what was.
     """
 
     def __init__(self, tokens: Sequence[int], *, held: bool = False, context: int = 1024) -> None:
@@ -231,18 +271,25 @@ class ScriptedEngine:
         self._held = held
         self._streams: dict[str, TokenStream] = {}
         self._open: set[tuple[str, int]] = set()
-        self._submitted = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._made: Counter[tuple[str, int]] = Counter()
 
     async def submitted(self) -> None:
         """Wait until there was a request."""
-        await self._submitted.wait()
+        await self.wait_for(lambda engine: bool(engine.requests))
+
+    async def wait_for(self, condition: Callable[["ScriptedEngine"], bool]) -> None:
+        """Wait until `condition` of this engine holds; requests and cancelling change it."""
+        while not condition(self):
+            self._changed.clear()
+            await self._changed.wait()
 
     def submit(self, request_id: str, sequences: Sequence[SequenceRequest]) -> TokenStream:
         """See `streamtok.engine.base.Engine.submit`."""
         stream = TokenStream(len(sequences), lambda: None)
         self._streams[request_id] = stream
         self.requests[request_id] = tuple(sequences)
-        self._submitted.set()
+        self._changed.set()
         self._open |= {(request_id, sequence.index) for sequence in sequences}
         if not self._held:
             for sequence in sequences:
@@ -261,9 +308,28 @@ class ScriptedEngine:
         stream.produced += 1
         stream.deliver(event)
 
+    def step(self) -> int:
+        """Give each open sequence whose reader keeps up its next token, or its end.
+
+        Return how many there were.
+        """
+        open_now = [key for key in sorted(self._open) if self._streams[key[0]].unread < HIGH_WATER]
+        for request_id, index in open_now:
+            made = self._made[request_id, index]
+            wanted = self._tokens[: self.requests[request_id][index].max_tokens]
+            if not made:
+                self.emit(request_id, Started(index))
+            if made < len(wanted):
+                self.emit(request_id, TokenEvent(index, wanted[made]))
+                self._made[request_id, index] += 1
+            else:
+                self.emit(request_id, Finished(index, "length", made))
+        return len(open_now)
+
     def cancel(self, request_id: str, index: int | None = None) -> None:
         """See `streamtok.engine.base.Engine.cancel`."""
         self.cancelled.append((request_id, index))
+        self._changed.set()
         for open_id, open_index in sorted(self._open):
             if open_id == request_id and index in (None, open_index):
                 self.emit(request_id, Finished(open_index, "cancelled", 0))
@@ -279,7 +345,14 @@ class ScriptedEngine:
 
 
 def make_services(
-    folder: Path, engine: Engine, clock: Clock, *, close_after_stream: bool = False
+    folder: Path,
+    engine: Engine,
+    clock: Clock,
+    *,
+    close_after_stream: bool = False,
+    limits: ApiConfig | None = None,
+    heartbeat: Timer | None = None,
+    deadline: Timer | None = None,
 ) -> Services:
     """Return what the endpoints need, around `engine` and the tokenizer in `folder`.
 
@@ -294,11 +367,25 @@ def make_services(
         detokenizers=Detokenizers(tokenizer),
         template=ChatTemplate(tokenizer),
         defaults={"temperature": 1.0},
-        meter=Meter(Ledger(":memory:"), Metrics(engine.stats), clock),
+        meter=Meter(
+            Ledger(":memory:"),
+            Metrics(engine.stats),
+            Limits(limits or ApiConfig(), clock),
+            clock,
+        ),
         new_id=lambda prefix: f"{prefix}-{next(numbers)}",
         new_seed=lambda: 0,
         close_after_stream=close_after_stream,
+        timers=Timers(heartbeat, deadline),
     )
+
+
+def listen_locally(server: Server) -> tuple[str, int]:
+    """Let `server` accept connections on a free port of the loopback; return host and port."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    server.listen([sock], lambda: None, backlog=1024)
+    host, port = sock.getsockname()
+    return host, port
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ HI = [{"role": "user", "content": "hi"}]
 
 @pytest.fixture
 async def api(tiny_model: Path) -> AsyncIterator[Api]:
-    api = Api()
+    api = Api(new_request_id=lambda: "req_1")
     services = make_services(tiny_model, ScriptedEngine([65, 66, 67], context=64), FakeClock())
     api.open(services)
     yield api
@@ -167,7 +167,11 @@ async def test_unknown_fields_are_ignored_and_named(api: Api) -> None:
 
 async def test_options_names_the_methods(api: Api) -> None:
     response, _ = await send(api, "OPTIONS", "/health")
-    assert (response.status, response.headers) == (204, (("allow", "GET, HEAD, OPTIONS"),))
+    headers = (("allow", "GET, HEAD, OPTIONS"), ("x-request-id", "req_1"))
+    assert (response.status, response.headers) == (204, headers)
+    response, _ = await send(api, "OPTIONS", "*")
+    assert response.status == 204
+    assert response.headers[0] == ("allow", "GET, HEAD, POST, OPTIONS")
 
 
 async def test_health_says_loading_ok_and_draining(api: Api) -> None:
@@ -182,6 +186,23 @@ async def test_health_says_loading_ok_and_draining(api: Api) -> None:
     api.drain()
     response, answer = await send(api, "GET", "/health")
     assert (response.status, answer) == (503, {"status": "draining"})
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://a/health", 200),
+        ("http://a:1/health?x=://y", 200),
+        ("http://[x/health", 200),  # whose server it is does not matter here
+        ("http://a", 200),
+        ("http://a?x=/health", 200),
+        ("/health?x=http://y/z", 200),
+        ("/health://x", 404),
+        ("//health", 404),
+    ],
+)
+async def test_paths_of_targets(api: Api, target: str, status: int) -> None:
+    assert (await send(api, "GET", target))[0].status == status
 
 
 async def test_models(api: Api) -> None:
@@ -255,8 +276,8 @@ async def test_metrics_count_what_happened(api: Api) -> None:
     _, text = await send(api, "GET", "/metrics")
     lines = text.decode().splitlines()
     for line in (
-        f'streamtok_requests_total{{endpoint="{CHAT}",status="200"}} 1.0',
-        'streamtok_requests_total{endpoint="none",status="404"} 1.0',
+        f'streamtok_requests_total{{endpoint="{CHAT}",key="",status="200"}} 1.0',
+        'streamtok_requests_total{endpoint="none",key="",status="404"} 1.0',
         "streamtok_prompt_tokens_total 6.0",
         "streamtok_generated_tokens_total 3.0",
         "streamtok_cancelled_total 0.0",
@@ -276,3 +297,15 @@ async def test_a_bug_is_answered_with_500_and_logged(
     assert response.status == 500
     assert "division" not in answer["error"]["message"]
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_prompt_that_comes_to_nothing_is_refused(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamtok.text.template.ChatTemplate.render", lambda *_: "")
+    response, answer = await send(api, "POST", CHAT, {"messages": HI})
+    assert response.status == 400
+    assert (answer["error"]["param"], answer["error"]["message"]) == (
+        "messages",
+        "the prompt has no tokens",
+    )

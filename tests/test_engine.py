@@ -10,7 +10,7 @@ import pytest
 from streamtok.config import EngineConfig
 from streamtok.engine.base import HIGH_WATER
 from streamtok.engine.local import LocalEngine
-from streamtok.errors import EngineFailed, Unavailable
+from streamtok.errors import EngineFailed, InvalidRequest, Unavailable
 from streamtok.messages import (
     Event,
     Failed,
@@ -112,6 +112,7 @@ async def test_a_full_queue_refuses_and_names_the_numbers(engine: LocalEngine) -
     with pytest.raises(Unavailable, match="44 sequences run or wait already, of 44") as caught:
         engine.submit("more", [request(2)])
     assert caught.value.code == "queue_full"
+    assert 1 <= caught.value.retry_after_s <= 120
     engine.cancel("many")
     assert [event async for event in stream][-1].index in range(44)
     assert (await events(engine, "more", request(2)))[-1] == Finished(0, "length", 30)
@@ -179,3 +180,8 @@ async def test_scores_that_are_not_finite_fail_one_sequence_and_leave_no_trace(
     pair = await events(engine, "after", good, bad)
     assert [e for e in pair if e.index == 0] == before
     assert pair[-1] == Finished(1, "length", 30) or pair[-1] == Finished(0, "length", 30)
+
+
+async def test_a_request_that_never_fits_is_told_so(engine: LocalEngine) -> None:
+    with pytest.raises(InvalidRequest, match=r"45 sequences are asked for; .* room for 44"):
+        engine.submit("many", [request(1, i) for i in range(45)])

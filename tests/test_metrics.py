@@ -35,7 +35,7 @@ def test_counters_add_up() -> None:
 def test_answers_are_counted_by_endpoint_and_status() -> None:
     metrics = Metrics(lambda: EngineStats(0, 0))
     for status in ("200", "200", "503"):
-        metrics.requests.labels("/v1/completions", status).inc()
+        metrics.requests.labels("/v1/completions", status, "").inc()
     counts = {
         (labels["endpoint"], labels["status"]): value
         for name, labels, value in samples(metrics)

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from streamtok.api.auth import new_key
 from streamtok.api.schemas import ChatRequest
 from streamtok.config import ServeConfig
 from streamtok.testing import RunningServer, running_server
@@ -93,7 +94,8 @@ def test_page_has_no_code_or_style_in_attributes(outline: Outline) -> None:
 
 def test_page_labels_every_field(outline: Outline) -> None:
     fields = [attributes["id"] for tag, attributes in outline.elements if tag == "input"]
-    assert set(fields) == SETTINGS <= set(ChatRequest.__struct_fields__)
+    assert set(fields) == SETTINGS | {"key"}
+    assert set(ChatRequest.__struct_fields__) >= SETTINGS
     assert all(re.search(rf'<label>[^<]*<input id="{name}"[^<]*', PAGE) for name in fields)
     assert "message" in outline.values("for")
 
@@ -277,6 +279,26 @@ def test_errors_are_shown_and_the_message_kept(browser: Browser) -> None:
     assert browser.texts(".failed")[0].startswith("400 invalid_value: temperature: ")
     assert browser.run("return document.getElementById('message').value") == STORY
     assert browser.sent()["messages"] == [{"role": "user", "content": STORY}]
+
+
+@pytest.mark.browser
+def test_a_key_is_sent_where_the_server_has_keys(
+    browser: Browser, tiny_model: Path, tmp_path: Path
+) -> None:
+    key, line = new_key("alice")
+    (tmp_path / "keys").write_text(line)
+    keys = str(tmp_path / "keys")
+    config = ServeConfig(model=str(tiny_model), port=0, ledger=":memory:", api_keys=keys)
+    with running_server(config) as keyed:
+        browser.ask("url", url=keyed.url)
+        browser.send("hi", max_tokens=3)
+        browser.finish()
+        assert browser.texts(".failed")[0].startswith("401 ")
+        browser.send("hi", key=key, max_tokens=3)
+        browser.finish()
+        assert len(browser.texts(".row.text")) >= 1
+        assert key not in browser.texts("#code")
+        browser.ask("url", url="about:blank")
 
 
 @pytest.mark.browser

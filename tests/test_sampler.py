@@ -120,7 +120,7 @@ def test_min_p_keeps_those_with_that_share_of_the_likeliest(row: list[float], mi
     assert kept(sampler.min_p, row, min_p=min_p) == expected
 
 
-@pytest.mark.parametrize("params", [{"top_p": 1e-9}, {"min_p": 1.0}, {"top_k": 1}])
+@pytest.mark.parametrize("params", [{"top_p": 0.0}, {"top_p": 1e-9}, {"min_p": 1.0}, {"top_k": 1}])
 def test_the_likeliest_is_always_kept(params: dict[str, Any]) -> None:
     logits = random_logits(20, 50)
     assert tokens(logits, [draw(**params, seed=seed) for seed in range(20)]) == [
@@ -240,6 +240,12 @@ def test_words_are_those_of_splitmix64() -> None:
         0xE220A8397B1DCDAF,
         0x6E789E6AA1B965F4,
     ]
+
+
+@given(seed=st.integers(0, 2**63), position=st.integers(0, 4096), step=st.integers(1, 128))
+def test_neighbouring_seeds_do_not_share_their_numbers(seed: int, position: int, step: int) -> None:
+    """The choices of one request have them."""
+    assert uniform(seed + step, position) != uniform(seed, position + step)
 
 
 @pytest.mark.parametrize("fixed", ["seed", "position"])

@@ -16,7 +16,7 @@ from streamtok.http.request import Request
 from streamtok.http.response import Response
 from streamtok.http.server import Server
 from streamtok.http.transport import WRITE_AHEAD_BYTES
-from streamtok.testing import MemoryStream
+from streamtok.testing import MemoryStream, listen_locally
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"
@@ -80,7 +80,7 @@ async def test_a_connection_serves_so_many_requests() -> None:
 @asynccontextmanager
 async def listening(service: Service) -> AsyncIterator[tuple[Server, tuple[str, int]]]:
     server = Server(service)
-    address = (await server.listen("127.0.0.1", 0))[0]
+    address = listen_locally(server)
     try:
         yield server, address
     finally:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from streamtok.api.routing import Api, refuse
 from streamtok.config import ConnectionConfig
 from streamtok.errors import EngineFailed
 from streamtok.http.connection import Connection, Service
+from streamtok.http.transport import ConnectionLost
 from streamtok.messages import Failed, Finished, Started, TokenEvent
 from streamtok.testing import FakeClock, MemoryStream, ScriptedEngine, make_services
 from streamtok.text.tokenizer import Tokenizer
@@ -21,7 +23,7 @@ HEAD = (
     b"HTTP/1.1 200 OK\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n"
     + f"Server: streamtok/{__version__}\r\n".encode()
     + b"Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\n"
-    + b"X-Accel-Buffering: no\r\n"
+    + b"X-Accel-Buffering: no\r\nX-Request-Id: req_1\r\n"
 )
 
 
@@ -63,12 +65,12 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 class Peer:
     """A client on a connection in memory, served by a scripted engine that says `text`."""
 
-    def __init__(self, folder: Path, text: str, *, held: bool = False, closing: bool = False):
+    def __init__(self, folder: Path, text: str, *, held: bool = False, **services: Any):
         ids = Tokenizer(folder).encode(text, special=False)
         self.engine = ScriptedEngine(ids, held=held)
         clock = FakeClock()
-        self.services = make_services(folder, self.engine, clock, close_after_stream=closing)
-        api = Api()
+        self.services = make_services(folder, self.engine, clock, **services)
+        api = Api(new_request_id=lambda: "req_1")
         api.open(self.services)
         self.stream = MemoryStream()
         service = Service(api.handle, refuse, clock, ConnectionConfig())
@@ -236,7 +238,7 @@ async def test_the_connection_closes_where_that_was_asked(
 ) -> None:
     headers = b"Connection: close\r\n" if asked == "by the client" else b""
     request = post("/v1/chat/completions", CHAT | {"max_tokens": 1}, headers)
-    client = peer("a", closing=not headers)
+    client = peer("a", close_after_stream=not headers)
     client.stream.feed(request + request)
     await client.running  # without waiting for the client to close
     assert client.stream.sent.count(DONE) == 1
@@ -308,3 +310,30 @@ async def test_a_client_that_leaves_is_accounted_for(peer: Callable[..., Peer]) 
     assert record is not None
     assert record.finish_reason == "cancelled"
     assert record.prompt_tokens == 6
+
+
+async def test_a_client_that_leaves_before_the_head_is_accounted_for(
+    peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body was made and never begun: its generation must end all the same."""
+    client = peer("", held=True)
+
+    async def fail(data: bytes) -> None:
+        raise ConnectionLost
+
+    monkeypatch.setattr(client.stream, "send", fail)
+    client.stream.feed(post("/v1/chat/completions", CHAT))
+    await client.engine.submitted()
+    client.engine.emit("chatcmpl-1", Started(0))
+    await client.running
+    assert client.engine.cancelled == [("chatcmpl-1", None)]
+    await client.services.meter.settled()
+    assert await client.services.meter.ledger.get("chatcmpl-1")
+
+
+async def test_an_answer_that_has_no_body_declares_no_length(peer: Callable[..., Peer]) -> None:
+    """RFC 9110 section 8.6 forbids it for 204, even where it would be zero."""
+    answer = await peer("").converse(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 204 No Content\r\n")
+    assert b"Content-Length" not in answer
+    assert b"Transfer-Encoding" not in answer

@@ -16,18 +16,17 @@ from streamtok.api.schemas import (
     Message,
     TopLogprob,
 )
-from streamtok.api.services import Services
+from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
-from streamtok.http.request import Request
 from streamtok.http.response import Response
 from streamtok.text.detokenizer import Detokenizers
 
 ENDPOINT = "/v1/chat/completions"
 
 
-async def chat(services: Services, request: Request) -> Response:
+async def chat(services: Services, call: Call) -> Response:
     """Answer a chat."""
-    fields, ignored = schemas.convert(schemas.read_object(request.body), ChatRequest)
+    fields, ignored = schemas.convert(schemas.read_object(call.request.body), ChatRequest)
     services.check_model(fields.model)
     if fields.top_logprobs is not None and not fields.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
@@ -45,7 +44,7 @@ async def chat(services: Services, request: Request) -> Response:
         shape=ChatShape(services.detokenizers, fields.logprobs),
         ignored=ignored,
     )
-    return await answer(services, order)
+    return await answer(services, call, order)
 
 
 class ChatShape:

@@ -7,9 +7,8 @@ from streamtok.api import schemas
 from streamtok.api.endpoint import Order, answer
 from streamtok.api.generation import Piece
 from streamtok.api.schemas import CompletionChoice, CompletionLogprobs, CompletionRequest
-from streamtok.api.services import Services
+from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
-from streamtok.http.request import Request
 from streamtok.http.response import Response
 from streamtok.text.detokenizer import Detokenizers
 
@@ -17,9 +16,9 @@ ENDPOINT = "/v1/completions"
 MAX_TOKENS = 16  # OpenAI's default
 
 
-async def complete(services: Services, request: Request) -> Response:
+async def complete(services: Services, call: Call) -> Response:
     """Continue a text, several texts, or texts that are token ids already."""
-    fields, ignored = schemas.convert(schemas.read_object(request.body), CompletionRequest)
+    fields, ignored = schemas.convert(schemas.read_object(call.request.body), CompletionRequest)
     services.check_model(fields.model)
     order = Order(
         endpoint=ENDPOINT,
@@ -30,7 +29,7 @@ async def complete(services: Services, request: Request) -> Response:
         shape=CompletionShape(services.detokenizers, fields.logprobs is not None),
         ignored=ignored,
     )
-    return await answer(services, order)
+    return await answer(services, call, order)
 
 
 class CompletionShape:

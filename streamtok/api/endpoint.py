@@ -14,7 +14,7 @@ from msgspec import UNSET
 from streamtok.api import schemas
 from streamtok.api.generation import Generation, Job, Piece
 from streamtok.api.schemas import Envelope, SamplingFields, UsageBody
-from streamtok.api.services import Services
+from streamtok.api.services import Call, Services
 from streamtok.errors import ContextTooLong, InvalidRequest, RequestError
 from streamtok.http import sse
 from streamtok.http.request import HeaderList
@@ -61,19 +61,22 @@ class Order:
     ignored: tuple[str, ...]
 
 
-async def answer(services: Services, order: Order) -> Response:
+async def answer(services: Services, call: Call, order: Order) -> Response:
     """Generate what `order` asks for; return when the answer can no longer fail with a status.
 
+    With heartbeats, a stream begins at the first one: what fails after that is an error event.
+
     Raises:
-        RequestError: the order cannot be carried out, or the engine has no room for it.
+        RequestError: the order cannot be carried out, or there is no room for it.
     """
     fields = order.fields
     if fields.stream_options is not None and not fields.stream:
         raise InvalidRequest(
             "stream_options is only allowed where stream is true", param="stream_options"
         )
-    job = _job(services, order)
-    generation = Generation(job, services.engine, services.detokenizers, services.meter)
+    job = _job(services, call, order)
+    timers = services.timers if fields.stream else replace(services.timers, heartbeat=None)
+    generation = Generation(job, services.engine, services.detokenizers, services.meter, timers)
     envelope = Envelope(
         id=job.id,
         object=order.shape.streamed if fields.stream else order.shape.whole,
@@ -84,7 +87,7 @@ async def answer(services: Services, order: Order) -> Response:
     )
     headers = (("x-ignored-fields", ", ".join(order.ignored)),) if order.ignored else ()
     try:
-        await generation.started()
+        started = await generation.started()
         if not fields.stream:
             body = await _whole(generation, order.shape, envelope)
             return replace(json_response(body, headers=headers), summary=generation.summary)
@@ -95,9 +98,13 @@ async def answer(services: Services, order: Order) -> Response:
         headers = (*headers, ("connection", "close"))
     options = fields.stream_options
     events = _events(
-        generation, order.shape, envelope, include_usage=bool(options and options.include_usage)
+        generation,
+        order.shape,
+        envelope,
+        include_usage=bool(options and options.include_usage),
+        started=started,
     )
-    return Response(200, (*STREAM_HEADERS, *headers), events, generation.summary)
+    return Response(200, (*STREAM_HEADERS, *headers), events, generation.summary, generation.close)
 
 
 def stops(fields: SamplingFields) -> tuple[str, ...]:
@@ -108,12 +115,13 @@ def stops(fields: SamplingFields) -> tuple[str, ...]:
 
 
 async def _events(
-    generation: Generation, shape: Shape, envelope: Envelope, *, include_usage: bool
+    generation: Generation, shape: Shape, envelope: Envelope, *, include_usage: bool, started: bool
 ) -> AsyncGenerator[bytes, None]:
     """Yield the server-sent events of a stream: each is one chunk on the wire.
 
     Once this has begun the status is out, so that an error can only be an event. The order is
-    OpenAI's: a role per choice, text, a finish reason per choice, usage, [DONE].
+    OpenAI's: a role per choice, text, a finish reason per choice, usage, [DONE]. Before the first
+    text there may be heartbeats, each in a chunk of its own too.
     """
     envelope.usage = None if include_usage else UNSET
 
@@ -122,11 +130,17 @@ async def _events(
         return sse.encode(schemas.encode(envelope))
 
     try:
+        while not started:
+            yield sse.PING
+            started = await generation.started()
         for sequence in generation.job.sequences:
             if (opening := shape.opening(sequence.index)) is not None:
                 yield event(opening)
         async with aclosing(generation.pieces()) as pieces:
             async for piece in pieces:
+                if piece is None:
+                    yield sse.PING
+                    continue
                 if piece.text or piece.tokens:
                     yield event(shape.part(piece))
                 if piece.finish_reason is not None:
@@ -146,6 +160,7 @@ async def _whole(generation: Generation, shape: Shape, envelope: Envelope) -> by
     pieces: list[list[Piece]] = [[] for _ in generation.job.sequences]
     async with aclosing(generation.pieces()) as stream:
         async for piece in stream:
+            assert piece is not None  # there is no heartbeat without a stream
             pieces[piece.index].append(piece)
     envelope.choices = [shape.choice(index, parts) for index, parts in enumerate(pieces)]
     envelope.usage = _usage(generation)
@@ -157,15 +172,18 @@ def _usage(generation: Generation) -> UsageBody:
     return UsageBody(prompt, completion, prompt + completion)
 
 
-def _job(services: Services, order: Order) -> Job:
+def _job(services: Services, call: Call, order: Order) -> Job:
     """Return the sequences to generate: `n` choices of each prompt, in order."""
     fields, context = order.fields, services.engine.context
+    param = "messages" if isinstance(fields, schemas.ChatRequest) else "prompt"
     for ids in order.prompts:
+        if not ids:
+            raise InvalidRequest("the prompt has no tokens", param=param, code="invalid_value")
         if len(ids) >= context:
             raise ContextTooLong(
                 f"the prompt has {len(ids)} tokens; the model's context is {context} tokens "
                 "and must leave room for at least one more",
-                param="messages" if isinstance(fields, schemas.ChatRequest) else "prompt",
+                param=param,
             )
     seed = services.new_seed() if fields.seed is None else fields.seed
     stop_ids = frozenset() if fields.ignore_eos else services.tokenizer.stop_ids
@@ -184,7 +202,8 @@ def _job(services: Services, order: Order) -> Job:
         id=services.new_id(order.shape.prefix),
         endpoint=order.endpoint,
         model=services.model,
-        key="",
+        key=call.key,
+        caller=call.caller,
         stream=bool(fields.stream),
         prompt_tokens=sum(len(ids) for ids in order.prompts),
         sequences=tuple(sequences),

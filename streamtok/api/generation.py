@@ -8,12 +8,14 @@ Knows no JSON and no endpoint. Read next: `streamtok.api.chat` and `streamtok.ap
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from streamtok.clock import Clock
+from streamtok.api.meter import Meter
 from streamtok.engine.base import Engine
-from streamtok.ledger import Ledger, UsageRecord
+from streamtok.errors import Unavailable
+from streamtok.ledger import UsageRecord
 from streamtok.messages import (
     Event,
     Failed,
@@ -21,20 +23,25 @@ from streamtok.messages import (
     SequenceRequest,
     TokenEvent,
     TokenLogprobs,
+    Waiting,
 )
-from streamtok.metrics import Metrics
 from streamtok.text.detokenizer import Detokenizer, Detokenizers
 from streamtok.text.stops import StopMatcher
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A validated request, as the engine and the ledger need it."""
+    """A validated request, as the engine and the ledger need it.
+
+    `key` is the name of the API key it came with, empty where none is needed; `caller` is whose
+    limits it counts for.
+    """
 
     id: str
     endpoint: str
     model: str
     key: str
+    caller: str
     stream: bool
     prompt_tokens: int
     sequences: tuple[SequenceRequest, ...]
@@ -98,49 +105,43 @@ class Choice:
         return piece
 
 
-class Meter:
-    """Keeps the books: ledger rows and metrics, also for requests whose client has left."""
+class Alarm(Protocol):
+    """What a timer has set."""
 
-    def __init__(self, ledger: Ledger, metrics: Metrics, clock: Clock) -> None:
-        self.ledger = ledger
-        self.metrics = metrics
-        self.clock = clock
-        self._settling: set[asyncio.Task[None]] = set()
+    def cancel(self) -> None:
+        """Do not ring."""
 
-    def settle(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run `work`, which accounts for a request, whatever becomes of the connection."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
-        return task
 
-    def record(self, record: UsageRecord) -> None:
-        """Write a request's row and count its tokens."""
-        self.ledger.record(record)
-        self.metrics.prompt_tokens.inc(record.prompt_tokens)
-        self.metrics.generated_tokens.inc(record.generated_tokens)
-        if record.finish_reason == "cancelled":
-            self.metrics.cancelled.inc()
+Timer = Callable[[Callable[[], None]], Alarm]  # calls what it is given when its time is over
 
-    async def settled(self) -> None:
-        """Wait until every request that has ended is accounted for."""
-        if self._settling:
-            await asyncio.wait(self._settling)
 
-    async def close(self) -> None:
-        """Account for every request, then close the ledger."""
-        await self.settled()
-        self.ledger.close()
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """What is to happen by the clock: signs of life, and the end of what takes too long."""
+
+    heartbeat: Timer | None = None
+    deadline: Timer | None = None
 
 
 class Generation:
     """One request in the engine; `close` must be called in the end, whatever happened.
 
+    With a heartbeat, whoever waits for the first token hears each time its time is over; with a
+    deadline, the request is cancelled at its time, which is an error.
+
     Raises:
+        RateLimited: the caller has too many streams already.
         Unavailable: the engine has no room for it.
     """
 
-    def __init__(self, job: Job, engine: Engine, detokenizers: Detokenizers, meter: Meter) -> None:
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        detokenizers: Detokenizers,
+        meter: Meter,
+        timers: Timers,
+    ) -> None:
         self.job = job
         self.completion_tokens = 0  # as the client is told; what came after a stop string is not in
         self._engine = engine
@@ -155,34 +156,39 @@ class Generation:
         self._failed = False
         self._settled: asyncio.Task[None] | None = None
         self._choices = [Choice(s.index, detokenizers.make(), job.stops) for s in job.sequences]
+        meter.limits.check_streams(job.caller, len(job.sequences))
         self._stream = engine.submit(job.id, job.sequences)
+        meter.limits.begin(job.caller, len(job.sequences), job.prompt_tokens)
+        self._heartbeat = timers.heartbeat
+        self._alarm: Alarm | None = None
+        self._set_alarm()
+        self._expired = False
+        self._deadline = timers.deadline(self._expire) if timers.deadline else None
 
-    async def started(self) -> None:
-        """Return when the first sequence has left the queue: from here on the answer is a 200.
+    async def started(self) -> bool:
+        """Return True when the first sequence has left the queue, False at a heartbeat before.
 
         Raises:
             RequestError: it never will.
         """
-        event = await anext(self._stream)
-        self._count(event)
-        if isinstance(event, Failed):
-            raise event.error
+        event = await self._next()
+        return not isinstance(event, Waiting)
 
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
+    async def pieces(self) -> AsyncGenerator[Piece | None, None]:
         """Yield the answer as it is made, each choice up to the piece with its finish reason.
 
         A piece counts as delivered when the next one is asked for. At the end of the last one the
-        request is in the ledger.
+        request is in the ledger. None stands for a heartbeat.
 
         Raises:
             RequestError: the engine could not go on.
         """
         unfinished = len(self._choices)
         while unfinished:
-            event = await anext(self._stream)
-            self._count(event)
-            if isinstance(event, Failed):
-                raise event.error
+            event = await self._next()
+            if isinstance(event, Waiting):
+                yield None
+                continue
             piece = self._read(event)
             if piece is None:
                 continue
@@ -214,6 +220,38 @@ class Generation:
                 parts.append(f"then {(generated - 1) / rest_s:.0f} tokens/s")
         return ", ".join(parts)
 
+    async def _next(self) -> Event | Waiting:
+        """Return the next event, and count it; raise the error of one that failed."""
+        event = await anext(self._stream)
+        if isinstance(event, Waiting):
+            self._set_alarm()
+        self._count(event)
+        if isinstance(event, Failed):
+            raise event.error
+        if self._expired and isinstance(event, Finished) and event.reason == "cancelled":
+            raise Unavailable(
+                "the request took longer than this server allows", code="request_timeout"
+            )
+        return event
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._engine.cancel(self.job.id)
+
+    def _set_alarm(self) -> None:
+        """Have a heartbeat come, as long as there is no token."""
+        if self._heartbeat and self._first_token_s is None:
+            self._alarm = self._heartbeat(self._stream.nudge)
+
+    def _stop_alarm(self) -> None:
+        if self._alarm:
+            self._alarm.cancel()
+
+    def _stop_timers(self) -> None:
+        self._stop_alarm()
+        if self._deadline:
+            self._deadline.cancel()
+
     def _read(self, event: Event) -> Piece | None:
         """Return the text of an event, if it has any and its choice is not finished already."""
         choice = self._choices[event.index]
@@ -224,7 +262,7 @@ class Generation:
                 return choice.finish(event)
         return None
 
-    def _count(self, event: Event) -> None:
+    def _count(self, event: Event | Waiting) -> None:
         """Keep what the ledger and the metrics need of an event."""
         if isinstance(event, Finished | Failed):
             self._generated[event.index] = event.generated
@@ -232,6 +270,7 @@ class Generation:
         elif isinstance(event, TokenEvent):
             now_s = self._meter.clock.monotonic_s()
             if self._first_token_s is None:
+                self._stop_alarm()
                 self._first_token_s = now_s - self._begun_s
                 self._meter.metrics.first_token.observe(self._first_token_s)
             if self._generated[event.index]:
@@ -241,6 +280,7 @@ class Generation:
 
     def _settle(self) -> asyncio.Task[None]:
         if self._settled is None:
+            self._stop_timers()
             self._settled = self._meter.settle(self._record())
         return self._settled
 
@@ -248,10 +288,12 @@ class Generation:
         """Wait until the engine has confirmed every sequence's end, then write the row."""
         async for event in self._stream:
             self._count(event)
-        first = self._choices[0].finish_reason
-        incomplete = any(choice.finish_reason is None for choice in self._choices)
-        reason = "error" if self._failed else "cancelled" if incomplete else str(first)
+        reasons = [choice.finish_reason for choice in self._choices]
+        failed = self._failed or self._expired
+        reason = "error" if failed else "cancelled" if None in reasons else str(reasons[0])
         assert self._ended_s is not None
+        generated = sum(self._generated)
+        self._meter.limits.end(self.job.caller, len(self.job.sequences), generated)
         self._meter.record(
             UsageRecord(
                 id=self.job.id,
@@ -261,7 +303,7 @@ class Generation:
                 model=self.job.model,
                 stream=self.job.stream,
                 prompt_tokens=self.job.prompt_tokens,
-                generated_tokens=sum(self._generated),
+                generated_tokens=generated,
                 delivered_tokens=self._delivered,
                 finish_reason=reason,
                 first_token_s=self._first_token_s,

@@ -1,55 +1,79 @@
 """Everything but generation: models, health, metrics, usage, and the page at `/`."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.resources import files
 
 from streamtok.api import schemas
 from streamtok.api.schemas import ListBody, ModelBody
-from streamtok.api.services import Services
+from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest, NotFound
-from streamtok.http.request import Request
 from streamtok.http.response import Response, json_response
 from streamtok.ledger import GROUPS, UsageFilter
 from streamtok.metrics import CONTENT_TYPE
 
-# Nothing but the page itself and this server: no other source of scripts, styles or data
-PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+PAGE = files("streamtok.api").joinpath("static/index.html").read_bytes()
+
+
+def _hash(start: bytes, end: bytes) -> str:
+    """Return the hash of the page's one element between `start` and `end`, as a CSP source."""
+    text = PAGE.partition(start)[2].partition(end)[0]
+    return f"'sha256-{b64encode(sha256(text).digest()).decode()}'"
+
+
+SCRIPT = _hash(b'<script type="module">', b"</script>")
+STYLE = _hash(b"<style>", b"</style>")
+
+# The page's own script and style by their hashes, this server, and nothing else from anywhere
+PAGE_HEADERS = (
+    ("content-type", "text/html; charset=utf-8"),
+    (
+        "content-security-policy",
+        (
+            f"default-src 'none'; script-src {SCRIPT}; style-src {STYLE}; img-src data:; "
+            "connect-src 'self'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+            "require-trusted-types-for 'script'; trusted-types 'none'"
+        ),
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cache-control", "no-cache"),
 )
 
 
-async def models(services: Services, _: Request) -> Response:
+async def models(services: Services, _: Call) -> Response:
     """`GET /v1/models`."""
     return json_response(schemas.encode(ListBody([_model(services)])))
 
 
-async def model(services: Services, _: Request, name: str) -> Response:
+async def model(services: Services, _: Call, name: str) -> Response:
     """`GET /v1/models/{id}`."""
     services.check_model(name)
     return json_response(schemas.encode(_model(services)))
 
 
-async def metrics(services: Services, _: Request) -> Response:
+async def metrics(services: Services, _: Call) -> Response:
     """`GET /metrics`."""
     return Response(200, (("content-type", CONTENT_TYPE),), services.meter.metrics.render())
 
 
-async def usage(services: Services, _: Request, request_id: str) -> Response:
-    """`GET /v1/usage/{id}`: what one request cost."""
+async def usage(services: Services, call: Call, request_id: str) -> Response:
+    """`GET /v1/usage/{id}`: what one request cost, to the key it came with."""
     record = await services.meter.ledger.get(request_id)
-    if record is None:
+    if record is None or (call.key and record.key != call.key):
         raise NotFound(f"no usage is recorded for {request_id!r}", code="usage_not_found")
     values = asdict(record)
     total = record.prompt_tokens + record.generated_tokens
     return json_response(schemas.encode({"object": "usage", **values, "total_tokens": total}))
 
 
-async def usage_sums(services: Services, request: Request) -> Response:
-    """`GET /v1/usage?since=&until=&key=&group_by=`: sums over many requests."""
-    query = request.query
+async def usage_sums(services: Services, call: Call) -> Response:
+    """`GET /v1/usage?since=&until=&key=&group_by=`: sums over many requests, of one's own key."""
+    query = call.request.query
     if unknown := sorted(query.keys() - {"since", "until", "key", "group_by"}):
         raise InvalidRequest(
             f"{unknown[0]}: unknown query field; known are since, until, key, group_by",
@@ -60,21 +84,17 @@ async def usage_sums(services: Services, request: Request) -> Response:
         raise InvalidRequest(
             f"group_by: expected one of {', '.join(GROUPS)}, found {group_by!r}", param="group_by"
         )
-    where = UsageFilter(_time(query, "since"), _time(query, "until"), query.get("key"))
-    sums = await services.meter.ledger.sums(where, group_by)
+    key = query.get("key", call.key or None)
+    where = UsageFilter(_time(query, "since"), _time(query, "until"), key)
+    hidden = call.key and key != call.key
+    sums = [] if hidden else await services.meter.ledger.sums(where, group_by)
     rows = [{"object": "usage.sum", "group_by": group_by, **asdict(row)} for row in sums]
     return json_response(schemas.encode(ListBody(rows)))
 
 
-async def page(_: Services, __: Request) -> Response:
+async def page(_: Services, __: Call) -> Response:
     """`GET /`: a page for people."""
-    html = files("streamtok.api").joinpath("static/index.html").read_bytes()
-    headers = (
-        ("content-type", "text/html; charset=utf-8"),
-        ("content-security-policy", PAGE_POLICY),
-        ("cache-control", "no-cache"),
-    )
-    return Response(200, headers, html)
+    return Response(200, PAGE_HEADERS, PAGE)
 
 
 def _model(services: Services) -> ModelBody:

@@ -1,53 +1,82 @@
-"""Which path and method leads where, and how every failure becomes a JSON answer.
+"""Which path and method leads where, who may go there, and how failures become JSON answers.
 
 `Api.handle` is the one function the HTTP layer calls. It never raises: a RequestError is answered
 with its own status, anything else is our bug, logged with its traceback and answered with 500.
+Whatever the answer, it gets its request id, what web pages need, and how the caller's limits stand.
 """
 
 import logging
+import re
+import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamtok.api import chat, completions, info, schemas
-from streamtok.api.services import Services
+from streamtok.api.auth import KeyFile
+from streamtok.api.cors import Cors
+from streamtok.api.services import Call, Services
 from streamtok.errors import MethodNotAllowed, NotFound, RequestError, Unavailable, Unsupported
-from streamtok.http.request import Request
+from streamtok.http.request import HeaderList, Request
 from streamtok.http.response import Response, json_response
 
 log = logging.getLogger(__name__)
 
-Endpoint = Callable[..., Awaitable[Response]]  # (services, request[, rest of the path])
+Endpoint = Callable[..., Awaitable[Response]]  # (services, call[, rest of the path])
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` may end in "/*": what stands there is given to the endpoint."""
+    """`path` may end in "/*": what stands there is given to the endpoint.
+
+    An `open` one needs no key; a `limited` one counts for the caller's limits.
+    """
 
     method: str
     path: str
     endpoint: Endpoint
+    open: bool = False
+    limited: bool = False
 
 
-HEALTH = Route("GET", "/health", info.page)  # answered by the Api itself
+HEALTH = Route("GET", "/health", info.page, open=True)  # answered by the Api itself
 ROUTES = (
     HEALTH,
-    Route("POST", chat.ENDPOINT, chat.chat),
-    Route("POST", completions.ENDPOINT, completions.complete),
+    Route("POST", chat.ENDPOINT, chat.chat, limited=True),
+    Route("POST", completions.ENDPOINT, completions.complete, limited=True),
     Route("GET", "/v1/models", info.models),
     Route("GET", "/v1/models/*", info.model),
     Route("GET", "/v1/usage", info.usage_sums),
     Route("GET", "/v1/usage/*", info.usage),
     Route("GET", "/metrics", info.metrics),
-    Route("GET", "/", info.page),
+    # A browser cannot send a key with an address that is typed in, and the page holds no secret:
+    # what it asks this server for afterwards needs one.
+    Route("GET", "/", info.page, open=True),
 )
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Media types a JSON body may be declared as: curl -d says the second unless told otherwise.
 JSON_TYPES = ("", "application/json", "application/x-www-form-urlencoded", "text/plain")
 
 
-class Api:
-    """Answers requests. Until `open` is called, and after `drain`, only to say that it does not."""
+def new_request_id() -> str:
+    """Return an id that no other request has."""
+    return f"req_{secrets.token_hex(12)}"
 
-    def __init__(self) -> None:
+
+class Api:
+    """Answers requests. Until `open` is called, and after `drain`, only to say that it does not.
+
+    Without `keys` nobody needs one.
+    """
+
+    def __init__(
+        self,
+        keys: KeyFile | None = None,
+        cors: Cors | None = None,
+        new_request_id: Callable[[], str] = new_request_id,
+    ) -> None:
+        self._keys = keys
+        self._cors = cors or Cors("")
+        self._new_request_id = new_request_id
         self._services: Services | None = None
         self._draining = False
 
@@ -59,30 +88,55 @@ class Api:
         """Let what runs go on, but report to load balancers that this server is leaving."""
         self._draining = True
 
+    # A request, in the order of its way through
+
     async def handle(self, request: Request) -> Response:
         """Answer `request`, whatever it is."""
+        request_id = self._request_id(request)
+        route, call = None, Call(request)
         try:
-            response = await self._dispatch(request)
+            route, rest = _find(request.path)
+            call = self._identify(request, route)
+            response = await self._dispatch(call, route, rest)
         except RequestError as error:
             response = refuse(error)
         except Exception:
-            log.exception("%s %s failed", request.method, request.target)
+            log.exception("%s: %s %s failed", request_id, request.method, request.target)
             response = refuse(RequestError("an internal error occurred; the server's log has more"))
+        headers = (("x-request-id", request_id), *self._cors.headers(request))
         if self._services:
-            found = _find(request.path)
-            endpoint = found[0].path if found else "none"
-            requests = self._services.meter.metrics.requests
-            requests.labels(endpoint, str(response.status)).inc()
-        return response
+            meter, endpoint = self._services.meter, route.path if route else "none"
+            meter.metrics.requests.labels(endpoint, str(response.status), call.key).inc()
+            if route and route.limited:
+                headers += meter.limits.headers(call.caller)
+        return _labelled(response, request_id, headers)
 
-    async def _dispatch(self, request: Request) -> Response:
-        found = _find(request.path)
-        if found is None:
+    def _request_id(self, request: Request) -> str:
+        """Return the id that the client gave, if it is fit to be logged, or a new one."""
+        given = request.header("x-request-id") or ""
+        return given if REQUEST_ID.fullmatch(given) else self._new_request_id()
+
+    def _identify(self, request: Request, route: Route | None) -> Call:
+        """Return the call with the name of its key.
+
+        Raises:
+            Unauthorized: it needs a key and has none that is known.
+        """
+        # A browser asks by OPTIONS, without a key, whether it may send one.
+        if self._keys is None or request.method == "OPTIONS" or (route and route.open):
+            return Call(request)
+        return Call(request, self._keys.authenticate(request.header("authorization")))
+
+    async def _dispatch(self, call: Call, route: Route | None, rest: tuple[str, ...]) -> Response:
+        request = call.request
+        if request.target == "*":  # the server as a whole (RFC 9110 section 9.3.7)
+            return Response(204, (("allow", "GET, HEAD, POST, OPTIONS"),))
+        if route is None:
             raise NotFound(f"there is nothing at {request.path}", code="unknown_url")
-        route, rest = found
         allowed = (*(("GET", "HEAD") if route.method == "GET" else (route.method,)), "OPTIONS")
         if request.method == "OPTIONS":
-            return Response(204, (("allow", ", ".join(allowed)),))
+            allow = ("allow", ", ".join(allowed))
+            return Response(204, (allow, *self._cors.preflight(request, allowed)))
         if request.method not in allowed:
             raise MethodNotAllowed(
                 f"{request.method} is not allowed at {request.path}; allowed: {', '.join(allowed)}",
@@ -92,9 +146,11 @@ class Api:
             return self._health()
         if self._services is None:
             raise Unavailable("the model is still being loaded", code="loading")
+        if route.limited:
+            self._services.meter.limits.admit(call.caller)
         if request.method == "POST":
             _check_type(request)
-        return await route.endpoint(self._services, request, *rest)
+        return await route.endpoint(self._services, call, *rest)
 
     def _health(self) -> Response:
         state = "draining" if self._draining else "ok" if self._services else "loading"
@@ -106,15 +162,24 @@ def refuse(error: RequestError) -> Response:
     return json_response(schemas.error_body(error), error.status, error.headers())
 
 
-def _find(path: str) -> tuple[Route, tuple[str, ...]] | None:
-    """Return the route of `path`, and what stands in place of its "*"."""
+def _labelled(response: Response, request_id: str, headers: HeaderList) -> Response:
+    """Return `response` with `headers` too, and with its id in the access log."""
+
+    def summary() -> str:
+        return " ".join(filter(None, (request_id, response.summary())))
+
+    return replace(response, headers=(*response.headers, *headers), summary=summary)
+
+
+def _find(path: str) -> tuple[Route | None, tuple[str, ...]]:
+    """Return the route of `path`, if there is one, and what stands in place of its "*"."""
     for route in ROUTES:
         stem, star, _ = route.path.partition("*")
         if path == route.path and not star:
             return route, ()
         if star and path.startswith(stem) and path != stem:
             return route, (path.removeprefix(stem),)
-    return None
+    return None, ()
 
 
 def _check_type(request: Request) -> None:

@@ -4,12 +4,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streamtok.api.generation import Meter
+from streamtok.api.generation import Timers
+from streamtok.api.limits import network
+from streamtok.api.meter import Meter
 from streamtok.engine.base import Engine
 from streamtok.errors import NotFound
+from streamtok.http.request import Request
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request, and the name of the API key it came with: empty where none is needed."""
+
+    request: Request
+    key: str = ""
+
+    @property
+    def caller(self) -> str:
+        """Whose limits the request counts for."""
+        return self.key or network(self.request.peer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +33,7 @@ class Services:
     """One model, ready to serve, and what keeps its books.
 
     `defaults` are the sampling parameters a request gets that does not name its own; `new_id`
-    makes a request's id from a prefix.
+    makes a request's id from a prefix; `timers` watch over each.
     """
 
     engine: Engine
@@ -31,6 +47,7 @@ class Services:
     new_id: Callable[[str], str]
     new_seed: Callable[[], int]
     close_after_stream: bool
+    timers: Timers
 
     def check_model(self, name: str | None) -> None:
         """Check that `name` is the model served here; None stands for it.

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceRequest
+from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceRequest, Waiting
 
 HIGH_WATER = 64  # unread events at which a request's sequences are paused
 LOW_WATER = 16  # unread events at which they go on
@@ -24,7 +24,7 @@ class TokenStream:
     def __init__(self, sequences: int, resume: Callable[[], None]) -> None:
         self.produced = 0
         self.consumed = 0
-        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._queue: asyncio.Queue[Event | Waiting] = asyncio.Queue()
         self._open = sequences
         self._resume = resume
 
@@ -37,10 +37,15 @@ class TokenStream:
         """Append an event; called on the event loop."""
         self._queue.put_nowait(event)
 
+    def nudge(self) -> None:
+        """Let the reader have `Waiting`, after what it has not read yet."""
+        self.consumed -= 1  # the engine does not count it
+        self._queue.put_nowait(Waiting())
+
     def __aiter__(self) -> "TokenStream":
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> Event | Waiting:
         if not self._open:
             raise StopAsyncIteration
         event = await self._queue.get()

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from streamtok.config import EngineConfig
+from streamtok.engine.backlog import Backlog
 from streamtok.engine.base import HIGH_WATER, LOW_WATER, TokenStream
 from streamtok.engine.runner import Runner
 from streamtok.engine.sampler import Draw, sample
 from streamtok.engine.scheduler import Addressed, Plan, Scheduler, Work
-from streamtok.errors import EngineFailed, RequestError, Unavailable
-from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceRequest
+from streamtok.errors import EngineFailed, InvalidRequest, RequestError, Unavailable
+from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceRequest, Started
 from streamtok.model.decoder import Decoder
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class LocalEngine:
         self._clients: dict[str, _Client] = {}  # the engine's thread alone reads and writes it
         self._paused: set[str] = set()
         self._unfinished = 0  # sequences submitted and not yet terminal, as the event loop sees it
+        self._backlog = Backlog(config.max_streams)
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
@@ -81,10 +83,16 @@ class LocalEngine:
         """Queue a request; see `Engine.submit`."""
         if self._closing:
             raise Unavailable("the server is shutting down", code="shutting_down")
+        if len(sequences) > self._room:
+            raise InvalidRequest(
+                f"{len(sequences)} sequences are asked for; the server has room for {self._room}",
+                param="n",
+            )
         if self._unfinished + len(sequences) > self._room:
             raise Unavailable(
                 f"{self._unfinished} sequences run or wait already, of {self._room} at most; "
                 f"this request adds {len(sequences)}",
+                retry_after_s=self._backlog.wait_s(self.stats().queued),
                 code="queue_full",
             )
         self._unfinished += len(sequences)
@@ -108,9 +116,13 @@ class LocalEngine:
         await asyncio.to_thread(self._thread.join)
 
     def _deliver(self, events: Iterable[tuple[TokenStream, Event]]) -> None:
+        now_s = self._loop.time()
         for stream, event in events:
-            if isinstance(event, Finished | Failed):
+            if isinstance(event, Started):
+                self._backlog.start((stream, event.index), now_s)
+            elif isinstance(event, Finished | Failed):
                 self._unfinished -= 1
+                self._backlog.end((stream, event.index), now_s)
             stream.deliver(event)
 
     # Called in the engine's thread

@@ -84,9 +84,9 @@ def min_p(scores: Array, draws: Rows) -> None:
     """Drop tokens less likely than `min_p` times the likeliest (arXiv:2407.01082)."""
     rows = _asking(draws, lambda params: params.min_p > 0)
     if rows:
-        share = np.array([draws[i].params.min_p for i in rows], np.float32)[:, None]  # [rows, 1]
+        below = np.log([[draws[i].params.min_p] for i in rows]).astype(np.float32)  # [rows, 1]
         chosen = scores[rows]  # [rows, V]
-        chosen[chosen < chosen.max(axis=-1, keepdims=True) + np.log(share)] = -np.inf
+        chosen[chosen < chosen.max(axis=-1, keepdims=True) + below] = -np.inf
         scores[rows] = chosen
 
 
@@ -154,10 +154,9 @@ def _exponent(scores: Array) -> Array:
 def _draw(scores: Array, at: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
     """Return for each row of `scores` [rows, V] the token at the share `at` [rows] of its sum."""
     reached = np.cumsum(_exponent(scores), axis=-1, dtype=np.float64)  # [rows, V]
-    tokens = np.add.reduce(reached <= (at * reached[:, -1])[:, None], axis=-1)  # [rows]
-    # Rounding may put the point at the very end, behind which there is no token.
-    last = np.argmax(reached, axis=-1)  # [rows], the last token with any share
-    drawn: npt.NDArray[np.intp] = np.minimum(tokens, last)  # [rows]
+    # The greatest `uniform` is 1 - 2^-53: rounded, the point still lies below the whole sum.
+    drawn: npt.NDArray[np.intp]
+    drawn = np.add.reduce(reached <= (at * reached[:, -1])[:, None], axis=-1)  # [rows]
     return drawn
 
 

@@ -59,7 +59,7 @@ class Scheduler:
     """Holds every sequence between its admission and its terminal event.
 
     `slots` is how many run at once, `step_tokens` how many positions one step computes at most;
-    a step never computes fewer than one position for each decoding sequence.
+    a step never computes fewer than one position for each decoding sequence and one of a prompt.
     """
 
     def __init__(self, slots: int, step_tokens: int) -> None:
@@ -92,7 +92,7 @@ class Scheduler:
             events.append((sequence.request_id, Started(sequence.request.index)))
         able = [s for s in self._running if s.request_id not in paused]
         works = [self._work(s, 1) for s in able if s.pending == 1]
-        budget = self._step_tokens - len(works)
+        budget = max(1, self._step_tokens - len(works))  # prompts go on in any case
         for sequence in able:
             if sequence.pending > 1 and budget > 0:
                 works.append(self._work(sequence, min(sequence.pending, budget)))

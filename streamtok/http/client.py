@@ -33,7 +33,7 @@ class Answer:
 
 
 @asynccontextmanager
-async def post(url: str, path: str, body: bytes) -> AsyncIterator[Answer]:
+async def post(url: str, path: str, body: bytes, headers: HeaderList = ()) -> AsyncIterator[Answer]:
     """Post JSON text to `path` below `url`; the connection is closed at the end of the block.
 
     Raises:
@@ -47,17 +47,18 @@ async def post(url: str, path: str, body: bytes) -> AsyncIterator[Answer]:
     except OSError as error:
         raise ClientError(f"{url} cannot be reached: {error.strerror or error}") from error
     connection = h11.Connection(h11.CLIENT)
-    headers = [
+    headers = (
+        *headers,
         ("host", parts.netloc),
         ("content-type", "application/json"),
         ("content-length", str(len(body))),
         ("connection", "close"),
-    ]
+    )
     target = parts.path.rstrip("/") + path
     events = _events(connection, reader)
     try:
         for event in (
-            h11.Request(method="POST", target=target, headers=headers),
+            h11.Request(method="POST", target=target, headers=list(headers)),
             h11.Data(data=body),
             h11.EndOfMessage(),
         ):

@@ -28,6 +28,7 @@ from streamtok import __version__
 from streamtok.clock import Clock
 from streamtok.config import ConnectionConfig
 from streamtok.errors import RequestError, Slow
+from streamtok.http.forwarded import Proxies
 from streamtok.http.request import HeaderList, Request, decode_headers
 from streamtok.http.response import Response
 from streamtok.http.strict import CHUNK_LINE_BYTES, Guard, Malformed
@@ -41,6 +42,7 @@ CONTINUE = h11.InformationalResponse(status_code=100, headers=[], reason=b"Conti
 SERVER = f"streamtok/{__version__}"
 FIRST_PROBE_S = 0.01  # how long after the end of input a client is first asked for a sign of life
 LAST_PROBE_S = 1.0  # the pause between probes doubles up to this
+NO_PROXIES = Proxies("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Service:
     refuse: Callable[[RequestError], Response]
     clock: Clock
     limits: ConnectionConfig
+    proxies: Proxies = NO_PROXIES
 
 
 class Connection:
@@ -91,7 +94,8 @@ class Connection:
             # Without the zero chunk the client can tell that the answer is not complete.
             log.exception("a connection failed")
         finally:
-            self._stop_probing()
+            if self._probe:
+                self._probe.cancel()
             self._stream.abort()
 
     def finish(self) -> None:
@@ -183,13 +187,14 @@ class Connection:
         return limits.header_timeout_s + allowed_s - waited_s
 
     def _request(self, head: h11.Request, body: bytes) -> Request:
+        headers = decode_headers(head.headers)
         return Request(
             method=head.method.decode("ascii"),
             target=head.target.decode("latin-1"),
-            headers=decode_headers(head.headers),
+            headers=headers,
             body=body,
             http_version=head.http_version.decode("ascii"),
-            peer=self._stream.peer,
+            peer=self._service.proxies.client(self._stream.peer, headers),
         )
 
     async def _answer(self, request: Request | None, response: Response | None) -> None:
@@ -200,10 +205,11 @@ class Connection:
             if response is None:
                 assert request is not None
                 response = await self._service.handle(request)
-            self._stop_probing()
             await self._send(response, head_only=request is not None and request.method == "HEAD")
             outcome = "complete"
         finally:
+            if response is not None:
+                response.close()
             self._log(request, response, outcome, clock.monotonic_s() - started_s)
 
     async def _send(self, response: Response, head_only: bool) -> None:
@@ -227,7 +233,7 @@ class Connection:
             ("server", SERVER),
             *response.headers,
         )
-        if length is not None:
+        if length is not None and response.status != 204:  # RFC 9110 section 8.6
             headers = (*headers, ("content-length", str(length)))
         if self._last_turn:
             headers = (*headers, ("connection", "close"))
@@ -248,17 +254,18 @@ class Connection:
             self._probe = loop.call_later(FIRST_PROBE_S, self._ask, FIRST_PROBE_S)
 
     def _ask(self, pause_s: float) -> None:
-        """Write an interim response, unless the answer has begun; do it again after `pause_s`."""
+        """See whether the last write met a reset; write an interim response if nothing else is.
+
+        Is repeated after `pause_s`, and then at longer intervals.
+        """
+        if self._stream.is_reset():
+            self._lost()
+            return
         speaks_1_1 = self._h11.their_http_version not in (None, b"1.0")
         if self._h11.our_state is h11.SEND_RESPONSE and speaks_1_1:
             self._stream.write(self._h11.send(CONTINUE) or b"")
-            again = min(2 * pause_s, LAST_PROBE_S)
-            self._probe = asyncio.get_running_loop().call_later(pause_s, self._ask, again)
-
-    def _stop_probing(self) -> None:
-        if self._probe:
-            self._probe.cancel()
-            self._probe = None
+        again = min(2 * pause_s, LAST_PROBE_S)
+        self._probe = asyncio.get_running_loop().call_later(pause_s, self._ask, again)
 
     def _log(
         self, request: Request | None, response: Response | None, outcome: str, duration_s: float
@@ -267,7 +274,12 @@ class Connection:
         sent = self._guard.line.decode("latin-1")
         line = json.dumps(f"{request.method} {request.target}" if request else sent)
         status = str(response.status) if response else "-"
-        parts = [self._stream.peer, line, status, f"{1000 * duration_s:.0f} ms"]
+        parts = [
+            request.peer if request else self._stream.peer,
+            line,
+            status,
+            f"{1000 * duration_s:.0f} ms",
+        ]
         if outcome != "complete":
             parts.append(outcome)
         if response and (summary := response.summary()):

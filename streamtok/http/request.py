@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 HeaderList = tuple[tuple[str, str], ...]  # names in lower case
 
@@ -22,7 +22,9 @@ class Request:
     @cached_property
     def path(self) -> str:
         """The decoded path of the target; absolute-form targets are reduced to it."""
-        path = urlsplit(self.target).path if "://" in self.target else self.target.split("?")[0]
+        path = self.target.partition("?")[0]
+        if not path.startswith("/") and "://" in path:
+            path = "/" + path.partition("://")[2].partition("/")[2]
         return unquote(path)
 
     @cached_property

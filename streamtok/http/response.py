@@ -10,18 +10,23 @@ def _silent() -> str:
     return ""
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """What to send. Bytes go out with `Content-Length`; of a generator each item becomes one chunk.
 
-    A generator is closed in any case, also when the client leaves. `summary` is asked for when
-    the answer has ended, for the access log.
+    However the answer ends, complete or not, begun or not, `close` is called once, and then
+    `summary` for the access log.
     """
 
     status: int
     headers: HeaderList
     body: bytes | AsyncGenerator[bytes, None] = b""
     summary: Callable[[], str] = _silent
+    close: Callable[[], None] = _nothing
 
 
 def json_response(body: bytes, status: int = 200, headers: HeaderList = ()) -> Response:

@@ -3,9 +3,11 @@
 import asyncio
 import socket
 from collections import Counter
+from collections.abc import Sequence
 
 from streamtok.errors import Unavailable
 from streamtok.http.connection import Connection, Service
+from streamtok.http.listener import Listener, Tls
 from streamtok.http.transport import SocketStream
 
 
@@ -16,31 +18,23 @@ class Server:
         self._service = service
         self._limits = service.limits
         self._addresses: Counter[str] = Counter()
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[Listener] = []
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._finishing = False
 
-    async def listen(self, host: str, port: int) -> list[tuple[str, int]]:
-        """Start listening; return the addresses, with the port the system chose where 0 was asked.
-
-        Raises:
-            OSError: the address cannot be had.
-        """
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            lambda: SocketStream(self._accept, self._limits.stall_timeout_s),
-            host,
-            port,
-            backlog=1024,
-        )
-        sockets: tuple[socket.socket, ...] = self._listener.sockets
-        return [sock.getsockname()[:2] for sock in sockets]
+    def listen(self, sockets: Sequence[socket.socket], tls: Tls, backlog: int) -> None:
+        """Accept connections on `sockets`, over TLS where `tls` gives settings for it."""
+        for sock in sockets:
+            most = self._limits.max_connections
+            self._listeners.append(Listener(sock, self._make_stream, tls, most))
+        for listener in self._listeners:
+            listener.start(backlog)
 
     def finish(self) -> None:
         """Accept no more; connections end when their present answer is complete."""
         self._finishing = True
-        if self._listener:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         for connection in list(self._connections.values()):
             connection.finish()
 
@@ -52,9 +46,14 @@ class Server:
 
     async def abort(self) -> None:
         """End what is left at once."""
+        for listener in self._listeners:
+            listener.abort()
         for task in list(self._connections):
             task.cancel()
         await self.wait(1.0)
+
+    def _make_stream(self) -> SocketStream:
+        return SocketStream(self._accept, self._limits.stall_timeout_s)
 
     def _accept(self, stream: SocketStream) -> None:
         refusal = self._refusal(stream.peer)
@@ -75,7 +74,7 @@ class Server:
         if len(self._connections) >= limits.max_connections:
             return Unavailable("the server has no room for more connections", code="connections")
         most = limits.max_connections_per_address
-        if most and self._addresses[address] >= most:
+        if most and self._addresses[address] >= most and not self._service.proxies.trusts(address):
             return Unavailable(f"{address} has {most} connections already", code="connections")
         return None
 

@@ -8,6 +8,9 @@ import codecs
 from dataclasses import dataclass
 
 DONE = b"data: [DONE]\n\n"  # not JSON: OpenAI's mark for the end of a stream
+# A comment. No empty line follows: that would be the end of an event, and openai-python fails on
+# one without data.
+PING = b": ping\n"
 
 
 def encode(data: bytes) -> bytes:

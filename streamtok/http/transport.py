@@ -6,6 +6,7 @@ the connection is gone (`on_lost`), the peer reads too slowly (`send` then waits
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, cast
@@ -35,6 +36,9 @@ class ByteStream(Protocol):
     def write(self, data: bytes) -> None:
         """Write `data` without waiting; nothing happens if the connection is gone."""
 
+    def is_reset(self) -> bool:
+        """Whether the peer has answered a write with a reset, which reading no longer shows."""
+
     async def close(self) -> None:
         """Send what is written, then close, reading on for a while so that no answer is lost."""
 
@@ -47,10 +51,7 @@ def _ignore() -> None:
 
 
 class SocketStream(asyncio.Protocol):
-    """A ByteStream over an asyncio transport.
-
-    asyncio sets TCP_NODELAY on every TCP socket, so that a chunk leaves when it is written.
-    """
+    """A ByteStream over an asyncio transport."""
 
     def __init__(
         self, on_connect: Callable[["SocketStream"], None], stall_timeout_s: float
@@ -90,7 +91,8 @@ class SocketStream(asyncio.Protocol):
         """Note that the peer has finished sending; it may still be reading."""
         self._end_input()
         self.on_eof()
-        return True  # keep our half open
+        # Keep our half open; a connection over TLS has none.
+        return self._transport is not None and self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
         """Make `send` wait."""
@@ -133,6 +135,13 @@ class SocketStream(asyncio.Protocol):
         if self._transport and not self._lost.is_set():
             self._transport.write(data)
 
+    def is_reset(self) -> bool:
+        """See `ByteStream.is_reset`."""
+        if self._transport is None or self._transport.is_closing():
+            return self._lost.is_set()
+        connection: socket.socket = self._transport.get_extra_info("socket")
+        return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
     async def close(self) -> None:
         """See `ByteStream.close`.
 
@@ -141,7 +150,8 @@ class SocketStream(asyncio.Protocol):
         """
         if self._transport is None or self._lost.is_set():
             return
-        self._transport.set_write_buffer_limits(high=0)  # writable now means: all is sent
+        # Writable now means: all is sent. With a limit of 0, asyncio's TLS would never be writable.
+        self._transport.set_write_buffer_limits(high=1)
         with suppress(OSError):  # ConnectionLost and TimeoutError among them
             await self._wait_for_reader()
             if self._transport.can_write_eof() and not self._transport.is_closing():
@@ -150,6 +160,10 @@ class SocketStream(asyncio.Protocol):
                 while await self.receive():
                     pass
         self._transport.close()
+        # TLS says goodbye; without that the client could not tell the end from a cut.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await self._lost.wait()
 
     def abort(self) -> None:
         """See `ByteStream.abort`."""

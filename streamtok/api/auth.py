@@ -1,0 +1,97 @@
+"""Who sends a request: API keys, of which the server knows no more than their hashes.
+
+A key file has one key a line, `name:sha256-hex`; blank lines and lines that begin with `#` are
+skipped. `streamtok key NAME` makes a key and its line. A fast hash is enough since keys are made of
+256 random bits: there is no list of likely ones to try. Names go into the ledger, the metrics and
+the limits; keys go nowhere. Does not decide what needs a key: see `streamtok.api.routing`.
+"""
+
+import hmac
+import logging
+import re
+import secrets
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from streamtok.errors import ConfigError, Unauthorized
+
+log = logging.getLogger(__name__)
+
+NAME = r"[A-Za-z0-9._-]{1,64}"
+LINE = re.compile(f"({NAME}):([0-9A-Fa-f]{{64}})")
+
+
+class KeyFile:
+    """The keys in the file `path`.
+
+    Raises:
+        ConfigError: the file cannot be read, or a line of it is wrong.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._keys = dict(_read(path))
+
+    def reload(self) -> None:
+        """Read the file again; if it cannot be read, the keys stay as they were."""
+        try:
+            self._keys = dict(_read(self._path))
+        except ConfigError as error:
+            log.error("the API keys stay as they were: %s", error)
+        else:
+            log.info("%d API keys were read from %s", len(self._keys), self._path)
+
+    def authenticate(self, authorization: str | None) -> str:
+        """Return the name of the key in an `Authorization` header (RFC 6750 section 2.1).
+
+        Raises:
+            Unauthorized: there is none, or it is not in the file.
+        """
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise Unauthorized("an API key is needed; send it as `Authorization: Bearer KEY`")
+        digest = _digest(key.strip())
+        # All entries are compared, so that the time taken tells nothing about them.
+        names = [name for entry, name in self._keys.items() if hmac.compare_digest(entry, digest)]
+        if not names:
+            raise Unauthorized("the API key is not one of this server's", error="invalid_token")
+        return names[0]
+
+
+def new_key(name: str) -> tuple[str, str]:
+    """Return a new key and its line for the key file.
+
+    Raises:
+        ConfigError: `name` cannot be the name of a key.
+    """
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"key {name!r}: expected 1 to 64 letters, digits, dots, _ or -")
+    key = "sk-" + secrets.token_urlsafe(32)
+    return key, f"{name}:{_digest(key).hex()}"
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode("latin-1", "replace")).digest()  # header values are Latin-1
+
+
+def _read(path: Path) -> Iterator[tuple[bytes, str]]:
+    """Yield hash and name of each key. Messages do not repeat a line, which may hold a key."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--api-keys {path}: cannot be read: {error}") from error
+    seen: dict[str, int] = {}
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        if not (match := LINE.fullmatch(line)):
+            raise ConfigError(f"--api-keys {path}, line {number}: expected name:sha256-hex")
+        name, digest = match[1], match[2].lower()
+        for value in (name, digest):
+            if value in seen:
+                raise ConfigError(
+                    f"--api-keys {path}, line {number}: the name or the key of line {seen[value]}"
+                )
+            seen[value] = number
+        yield bytes.fromhex(digest), name
