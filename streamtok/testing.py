@@ -132,6 +132,10 @@ class FakeClock:
         """See `streamtok.clock.Clock.monotonic_s`."""
         return self._monotonic_s
 
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock, as people and time servers do."""
+        self._wall_s += seconds
+
     def advance(self, seconds: float) -> None:
         """Move both readings forward."""
         self._wall_s += seconds
@@ -242,7 +246,7 @@ class MemoryStream:
         """See `streamtok.http.transport.ByteStream.is_reset`."""
         return self._lost
 
-    async def close(self) -> None:
+    async def close(self, linger: bool) -> None:
         """See `streamtok.http.transport.ByteStream.close`."""
         self.abort()
 

@@ -1,5 +1,6 @@
 """Every answer that is not a stream of text: errors, models, health, metrics, usage."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -309,3 +310,22 @@ async def test_a_prompt_that_comes_to_nothing_is_refused(
         "messages",
         "the prompt has no tokens",
     )
+
+
+async def test_a_clock_that_jumps_back_disturbs_nothing(tiny_model: Path) -> None:
+    """Durations come from the monotonic clock; the wall clock only dates the row."""
+    clock, engine = FakeClock(), ScriptedEngine([65], held=True, context=64)
+    services = make_services(tiny_model, engine, clock)
+    api = Api()
+    api.open(services)
+    asked = asyncio.ensure_future(send(api, "POST", CHAT, {"messages": HI, "max_tokens": 1}))
+    await engine.submitted()
+    clock.jump(-3600)
+    clock.advance(2)
+    engine.step()
+    engine.step()
+    assert (await asked)[0].status == 200
+    record = await services.meter.ledger.get("chatcmpl-1")
+    assert record is not None
+    assert record.duration_s == record.first_token_s == 2
+    await services.meter.close()

@@ -278,3 +278,22 @@ def test_any_bytes_are_answered_or_closed(data: bytes, head: bytes) -> None:
     """Whatever is sent, the connection ends, and what it sent before is HTTP."""
     answer = asyncio.run(asyncio.wait_for(converse(head + data), timeout=5))
     assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
+
+
+@pytest.mark.parametrize("name", ["keep-alive and pipelining", "chunked both ways", "post"])
+async def test_a_reset_at_any_moment_ends_the_connection(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the head, in the body, during the answer, between requests: nothing is left running."""
+    sent, _ = EXCHANGES[name]
+    for cut in range(len(sent) + 1):
+        for turns in (0, 1, 5):
+            stream = MemoryStream()
+            running = asyncio.ensure_future(Connection(stream, plain_service()).run())
+            stream.feed(sent[:cut])
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            stream.lose()
+            await asyncio.wait_for(running, timeout=5)
+            assert stream.closed
+    assert not caplog.records

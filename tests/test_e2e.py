@@ -306,7 +306,7 @@ async def test_streams_finish_when_the_server_stops() -> None:
         "temperature": 0,
     }
     async with serving() as (app, url):
-        begun = [asyncio.Event() for _ in range(8)]
+        begun = [asyncio.Event() for _ in range(16)]
         streams = [
             asyncio.ensure_future(read_all(url, post("/v1/completions", body), event))
             for event in begun

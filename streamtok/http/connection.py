@@ -87,7 +87,8 @@ class Connection:
                 self._h11.start_next_cycle()
                 self._guard.next_message()
                 self._idle = True
-            await self._stream.close()
+            complete = self._h11.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+            await self._stream.close(linger=not complete)
         except (ConnectionLost, asyncio.CancelledError):
             pass  # the client is gone, or the server gives up on it: there is nobody to tell
         except Exception:

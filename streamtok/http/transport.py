@@ -39,8 +39,11 @@ class ByteStream(Protocol):
     def is_reset(self) -> bool:
         """Whether the peer has answered a write with a reset, which reading no longer shows."""
 
-    async def close(self) -> None:
-        """Send what is written, then close, reading on for a while so that no answer is lost."""
+    async def close(self, linger: bool) -> None:
+        """Send what is written, then close.
+
+        With `linger` more input may be coming: it is read for a while, so that no answer is lost.
+        """
 
     def abort(self) -> None:
         """Close at once; unsent bytes are dropped."""
@@ -142,11 +145,12 @@ class SocketStream(asyncio.Protocol):
         connection: socket.socket = self._transport.get_extra_info("socket")
         return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
-    async def close(self) -> None:
+    async def close(self, linger: bool) -> None:
         """See `ByteStream.close`.
 
         A socket closed while input is unread resets the connection, and the reset may overtake the
-        answer; so our half is closed first, and input discarded until the peer closes its own.
+        answer; so our half is closed first, and input discarded until the peer closes its own. TLS
+        has no halves: there, who waits for the end would wait for nothing.
         """
         if self._transport is None or self._lost.is_set():
             return
@@ -154,11 +158,12 @@ class SocketStream(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=1)
         with suppress(OSError):  # ConnectionLost and TimeoutError among them
             await self._wait_for_reader()
-            if self._transport.can_write_eof() and not self._transport.is_closing():
+            if has_halves := self._transport.can_write_eof():
                 self._transport.write_eof()
-            async with asyncio.timeout(LINGER_S):
-                while await self.receive():
-                    pass
+            if has_halves or linger:
+                async with asyncio.timeout(LINGER_S):
+                    while await self.receive():
+                        pass
         self._transport.close()
         # TLS says goodbye; without that the client could not tell the end from a cut.
         with suppress(TimeoutError):
