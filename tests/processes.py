@@ -1,8 +1,10 @@
 """`streamtok serve` as a process, for tests of what only a process shows."""
 
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,3 +72,31 @@ def refused(*arguments: str) -> str:
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     return done.stderr
+
+
+def start_stream(port: int, max_tokens: int) -> socket.socket:
+    """Begin a stream and return its socket when the first token has come."""
+    body = {
+        "prompt": "Once",
+        "max_tokens": max_tokens,
+        "stream": True,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
+    text = json.dumps(body)
+    connection = socket.create_connection(("127.0.0.1", port))
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(text)}\r\n\r\n"
+    connection.sendall((head + text).encode())
+    data = b""
+    while b"data: " not in data:
+        data += connection.recv(65536)
+    return connection
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Return what comes until the server closes."""
+    with connection:
+        data = b""
+        while part := connection.recv(65536):
+            data += part
+        return data

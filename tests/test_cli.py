@@ -5,18 +5,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from processes import STREAMTOK, read_to_end, serving, start_stream
 
 from streamtok import cli
-
-STREAMTOK = [sys.executable, "-m", "streamtok"]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -30,87 +26,36 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@contextmanager
-def serve(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `streamtok serve` on a free port; give the process and its URL once it is ready."""
-    process = subprocess.Popen(
-        [*STREAMTOK, "serve", "--port", "0", "--ledger", ":memory:", *arguments],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("streamtok is ready at http://"), line
-        yield process, line.split()[-1]
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def start_stream(url: str, max_tokens: int) -> socket.socket:
-    """Begin a stream and return its socket when the first token has come."""
-    host, port = url.removeprefix("http://").split(":")
-    body = {
-        "prompt": "Once",
-        "max_tokens": max_tokens,
-        "stream": True,
-        "ignore_eos": True,
-        "temperature": 0,
-    }
-    text = json.dumps(body)
-    connection = socket.create_connection((host, int(port)))
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(text)}\r\n\r\n"
-    connection.sendall((head + text).encode())
-    data = b""
-    while b"data: " not in data:
-        data += connection.recv(65536)
-    return connection
-
-
-def read_to_end(connection: socket.socket) -> bytes:
-    data = b""
-    while part := connection.recv(65536):
-        data += part
-    connection.close()
-    return data
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_streams_finish_and_exits_with_zero(number: signal.Signals) -> None:
-    with serve() as (process, url):
-        streams = [start_stream(url, 80) for _ in range(4)]
-        process.send_signal(number)
+    with serving("--port", "0") as server:
+        streams = [start_stream(server.port, 80) for _ in range(4)]
+        server.process.send_signal(number)
         for connection in streams:
             assert read_to_end(connection).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-        _, errors = process.communicate(timeout=30)
-        assert process.returncode == 0
-        assert errors.count("POST /v1/completions") == 4
-        assert "1+80 tokens" in errors or "2+80 tokens" in errors
+        _, errors = server.process.communicate(timeout=30)
+        assert server.process.returncode == 0
+        assert errors.count("POST /v1/completions") == errors.count("+80 tokens") == 4
 
 
 def test_a_second_signal_stops_at_once() -> None:
-    with serve() as (process, url):
-        connection = start_stream(url, 1000)
-        process.send_signal(signal.SIGTERM)
-        assert process.stderr is not None
-        while "stopping" not in process.stderr.readline():
-            pass
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
-        assert process.returncode == 128 + signal.SIGTERM
+    with serving("--port", "0") as server:
+        connection = start_stream(server.port, 1000)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stopping")
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(timeout=30)
+        assert server.process.returncode == 128 + signal.SIGTERM
         assert not read_to_end(connection).endswith(b"0\r\n\r\n")
 
 
-def test_settings_come_from_the_environment_and_flags_win() -> None:
-    with serve("--log-level", "error", STREAMTOK_LOG_LEVEL="debug") as (process, url):
-        with urlopen(f"{url}/health") as answer:
+def test_settings_come_from_the_environment_and_flags_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMTOK_LOG_LEVEL", "debug")
+    monkeypatch.setenv("STREAMTOK_PORT", "0")
+    with serving("--log-level", "error") as server:
+        with urlopen(f"{server.url}/health") as answer:
             assert json.load(answer) == {"status": "ok"}
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
-        assert "GET /health" not in errors
+        assert "GET /health" not in server.stop()
 
 
 @pytest.mark.parametrize(
@@ -131,8 +76,8 @@ def test_settings_come_from_the_environment_and_flags_win() -> None:
     ],
 )
 def test_wrong_use_is_named_without_a_traceback(arguments: list[str], said: str) -> None:
-    ledger = {"STREAMTOK_LEDGER": ":memory:"}  # a flag, where one is given, wins
-    done = run(*arguments, **ledger)
+    # a flag, where one is given, wins
+    done = run(*arguments, STREAMTOK_LEDGER=":memory:", STREAMTOK_PORT="0")
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -225,19 +170,12 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat() -> None:
 
 def test_the_ledger_file_outlives_the_server(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "usage.sqlite3"
-    ids = []
+    counts = []
     for _ in range(2):
-        with serve("--ledger", str(path)) as (process, url):
-            read_until_done(start_stream(url, 3))
-            with urlopen(f"{url}/v1/usage") as answer:
-                ids.append(json.load(answer)["data"][0]["requests"])
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)
-    assert ids == [1, 2]
-
-
-def read_until_done(connection: socket.socket) -> None:
-    with connection:
-        data = b""
-        while not data.endswith(b"0\r\n\r\n"):
-            data += connection.recv(65536)
+        with serving("--port", "0", "--ledger", str(path)) as server:
+            start_stream(server.port, 3).close()
+            server.wait_for("POST /v1/completions")
+            with urlopen(f"{server.url}/v1/usage") as answer:
+                counts.append(json.load(answer)["data"][0]["requests"])
+            server.stop()
+    assert counts == [1, 2]

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import httpx
 import pytest
 import trustme
-from processes import Serving, refused, serving
+from processes import Serving, read_to_end, refused, serving, start_stream
 
 from streamtok.config import default_model
 
@@ -45,27 +45,6 @@ def complete(server: Serving, **body: Any) -> dict[str, Any]:
     answer = httpx.post(f"{server.url}/v1/completions", json={"prompt": "a", **body})
     parsed: dict[str, Any] = answer.json()
     return parsed
-
-
-def start_stream(port: int, max_tokens: int) -> socket.socket:
-    """Begin a stream and return its socket when the first token has come."""
-    body = {"prompt": "a", "max_tokens": max_tokens, "stream": True, "ignore_eos": True}
-    text = json.dumps(body)
-    connection = socket.create_connection(("127.0.0.1", port))
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(text)}\r\n\r\n"
-    connection.sendall((head + text).encode())
-    data = b""
-    while b"data: " not in data:
-        data += connection.recv(65536)
-    return connection
-
-
-def read_to_end(connection: socket.socket) -> bytes:
-    with connection:
-        data = b""
-        while part := connection.recv(65536):
-            data += part
-        return data
 
 
 def test_both_serve_the_same_model_and_keep_one_ledger(server: Serving) -> None:

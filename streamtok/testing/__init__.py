@@ -1,0 +1,34 @@
+"""Fakes that are shipped, to test streamtok and programs built on it without mocks or downloads.
+
+`write_model` makes a complete Hugging Face folder with random weights and a tokenizer of bytes;
+`ScriptedEngine` says what it is told to; `MemoryStream` is a socket in memory; `FakeClock` stands
+still until moved; `running_server` is a real server in a thread. Nothing on the serving path
+imports this package.
+"""
+
+from streamtok.testing.clocks import FakeClock, FakeTimer
+from streamtok.testing.engines import ScriptedEngine
+from streamtok.testing.models import SPECIALS, TINY, byte_tokenizer, random_weights, write_model
+from streamtok.testing.servers import (
+    RunningServer,
+    listen_locally,
+    make_services,
+    running_server,
+)
+from streamtok.testing.streams import MemoryStream
+
+__all__ = [
+    "SPECIALS",
+    "TINY",
+    "FakeClock",
+    "FakeTimer",
+    "MemoryStream",
+    "RunningServer",
+    "ScriptedEngine",
+    "byte_tokenizer",
+    "listen_locally",
+    "make_services",
+    "random_weights",
+    "running_server",
+    "write_model",
+]

@@ -1,0 +1,107 @@
+"""An engine that says what it is told to."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from streamtok.engine.base import HIGH_WATER, TokenStream
+from streamtok.errors import Unavailable
+from streamtok.messages import (
+    EngineStats,
+    Event,
+    Failed,
+    Finished,
+    SequenceRequest,
+    Started,
+    TokenEvent,
+)
+from streamtok.testing.models import TINY
+
+
+class ScriptedEngine:
+    """An engine whose sequences all get the same tokens, at once or when a test says so.
+
+    With `held`, requests wait for `step` or `emit`. `cancelled` lists what was.
+    """
+
+    def __init__(self, tokens: Sequence[int], *, held: bool = False, context: int = 1024) -> None:
+        self.context = context
+        self.vocab: int = TINY["vocab_size"]
+        self.fingerprint = "fp_scripted"
+        self.cancelled: list[tuple[str, int | None]] = []
+        self.requests: dict[str, tuple[SequenceRequest, ...]] = {}
+        self._tokens = tuple(tokens)
+        self._held = held
+        self._streams: dict[str, TokenStream] = {}
+        self._open: set[tuple[str, int]] = set()
+        self._changed = asyncio.Event()
+        self._made: Counter[tuple[str, int]] = Counter()
+
+    async def submitted(self) -> None:
+        """Wait until there was a request."""
+        await self.wait_for(lambda engine: bool(engine.requests))
+
+    async def wait_for(self, condition: Callable[["ScriptedEngine"], bool]) -> None:
+        """Wait until `condition` of this engine holds; requests and cancelling change it."""
+        while not condition(self):
+            self._changed.clear()
+            await self._changed.wait()
+
+    def submit(self, request_id: str, sequences: Sequence[SequenceRequest]) -> TokenStream:
+        """See `streamtok.engine.base.Engine.submit`."""
+        stream = TokenStream(len(sequences), lambda: None)
+        self._streams[request_id] = stream
+        self.requests[request_id] = tuple(sequences)
+        self._changed.set()
+        self._open |= {(request_id, sequence.index) for sequence in sequences}
+        if not self._held:
+            for sequence in sequences:
+                tokens = self._tokens[: sequence.max_tokens]
+                self.emit(request_id, Started(sequence.index))
+                for token in tokens:
+                    self.emit(request_id, TokenEvent(sequence.index, token))
+                self.emit(request_id, Finished(sequence.index, "length", len(tokens)))
+        return stream
+
+    def emit(self, request_id: str, event: Event) -> None:
+        """Let `event` happen."""
+        if isinstance(event, Finished | Failed):
+            self._open.discard((request_id, event.index))
+        stream = self._streams[request_id]
+        stream.produced += 1
+        stream.deliver(event)
+
+    def step(self) -> int:
+        """Give each open sequence whose reader keeps up its next token, or its end.
+
+        Return how many there were.
+        """
+        open_now = [key for key in sorted(self._open) if self._streams[key[0]].unread < HIGH_WATER]
+        for request_id, index in open_now:
+            made = self._made[request_id, index]
+            wanted = self._tokens[: self.requests[request_id][index].max_tokens]
+            if not made:
+                self.emit(request_id, Started(index))
+            if made < len(wanted):
+                self.emit(request_id, TokenEvent(index, wanted[made]))
+                self._made[request_id, index] += 1
+            else:
+                self.emit(request_id, Finished(index, "length", made))
+        return len(open_now)
+
+    def cancel(self, request_id: str, index: int | None = None) -> None:
+        """See `streamtok.engine.base.Engine.cancel`."""
+        self.cancelled.append((request_id, index))
+        self._changed.set()
+        for open_id, open_index in sorted(self._open):
+            if open_id == request_id and index in (None, open_index):
+                self.emit(request_id, Finished(open_index, "cancelled", 0))
+
+    def stats(self) -> EngineStats:
+        """See `streamtok.engine.base.Engine.stats`."""
+        return EngineStats(running=len(self._open), queued=0)
+
+    async def close(self) -> None:
+        """See `streamtok.engine.base.Engine.close`."""
+        for request_id, index in sorted(self._open):
+            self.emit(request_id, Failed(index, Unavailable("closed"), 0))
