@@ -12,7 +12,7 @@ from typing import Any
 
 import openai
 import pytest
-from test_cli import serve
+from processes import serving
 from test_wire import CHAT, post
 
 from streamtok import cli
@@ -326,17 +326,15 @@ async def test_a_stream_goes_on_when_its_key_is_taken_away(tiny_model: Path, pat
 
 
 def test_hangup_reads_the_file_again(path: Path) -> None:
-    with serve("--api-keys", str(path)) as (process, url):
-        assert process.stderr is not None
-        with openai.OpenAI(base_url=f"{url}/v1", api_key="sk-carl", max_retries=0) as client:
+    with serving("--port", "0", "--api-keys", str(path)) as server:
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-carl", max_retries=0) as client:
             with pytest.raises(openai.AuthenticationError) as caught:
                 client.models.list()
             assert caught.value.code == "invalid_api_key"
             for text, said in ((line("carl", "sk-carl"), "1 API keys"), ("broken", "stay as")):
                 path.write_text(text)
-                process.send_signal(signal.SIGHUP)
-                while said not in process.stderr.readline():
-                    pass
+                server.process.send_signal(signal.SIGHUP)
+                server.wait_for(said)
                 assert [model.id for model in client.models.list()] == ["fireside"]
 
 
