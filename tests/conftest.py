@@ -1,7 +1,6 @@
 """Fixtures for all tests: tiny models, and real servers on free ports of the loopback."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,9 @@ from hypothesis import HealthCheck, settings
 from streamtok.api.routing import Api, refuse
 from streamtok.clock import Clock
 from streamtok.config import ConnectionConfig, ServeConfig
-from streamtok.http.connection import Connection, Service
-from streamtok.http.transport import SocketStream
-from streamtok.testing import RunningServer, running_server, write_model
+from streamtok.http.connection import Service
+from streamtok.http.server import Server
+from streamtok.testing import RunningServer, listen_locally, running_server, write_model
 
 settings.register_profile(
     "default", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
@@ -35,27 +34,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-async def listen() -> AsyncIterator[Callable[[Api, Clock], Awaitable[str]]]:
+async def listen() -> AsyncIterator[Callable[[Api, Clock], str]]:
     """Serve an Api on the test's own event loop, by any clock; give its URL."""
-    connections: set[asyncio.Task[None]] = set()
-    servers: list[asyncio.Server] = []
+    servers: list[Server] = []
 
-    async def start(api: Api, clock: Clock) -> str:
-        service = Service(api.handle, refuse, clock, ConnectionConfig())
-
-        def accept(stream: SocketStream) -> None:
-            task = asyncio.ensure_future(Connection(stream, service).run())
-            connections.add(task)
-            task.add_done_callback(connections.discard)
-
-        loop = asyncio.get_running_loop()
-        servers.append(await loop.create_server(lambda: SocketStream(accept, 10), "127.0.0.1", 0))
-        return f"http://127.0.0.1:{servers[-1].sockets[0].getsockname()[1]}"
+    def start(api: Api, clock: Clock) -> str:
+        servers.append(Server(Service(api.handle, refuse, clock, ConnectionConfig())))
+        host, port = listen_locally(servers[-1])
+        return f"http://{host}:{port}"
 
     yield start
     for server in servers:
-        server.close()
-    for task in list(connections):
-        task.cancel()
-    if connections:
-        await asyncio.wait(connections)
+        server.finish()
+        await server.abort()

@@ -326,16 +326,18 @@ async def test_a_stream_goes_on_when_its_key_is_taken_away(tiny_model: Path, pat
 
 
 def test_hangup_reads_the_file_again(path: Path) -> None:
-    with serving("--port", "0", "--api-keys", str(path)) as server:
-        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-carl", max_retries=0) as client:
-            with pytest.raises(openai.AuthenticationError) as caught:
-                client.models.list()
-            assert caught.value.code == "invalid_api_key"
-            for text, said in ((line("carl", "sk-carl"), "1 API keys"), ("broken", "stay as")):
-                path.write_text(text)
-                server.process.send_signal(signal.SIGHUP)
-                server.wait_for(said)
-                assert [model.id for model in client.models.list()] == ["fireside"]
+    with (
+        serving("--port", "0", "--api-keys", str(path)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-carl", max_retries=0) as client,
+    ):
+        with pytest.raises(openai.AuthenticationError) as caught:
+            client.models.list()
+        assert caught.value.code == "invalid_api_key"
+        for text, said in ((line("carl", "sk-carl"), "1 API keys"), ("broken", "stay as")):
+            path.write_text(text)
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for(said)
+            assert [model.id for model in client.models.list()] == ["fireside"]
 
 
 def test_the_chat_has_a_key(

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -195,13 +195,13 @@ async def test_tokens_cost_no_tasks(tiny_model: Path, heartbeat: bool) -> None:
 
 
 async def test_the_official_client_takes_them(
-    tiny_model: Path, timer: FakeTimer, listen: Callable[[Api, Clock], Awaitable[str]]
+    tiny_model: Path, timer: FakeTimer, listen: Callable[[Api, Clock], str]
 ) -> None:
     engine = ScriptedEngine([], held=True)
     services = make_services(tiny_model, engine, FakeClock(), heartbeat=timer)
     api = Api()
     api.open(services)
-    url = await listen(api, services.meter.clock)
+    url = listen(api, services.meter.clock)
 
     async def generate() -> None:
         await timer.ring()

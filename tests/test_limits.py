@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -351,11 +351,11 @@ def test_errors_of_limits_are_the_client_s() -> None:
 
 async def test_the_official_client_waits_as_long_as_told(
     tiny_model: Path,
-    listen: Callable[[Api, Clock], Awaitable[str]],
+    listen: Callable[[Api, Clock], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     site = Site(tiny_model, requests_per_minute=2)
-    url = await listen(site.api, site.clock)
+    url = listen(site.api, site.clock)
     waits_s = []
 
     async def sleep(seconds: float) -> None:
