@@ -65,8 +65,11 @@ class Rows:
         at[:, :queries] = np.repeat(positions, config.group, axis=1)
         at = at.reshape(self.count, 1, 1, -1, self.tile, 1)  # [N, 1, 1, tiles, Q, 1]
         time = np.arange(self.blocks * BLOCK).reshape(-1, 1, 1, BLOCK)  # [B, 1, 1, BLOCK]
-        # [N, 1, B, tiles, Q, BLOCK]: 0 where a query may look, -inf in its future
-        self.mask = np.where(time <= at, np.float32(0), np.float32(-np.inf))
+        seen = time <= at  # [N, 1, B, tiles, Q, BLOCK]
+        if config.window is not None:
+            seen &= time > at - config.window
+        # [N, 1, B, tiles, Q, BLOCK]: 0 where a query may look, -inf in its future or too far back
+        self.mask = np.where(seen, np.float32(0), np.float32(-np.inf))
 
 
 def attend(config: ModelConfig, cache: KVCache, layer: int, rows: Rows, q: Array) -> Array:

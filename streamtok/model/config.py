@@ -5,16 +5,24 @@ loads no tensor (`streamtok.model.weights`).
 """
 
 import json
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streamtok.errors import ModelError
+from streamtok.model.rope import Rope
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """A decoder-only transformer of the Llama line: sizes in elements, `context` in tokens."""
+    """A decoder-only transformer of the Llama line: sizes in elements, `context` in tokens.
+
+    The fields with a default are what sets its families apart. With a `window` a position looks at
+    that many positions at most, itself included; `no_rope_layers` are those that do not turn their
+    queries and keys; `qk_norm` normalises each head of them first. `activation` is "silu" or
+    "gelu_tanh"; `norm_offset` is added to every norm's weight, `embed_scale` multiplies embeddings.
+    """
 
     vocab: int
     dim: int
@@ -25,8 +33,15 @@ class ModelConfig:
     hidden: int
     context: int
     norm_eps: float
-    rope_theta: float
+    rope: Rope
     tied: bool
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    window: int | None = None
+    no_rope_layers: frozenset[int] = frozenset()
+    activation: str = "silu"
+    norm_offset: float = 0.0
+    embed_scale: float = 1.0
 
     @property
     def group(self) -> int:
@@ -37,7 +52,9 @@ class ModelConfig:
     def parameters(self) -> int:
         """How many weights the model has; a tied head counts once."""
         attention = self.dim * self.head_dim * 2 * (self.heads + self.kv_heads)
-        layer = attention + 3 * self.dim * self.hidden + 2 * self.dim
+        bias = self.qkv_bias * self.head_dim * (self.heads + 2 * self.kv_heads)
+        norms = 2 * self.dim + self.qk_norm * 2 * self.head_dim
+        layer = attention + bias + norms + 3 * self.dim * self.hidden
         embeddings = self.vocab * self.dim * (1 if self.tied else 2)
         return self.layers * layer + embeddings + self.dim
 
@@ -65,6 +82,18 @@ class ConfigReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._values = read_json(path)
+        self._within = ""
+
+    def section(self, key: str) -> "ConfigReader":
+        """Return access to the object under `key`; a missing or null key gives an empty one."""
+        inner = copy(self)
+        inner._values = self.mapping(key)
+        inner._within = f"{self._within}{key}."
+        return inner
+
+    def is_null(self, key: str) -> bool:
+        """Say whether `key` is there and null: for some keys that differs from a missing one."""
+        return key in self._values and self._values[key] is None
 
     def integer(self, key: str, default: int | None = None) -> int:
         """Return a positive integer; `default` stands in for a missing or null key."""
@@ -87,9 +116,9 @@ class ConfigReader:
             raise self._wrong(key, "true or false", value)
         return value
 
-    def text(self, key: str) -> str:
-        """Return a string."""
-        value = self._get(key, None)
+    def text(self, key: str, default: str | None = None) -> str:
+        """Return a string; `default` stands in for a missing or null key."""
+        value = self._get(key, default)
         if not isinstance(value, str):
             raise self._wrong(key, "a string", value)
         return value
@@ -99,6 +128,13 @@ class ConfigReader:
         value = self._get(key, {})
         if not isinstance(value, dict):
             raise self._wrong(key, "an object", value)
+        return value
+
+    def array(self, key: str, default: list[Any]) -> list[Any]:
+        """Return an array; `default` stands in for a missing or null key."""
+        value = self._get(key, default)
+        if not isinstance(value, list):
+            raise self._wrong(key, "an array", value)
         return value
 
     def require(self, key: str, expected: Any) -> None:
@@ -117,4 +153,4 @@ class ConfigReader:
 
     def _wrong(self, key: str, expected: str, value: Any) -> ModelError:
         found = "nothing" if value is None else json.dumps(value)
-        return ModelError(f"{self.path}: {key}: expected {expected}, found {found}")
+        return ModelError(f"{self.path}: {self._within}{key}: expected {expected}, found {found}")

@@ -38,9 +38,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The four matrices of one layer."""
+    """The four matrices of one layer, and what some families add to its queries and keys."""
 
     qkv: Linear
+    qkv_bias: Array | None  # [(H + 2K) * E]
+    qk_norm: Array | None  # [H + K, E]
+    turned: bool
     out: Linear
     gate_up: Linear
     down: Linear
@@ -54,9 +57,10 @@ class Decoder:
         self.config = config
         self._embedding = checkpoint.take("model.embed_tokens.weight")  # [V, D]
         self._layers = [_layer(config, checkpoint, index) for index in range(config.layers)]
-        norm = checkpoint.take("model.norm.weight")  # [D]
+        norm = checkpoint.take("model.norm.weight") + np.float32(config.norm_offset)  # [D]
         head = self._embedding if config.tied else checkpoint.take("lm_head.weight")  # [V, D]
         self._head = Linear(head * norm)
+        self._embedding *= np.float32(config.embed_scale)
         self._turns = _turns(config)
         self.digest = checkpoint.digest
 
@@ -98,11 +102,16 @@ class Decoder:
         config, count = self.config, len(x)
         width, turned = config.head_dim, config.heads + config.kv_heads
         qkv = layer.qkv(_norm(x, config.norm_eps), np.empty((count, layer.qkv.width), np.float32))
-        pairs = qkv[:, : turned * width].view(np.complex64)  # [rows, (H + K) * E/2]
-        pairs = pairs.reshape(count, turned, width // 2)  # [rows, H + K, E/2]
-        np.multiply(pairs, turns, out=pairs)
         heads = qkv[:, : (turned + config.kv_heads) * width]
+        if layer.qkv_bias is not None:
+            heads += layer.qkv_bias
         heads = heads.reshape(count, turned + config.kv_heads, width)  # [rows, H + 2K, E]
+        if layer.qk_norm is not None:
+            qk = heads[:, :turned]  # [rows, H + K, E]
+            np.multiply(_norm(qk, config.norm_eps), layer.qk_norm, out=qk)
+        if layer.turned:
+            pairs = heads[:, :turned].view(np.complex64)  # [rows, H + K, E/2]
+            np.multiply(pairs, turns, out=pairs)
         gathered = np.zeros((count, config.heads * width), np.float32)  # [rows, H * E]
         start = 0
         for part in rows:
@@ -118,17 +127,17 @@ class Decoder:
 
     def _mlp(self, layer: Layer, x: Array) -> Array:
         """Return the MLP's share of the residual stream: [rows, D] -> [rows, D]."""
-        count, hidden = len(x), self.config.hidden
-        normed = _norm(x, self.config.norm_eps)
+        config, count, hidden = self.config, len(x), self.config.hidden
+        normed = _norm(x, config.norm_eps)
         both = layer.gate_up(normed, np.empty((count, layer.gate_up.width), np.float32))
         gate, up = both[:, :hidden], both[:, hidden : 2 * hidden]  # [rows, F] each
-        gated = np.negative(gate)  # [rows, F]: silu(g) * u = g / (1 + exp(-g)) * u
+        gated = _exponent(config.activation, gate)  # [rows, F]
         np.exp(gated, out=gated)
         gated += 1.0
         np.divide(gate, gated, out=gated)
         gated *= up
         out = layer.down(gated, np.empty((count, layer.down.width), np.float32))
-        return out[:, : self.config.dim]
+        return out[:, : config.dim]
 
     def _logits(self, x: Array, segments: Sequence[Segment]) -> Array:
         """Return the scores after the last position of every sampled sequence: [., V]."""
@@ -163,42 +172,67 @@ def load(folder: Path) -> Decoder:
 
 
 def _norm(x: Array, eps: float) -> Array:
-    """Scale each row of `x` [rows, D] to a root mean square of one (the weight is folded)."""
-    mean = np.add.reduce(x * x, axis=-1, keepdims=True)  # [rows, 1]
+    """Scale each row of `x` [..., D] to a root mean square of one, without a weight."""
+    mean = np.add.reduce(x * x, axis=-1, keepdims=True)  # [..., 1]
     mean /= x.shape[-1]
     mean += eps
     return np.divide(x, np.sqrt(mean))
 
 
+def _exponent(activation: str, gate: Array) -> Array:
+    """Return the `e` for which the activation of a gate g is g / (1 + exp(e)), shape as given.
+
+    For silu that is -g; 1 + tanh(z) is 2 / (1 + exp(-2z)), which gives gelu_tanh the same form.
+    """
+    if activation == "silu":
+        return np.negative(gate)
+    exponent = gate * gate
+    exponent *= np.float32(-2 * np.sqrt(2 / np.pi) * 0.044715)
+    exponent -= np.float32(2 * np.sqrt(2 / np.pi))
+    exponent *= gate
+    return exponent
+
+
 def _layer(config: ModelConfig, checkpoint: Checkpoint, index: int) -> Layer:
     def take(name: str) -> Array:
-        return checkpoint.take(f"model.layers.{index}.{name}.weight")
+        return checkpoint.take(f"model.layers.{index}.{name}")
 
-    norm = take("input_layernorm")  # [D]
-    q = _side_by_side(take("self_attn.q_proj"), config.head_dim) / np.sqrt(
-        config.head_dim, dtype=np.float32
-    )
-    k = _side_by_side(take("self_attn.k_proj"), config.head_dim)
-    qkv = Linear(np.concatenate([q, k, take("self_attn.v_proj")]) * norm)
-    out = Linear(take("self_attn.o_proj"))
-    norm = take("post_attention_layernorm")  # [D]
-    gate_up = Linear(np.concatenate([take("mlp.gate_proj"), take("mlp.up_proj")]) * norm)
-    return Layer(qkv, out, gate_up, Linear(take("mlp.down_proj")))
+    def take_qkv(kind: str) -> Array:
+        q, k = (_side_by_side(take(f"self_attn.{n}_proj.{kind}"), config.head_dim) for n in "qk")
+        # a norm of the queries would undo a scale in their weight, and bears it itself
+        scaled = q if config.qk_norm else q / scale
+        return np.concatenate([scaled, k, take(f"self_attn.v_proj.{kind}")])
+
+    scale = np.sqrt(config.head_dim, dtype=np.float32)
+    offset = np.float32(config.norm_offset)
+    norm = take("input_layernorm.weight") + offset  # [D]
+    qkv = Linear(take_qkv("weight") * norm)
+    bias = take_qkv("bias") if config.qkv_bias else None  # [(H + 2K) * E]
+    qk_norm = None
+    if config.qk_norm:
+        q, k = (_side_by_side(take(f"self_attn.{n}_norm.weight"), config.head_dim) for n in "qk")
+        # [H + K, E]
+        qk_norm = np.stack([q / scale] * config.heads + [k] * config.kv_heads)
+    out = Linear(take("self_attn.o_proj.weight"))
+    norm = take("post_attention_layernorm.weight") + offset  # [D]
+    gate_up = np.concatenate([take("mlp.gate_proj.weight"), take("mlp.up_proj.weight")])
+    down = Linear(take("mlp.down_proj.weight"))
+    turned = index not in config.no_rope_layers
+    return Layer(qkv, bias, qk_norm, turned, out, Linear(gate_up * norm), down)
 
 
 def _side_by_side(weight: Array, head_dim: int) -> Array:
-    """Reorder each head's rows of `weight` [heads * E, D] from (i, i + E/2) pairs to neighbours.
+    """Reorder each head's rows of `weight` [heads * E, ...] from (i, i + E/2) pairs to neighbours.
 
     A score is a sum over the pairs, so that one order for queries and keys is as good as another.
     """
-    halves = weight.reshape(-1, 2, head_dim // 2, weight.shape[1])  # [heads, 2, E/2, D]
-    return halves.transpose(0, 2, 1, 3).reshape(weight.shape)
+    halves = weight.reshape(-1, 2, head_dim // 2, *weight.shape[1:])  # [heads, 2, E/2, ...]
+    return halves.swapaxes(1, 2).reshape(weight.shape)
 
 
 def _turns(config: ModelConfig) -> npt.NDArray[np.complex64]:
     """Return the rotation of each pair at each position as a complex number: [context, E/2]."""
-    half = config.head_dim // 2
-    speed = config.rope_theta ** (-np.arange(half) / half)  # [E/2]
-    angle = np.outer(np.arange(config.context), speed)  # [context, E/2]
+    speeds = config.rope.speeds(config.head_dim)  # [E/2]
+    angle = np.outer(np.arange(config.context), speeds)  # [context, E/2]
     turns: npt.NDArray[np.complex64] = np.exp(1j * angle).astype(np.complex64)
     return turns

@@ -7,6 +7,11 @@ for speed, and a test holds the two together.
 Shape letters: T time (positions), D model width, H query heads, K key-value heads, E width of a
 head, F hidden width of the MLP, V vocabulary.
 
+Its relatives differ by a line each: Mistral looks back over a sliding window (arXiv:2310.06825),
+Qwen 2 adds biases (arXiv:2407.10671), Qwen 3 normalises queries and keys (arXiv:2505.09388),
+SmolLM3 leaves them unturned in some layers (arXiv:2501.18795), Gemma has another activation and
+two more constants (arXiv:2403.08295).
+
 Sources: Llama (arXiv:2302.13971), RMSNorm (arXiv:1910.07467), rotary position embedding
 (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), grouped-query attention (arXiv:2305.13245).
 """
@@ -28,15 +33,22 @@ def logits(config: ModelConfig, weights: Mapping[str, Float], ids: Sequence[int]
     `weights` are the checkpoint's tensors under their own names; the computation is done in their
     type, so that float64 weights give a float64 answer.
     """
-    x = weights["model.embed_tokens.weight"][np.asarray(ids)]  # [T, D]
+    weights = {
+        name: tensor + config.norm_offset if "norm" in name else tensor
+        for name, tensor in weights.items()
+    }
+    x = weights["model.embed_tokens.weight"][np.asarray(ids)] * config.embed_scale  # [T, D]
     for layer in range(config.layers):
         w = {
             name.removeprefix(f"model.layers.{layer}.").removesuffix(".weight"): tensor
             for name, tensor in weights.items()
             if name.startswith(f"model.layers.{layer}.")
         }
-        x = x + attention(config, w, rms_norm(x, w["input_layernorm"], config.norm_eps))
-        x = x + mlp(w, rms_norm(x, w["post_attention_layernorm"], config.norm_eps))
+        speeds = config.rope.speeds(config.head_dim)  # [E/2]
+        if layer in config.no_rope_layers:
+            speeds = np.zeros_like(speeds)  # [E/2]
+        x = x + attention(config, w, rms_norm(x, w["input_layernorm"], config.norm_eps), speeds)
+        x = x + mlp(config, w, rms_norm(x, w["post_attention_layernorm"], config.norm_eps))
     x = rms_norm(x, weights["model.norm.weight"], config.norm_eps)  # [T, D]
     head = weights["model.embed_tokens.weight" if config.tied else "lm_head.weight"]  # [V, D]
     scores: Float = x @ head.T  # [T, V]
@@ -44,36 +56,49 @@ def logits(config: ModelConfig, weights: Mapping[str, Float], ids: Sequence[int]
 
 
 def rms_norm(x: Float, weight: Float, eps: float) -> Float:
-    """Scale each row of `x` [T, D] to a root mean square of one, then each column by `weight`."""
-    scaled: Float = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)  # [T, D]
+    """Scale each row of `x` [..., D] to a root mean square of one, then each column by `weight`."""
+    scaled: Float = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)  # [..., D]
     return scaled * weight
 
 
-def attention(config: ModelConfig, w: Mapping[str, Float], x: Float) -> Float:
+def attention(config: ModelConfig, w: Mapping[str, Float], x: Float, speeds: Float) -> Float:
     """Let each position gather from itself and those before it: [T, D] -> [T, D]."""
     time = len(x)
-    q = (x @ w["self_attn.q_proj"].T).reshape(time, config.heads, config.head_dim)  # [T, H, E]
-    k = (x @ w["self_attn.k_proj"].T).reshape(time, config.kv_heads, config.head_dim)  # [T, K, E]
-    v = (x @ w["self_attn.v_proj"].T).reshape(time, config.kv_heads, config.head_dim)  # [T, K, E]
-    q, k = rotate(q, config.rope_theta), rotate(k, config.rope_theta)
+    q = project(w, "self_attn.q_proj", x).reshape(time, config.heads, config.head_dim)  # [T, H, E]
+    k = project(w, "self_attn.k_proj", x).reshape(time, config.kv_heads, -1)  # [T, K, E]
+    v = project(w, "self_attn.v_proj", x).reshape(time, config.kv_heads, -1)  # [T, K, E]
+    if config.qk_norm:
+        q = rms_norm(q, w["self_attn.q_norm"], config.norm_eps)  # [T, H, E]
+        k = rms_norm(k, w["self_attn.k_norm"], config.norm_eps)  # [T, K, E]
+    q, k = rotate(q, speeds), rotate(k, speeds)
+    seen = np.tri(time, dtype=bool)  # [T, T]: nobody sees the future
+    if config.window is not None:
+        seen &= ~np.tri(time, k=-config.window, dtype=bool)  # nor what lies too far back
     gathered = np.empty_like(q)  # [T, H, E]
     for head in range(config.heads):
         shared = head // config.group  # several query heads share one key-value head
         scores = q[:, head] @ k[:, shared].T / np.sqrt(config.head_dim)  # [T, T]
-        scores = np.where(np.tri(time, dtype=bool), scores, -np.inf)  # nobody sees the future
-        gathered[:, head] = softmax(scores) @ v[:, shared]  # [T, E]
-    return gathered.reshape(time, -1) @ w["self_attn.o_proj"].T  # [T, D]
+        gathered[:, head] = softmax(np.where(seen, scores, -np.inf)) @ v[:, shared]  # [T, E]
+    return project(w, "self_attn.o_proj", gathered.reshape(time, -1))  # [T, D]
 
 
-def rotate(x: Float, theta: float) -> Float:
+def project(w: Mapping[str, Float], name: str, x: Float) -> Float:
+    """Multiply `x` [T, in] with the weight `name` [out, in], add its bias if any: [T, out]."""
+    product: Float = x @ w[name].T  # [T, out]
+    bias = f"{name}.bias"  # [out]
+    return product + w[bias] if bias in w else product
+
+
+def rotate(x: Float, speeds: Float) -> Float:
     """Turn the pair (i, i + E/2) of each head by an angle that grows with the position.
 
-    `x` is [T, heads, E]. A pair's angle per position is theta^(-2i/E), so that the dot product of
-    a query and a key depends on how far apart they are, not on where they stand.
+    `x` is [T, heads, E]. A pair's angle per position is in `speeds` [E/2] (`streamtok.model.rope`),
+    so that the dot product of a query and a key depends on how far apart they are, not on where
+    they stand.
     """
     time, _, width = x.shape
     half = width // 2
-    angle = np.outer(np.arange(time), theta ** (-np.arange(half) / half))  # [T, E/2]
+    angle = np.outer(np.arange(time), speeds)  # [T, E/2]
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]  # [T, 1, E/2]
     first, second = x[..., :half], x[..., half:]  # [T, heads, E/2]
     turned = (first * cos - second * sin, second * cos + first * sin)
@@ -87,9 +112,21 @@ def softmax(scores: Float) -> Float:
     return shares
 
 
-def mlp(w: Mapping[str, Float], x: Float) -> Float:
+def mlp(config: ModelConfig, w: Mapping[str, Float], x: Float) -> Float:
     """Widen, gate and narrow each position on its own (SwiGLU): [T, D] -> [T, D]."""
-    gate = x @ w["mlp.gate_proj"].T  # [T, F]
-    gated = gate / (1 + np.exp(-gate)) * (x @ w["mlp.up_proj"].T)  # [T, F]
+    activate = {"silu": silu, "gelu_tanh": gelu_tanh}[config.activation]
+    gated = activate(x @ w["mlp.gate_proj"].T) * (x @ w["mlp.up_proj"].T)  # [T, F]
     narrowed: Float = gated @ w["mlp.down_proj"].T  # [T, D]
     return narrowed
+
+
+def silu(x: Float) -> Float:
+    """Pass what is large, stop what is strongly negative; shape as given."""
+    passed: Float = x / (1 + np.exp(-x))
+    return passed
+
+
+def gelu_tanh(x: Float) -> Float:
+    """Do nearly the same by the normal distribution's shape (arXiv:1606.08415); shape as given."""
+    passed: Float = x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return passed

@@ -20,6 +20,10 @@ from streamtok.model.config import read_json
 Array: TypeAlias = npt.NDArray[np.float32]
 Shape: TypeAlias = tuple[int, ...]
 
+# What some checkpoints hold needlessly: a table that follows from the configuration, and the output
+# matrix where it is the embedding (it is surplus only then).
+NEEDLESS = (".rotary_emb.inv_freq", "lm_head.weight")
+
 # safetensors' name of an element type -> the numpy type its bytes are mapped as
 STORED_TYPES: Mapping[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
@@ -43,6 +47,8 @@ class Checkpoint:
                     raise ModelError(f"{path}: tensor {name} stands in {found[name][0].name} too")
                 found[name] = (path, array.shape)
                 self._tensors[name] = (stored, array)
+        for name in [n for n in found if n.endswith(NEEDLESS) and n not in expected]:
+            del found[name], self._tensors[name]
         _compare(folder, found, expected)
         self._digest = hashlib.blake2b(digest_size=8)
 

@@ -1,0 +1,144 @@
+"""Every family computes what Hugging Face transformers computes, down to its last token.
+
+`tests/golden` holds tiny random models and transformers' answers; `scripts/make_goldens.py` made
+them.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from streamtok.errors import ModelError
+from streamtok.model import reference
+from streamtok.model.attention import KVCache
+from streamtok.model.decoder import Decoder, Segment, load
+from streamtok.model.families import FAMILIES, read_config, tensor_shapes
+from streamtok.model.rope import Bands, Rope
+from streamtok.testing import TINY
+
+CASES = sorted(path for path in (Path(__file__).parent / "golden").iterdir() if path.is_dir())
+each_case = pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
+
+
+def feed(decoder: Decoder, cache: KVCache, start: int, ids: np.ndarray) -> np.ndarray:
+    """Compute `ids` from position `start` on and return the logits after the last: [V]."""
+    positions = np.arange(start, start + len(ids))[None]  # [1, R]
+    return decoder.forward(cache, [Segment(slice(0, 1), ids[None], positions, True)])[0]
+
+
+def test_every_family_has_a_golden_model() -> None:
+    covered = {json.loads((case / "config.json").read_text())["model_type"] for case in CASES}
+    assert covered == set(FAMILIES)
+
+
+@each_case
+def test_float32_logits_are_those_of_transformers(folder: Path) -> None:
+    decoder, golden = load(folder), load_file(folder / "golden.safetensors")
+    ids, expected = golden["ids"], golden["logits32"]  # [T], [T, V]
+    cache = KVCache(decoder.config, 1)
+    one_by_one = [feed(decoder, cache, i, ids[i : i + 1]) for i in range(len(ids))]
+    assert np.abs(np.array(one_by_one) - expected).max() < 1e-4
+    at_once = feed(decoder, KVCache(decoder.config, 1), 0, ids)  # [V]
+    assert np.array_equal(at_once, one_by_one[-1])
+
+
+@each_case
+def test_float64_logits_of_the_reference_are_those_of_transformers(folder: Path) -> None:
+    golden = load_file(folder / "golden.safetensors")
+    weights = {
+        name: tensor.astype(np.float64)
+        for name, tensor in load_file(folder / "model.safetensors").items()
+    }
+    found = reference.logits(read_config(folder), weights, golden["ids"].tolist())  # [T, V]
+    assert found.dtype == np.float64
+    assert np.abs(found - golden["logits64"]).max() < 1e-10
+
+
+@each_case
+def test_64_greedy_tokens_are_those_of_transformers(folder: Path) -> None:
+    decoder, golden = load(folder), load_file(folder / "golden.safetensors")
+    cache, ids = KVCache(decoder.config, 1), list(golden["ids"])
+    logits = feed(decoder, cache, 0, golden["ids"])  # [V]
+    for _ in range(64):
+        ids.append(np.argmax(logits))
+        logits = feed(decoder, cache, len(ids) - 1, np.array(ids[-1:]))  # [V]
+    assert ids[-64:] == list(golden["greedy"])
+
+
+@each_case
+def test_parameters_are_those_of_the_tensors(folder: Path) -> None:
+    config = read_config(folder)
+    shapes = tensor_shapes(config).values()
+    assert config.parameters == sum(int(np.prod(shape)) for shape in shapes)
+
+
+# Keys of config.json
+
+
+def config_of(folder: Path, **keys: Any) -> Any:
+    """Return what is read from TINY's `config.json` with some keys replaced, or (...) left out."""
+    kept = {key: value for key, value in (TINY | keys).items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(kept))
+    return read_config(folder)
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+@pytest.mark.parametrize(
+    ("scaling", "rope"),
+    [
+        (None, Rope(5e5)),
+        ({"rope_type": "default"}, Rope(5e5)),
+        ({"type": "linear", "factor": 2.0}, Rope(5e5, 2.0)),
+        (LLAMA3, Rope(5e5, 8.0, Bands(8192, 1.0, 4.0))),
+    ],
+)
+def test_older_and_newer_keys_say_the_same(
+    tmp_path: Path, scaling: dict[str, Any] | None, rope: Rope
+) -> None:
+    older = config_of(tmp_path, rope_theta=5e5, rope_scaling=scaling)
+    newer = config_of(
+        tmp_path, rope_theta=..., rope_parameters={"rope_theta": 5e5} | (scaling or {})
+    )
+    assert older == newer
+    assert older.rope == rope
+
+
+def test_a_missing_key_means_what_it_means_to_its_family(tmp_path: Path) -> None:
+    missing = {"head_dim": ..., "rope_theta": ..., "tie_word_embeddings": ...}
+    mistral = config_of(tmp_path, model_type="mistral", **missing)
+    assert (mistral.window, mistral.head_dim, mistral.tied) == (4096, 8, False)
+    assert config_of(tmp_path, model_type="mistral", sliding_window=None).window is None
+    assert config_of(tmp_path, model_type="qwen3", **missing).head_dim == 128
+    smollm3 = config_of(tmp_path, model_type="smollm3", num_hidden_layers=9, **missing)
+    assert smollm3.no_rope_layers == {3, 7}
+    assert (smollm3.rope, smollm3.tied) == (Rope(2e6), True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"model_type": "smollm3", "no_rope_layers": [1]}, "a 0 or 1 for each of 2 layers"),
+        ({"model_type": "smollm3", "no_rope_layers": 1}, "no_rope_layers: expected an array"),
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window: expected a positive"),
+        ({"model_type": "qwen3", "attention_bias": True}, "attention_bias: expected false"),
+        ({"model_type": "gemma", "hidden_act": "relu"}, 'hidden_act: expected "gelu_pytorch_tanh"'),
+        ({"layer_types": ["sliding_attention"] * 2}, "layer_types: expected"),
+        ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1}}, "less than high_freq_factor"),
+        ({"rope_scaling": {"type": "dynamic"}}, "rope_type: expected default, linear or llama3"),
+    ],
+)
+def test_what_is_not_supported_is_named(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        config_of(tmp_path, **keys)
