@@ -32,6 +32,14 @@ SYNCHRONOUS = (
     "engine/sampler.py",
     "engine/scheduler.py",
     "engine/sequence.py",
+    "teach/behaviour.py",
+    "teach/chunks.py",
+    "teach/events.py",
+    "teach/eventstream.py",
+    "teach/framing.py",
+    "teach/recording.py",
+    "teach/rules.py",
+    "teach/totals.py",
 )
 PACKAGE = Path(streamtok.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

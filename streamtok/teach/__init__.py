@@ -1,0 +1,1 @@
+"""What explains streaming rather than does it: the doctor, which checks any server's streams."""
