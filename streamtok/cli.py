@@ -1,4 +1,4 @@
-"""The command line: serve, key, chat, generate. Each imports what it needs when it runs."""
+"""The command line: serve, key, chat, generate, doctor. Each imports what it needs when it runs."""
 
 import argparse
 import logging
@@ -68,6 +68,19 @@ def generate(given: dict[str, Any]) -> int:
     return generate(settings, given["prompt"], given)
 
 
+def doctor(given: dict[str, Any]) -> int:
+    """Check the streams of a server that speaks OpenAI's API, this one or another."""
+    from streamtok.teach.report import doctor
+
+    return doctor(
+        given["url"],
+        model=given["model"],
+        key=config.secret(given["key_env"]),
+        timeout_s=given["timeout"],
+        as_json=given["json"],
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("streamtok", description="Stream a language model's tokens.")
     parser.add_argument("--version", action="version", version=f"streamtok {__version__}")
@@ -93,6 +106,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--temperature", type=float, help="0 takes the likeliest token always")
     command.add_argument("--seed", type=int, help="the same seed gives the same answer")
     _add_settings(command, config.EngineConfig)
+    command = commands.add_parser(
+        "doctor", help="check the streams of any server", description=doctor.__doc__
+    )
+    command.set_defaults(command=doctor)
+    command.add_argument("url", help="such as http://127.0.0.1:8000, with or without /v1")
+    command.add_argument("--model", help="what to ask for (default: the first that it names)")
+    command.add_argument("--key-env", default="", help="variable that holds the API key")
+    command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for a read")
+    command.add_argument("--json", action="store_true", help="write the report as JSON")
     return parser
 
 

@@ -146,6 +146,17 @@ def variable_name(setting: Field[Any]) -> str:
     return "STREAMTOK_" + flag_name(setting)[2:].replace("-", "_").upper()
 
 
+def secret(variable: str) -> str:
+    """Return what the environment variable holds; nothing if none is named.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    if variable and variable not in os.environ:
+        raise ConfigError(f"the environment variable {variable} is not set")
+    return os.environ[variable] if variable else ""
+
+
 def read(kind: type[Any], given: Mapping[str, str | None]) -> Any:
     """Return a config of type `kind` from the flags `given` (by field name), the environment, and
     the defaults.

@@ -9,6 +9,7 @@
         ├── Unauthorized        401  an API key is needed, or the one given is not known
         ├── NotFound            404  no such path, model or record
         ├── MethodNotAllowed    405  the path exists, the method does not
+        ├── NotAcceptable       406  nothing the client accepts can be sent
         ├── Slow                408  the request did not arrive in time
         ├── BodyTooLarge        413  the body is above the server's limit
         ├── Unsupported         415  a content type or coding this server does not read
@@ -107,6 +108,14 @@ class MethodNotAllowed(RequestError):
     def headers(self) -> tuple[tuple[str, str], ...]:
         """Return the `Allow` header."""
         return (("allow", ", ".join(self.allowed)),)
+
+
+class NotAcceptable(RequestError):
+    """406: the request's `Accept` allows nothing that can be sent (RFC 9110 section 15.5.7)."""
+
+    status = 406
+    type = "invalid_request_error"
+    default_code = "not_acceptable"
 
 
 class Slow(RequestError):

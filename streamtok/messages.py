@@ -47,7 +47,8 @@ class SamplingParams:
 class SequenceRequest:
     """One sequence to generate: `index` tells it from the others of the same request.
 
-    Generation ends at `max_tokens` tokens or at a token in `stop_ids`, which is not reported.
+    Generation ends at `max_tokens` tokens or at a token in `stop_ids`, which is not reported, and
+    which is not drawn among the first `min_tokens`.
     """
 
     index: int
@@ -55,6 +56,7 @@ class SequenceRequest:
     sampling: SamplingParams
     max_tokens: int
     stop_ids: frozenset[int] = frozenset()
+    min_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

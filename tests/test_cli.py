@@ -173,8 +173,7 @@ def test_the_ledger_file_outlives_the_server(tmp_path: Path) -> None:
     counts = []
     for _ in range(2):
         with serving("--port", "0", "--ledger", str(path)) as server:
-            start_stream(server.port, 3).close()
-            server.wait_for("POST /v1/completions")
+            urlopen(f"{server.url}/v1/completions", b'{"prompt": "Once", "max_tokens": 3}').close()
             with urlopen(f"{server.url}/v1/usage") as answer:
                 counts.append(json.load(answer)["data"][0]["requests"])
             server.stop()

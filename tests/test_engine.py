@@ -62,6 +62,23 @@ async def test_streams_are_the_same_alone_and_together(
     assert together == alone
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_no_stop_id_is_drawn_before_min_tokens(
+    engine: LocalEngine, temperature: float
+) -> None:
+    """Any token but one would end it: so that one is all there is to draw until then."""
+    plain = request(3, temperature=temperature)
+    others = frozenset(range(261)) - {65}
+    got = await events(
+        engine,
+        "least",
+        SequenceRequest(0, plain.prompt_ids, plain.sampling, 30, stop_ids=others, min_tokens=4),
+    )
+    assert got[1:5] == [TokenEvent(0, 65)] * 4
+    assert isinstance(got[-1], Finished)
+    assert got[-1].generated >= 5
+
+
 async def test_a_stop_id_ends_a_sequence_and_is_not_reported(engine: LocalEngine) -> None:
     free = await events(engine, "free", request(3))
     third = free[3]

@@ -75,8 +75,15 @@ def test_a_command_works(command: str, port: str) -> None:
         if not shutil.which(program, path=environment()["PATH"]):
             pytest.skip(f"{program} is not installed")
     output = run(["bash", "-c", command.replace("8000", port)])
-    if "--raw" in command or "| nc" in command:
+    if "TE: trailers" in command:
+        assert re.search(r"\r\n0\r\n(X-Usage-[\w-]+: \d+\r\n){3}\r\n$", output)
+    elif "--raw" in command or "| nc" in command:
         assert output.endswith("e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+    elif "x-ndjson" in command:
+        assert all(line.startswith('{"id":') for line in output.splitlines())
+        assert output.endswith("\n")
+    elif "/v1/generate" in command:
+        assert len(output) > 40
     elif command.startswith("curl"):
         assert output.startswith("{")
     else:

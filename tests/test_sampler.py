@@ -168,6 +168,12 @@ def test_logit_bias_adds_to_single_tokens() -> None:
     assert changed(sampler.logit_bias, [1.0, 1.0, 1.0], one) == [-99.0, 1.0, 2.5]
 
 
+def test_barred_tokens_have_no_share_whatever_their_bias() -> None:
+    one = Draw(SamplingParams(logit_bias=((0, 100.0),), temperature=0.0), (), (), frozenset({0, 2}))
+    assert changed(sampler.bar, [1.0, 2.0, 3.0], one) == [-np.inf, 2.0, -np.inf]
+    assert tokens(array([1.0, 2.0, 3.0]), [one]) == [1]
+
+
 def test_temperature_divides() -> None:
     assert changed(sampler.temperature, [1.0, -2.0], draw(temperature=0.5)) == [2.0, -4.0]
     assert changed(sampler.temperature, [1.0, -2.0], draw(temperature=0.0)) == [1.0, -2.0]

@@ -27,15 +27,21 @@ ENDPOINT = "/v1/chat/completions"
 async def chat(services: Services, call: Call) -> Response:
     """Answer a chat."""
     fields, ignored = schemas.convert(schemas.read_object(call.request.body), ChatRequest)
+    return await answer(services, call, order(services, fields, ignored))
+
+
+def order(services: Services, fields: ChatRequest, ignored: tuple[str, ...] = ()) -> Order:
+    """Return what a request asks for.
+
+    Raises:
+        RequestError: it cannot be had.
+    """
     services.check_model(fields.model)
     if fields.top_logprobs is not None and not fields.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
-    messages = [
-        {"role": _role(message), "content": _content(message, index)}
-        for index, message in enumerate(fields.messages)
-    ]
-    ids = services.tokenizer.encode(services.template.render(messages), special=False)
-    order = Order(
+    prompt = services.template.render(for_template(fields.messages))
+    ids = services.tokenizer.encode(prompt, special=False)
+    return Order(
         endpoint=ENDPOINT,
         fields=fields,
         prompts=(ids,),
@@ -43,8 +49,20 @@ async def chat(services: Services, call: Call) -> Response:
         top_logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         shape=ChatShape(services.detokenizers, fields.logprobs),
         ignored=ignored,
+        prompt_field="messages",
     )
-    return await answer(services, call, order)
+
+
+def for_template(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Return `messages` as chat templates know them.
+
+    Raises:
+        InvalidRequest: one has no content.
+    """
+    return [
+        {"role": _role(message), "content": _content(message, index)}
+        for index, message in enumerate(messages)
+    ]
 
 
 class ChatShape:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from streamtok.api import schemas
-from streamtok.api.endpoint import Order, answer
+from streamtok.api.endpoint import Order, answer, check_ids
 from streamtok.api.generation import Piece
 from streamtok.api.schemas import CompletionChoice, CompletionLogprobs, CompletionRequest
 from streamtok.api.services import Call, Services
@@ -19,8 +19,17 @@ MAX_TOKENS = 16  # OpenAI's default
 async def complete(services: Services, call: Call) -> Response:
     """Continue a text, several texts, or texts that are token ids already."""
     fields, ignored = schemas.convert(schemas.read_object(call.request.body), CompletionRequest)
+    return await answer(services, call, order(services, fields, ignored))
+
+
+def order(services: Services, fields: CompletionRequest, ignored: tuple[str, ...] = ()) -> Order:
+    """Return what a request asks for.
+
+    Raises:
+        RequestError: it cannot be had.
+    """
     services.check_model(fields.model)
-    order = Order(
+    return Order(
         endpoint=ENDPOINT,
         fields=fields,
         prompts=_prompts(services, fields.prompt),
@@ -29,7 +38,6 @@ async def complete(services: Services, call: Call) -> Response:
         shape=CompletionShape(services.detokenizers, fields.logprobs is not None),
         ignored=ignored,
     )
-    return await answer(services, call, order)
 
 
 class CompletionShape:
@@ -101,13 +109,7 @@ def _prompts(
 
 def _checked(services: Services, ids: Sequence[int]) -> tuple[int, ...]:
     """Check that `ids` are tokens, and at least one."""
-    vocab = services.engine.vocab
-    if wrong := [token for token in ids if token >= vocab]:
-        raise InvalidRequest(
-            f"prompt: {wrong[0]} is not a token id; expected 0 to {vocab - 1}",
-            param="prompt",
-            code="invalid_value",
-        )
+    check_ids(services, ids, "prompt")
     if not ids:
         raise InvalidRequest("prompt: a list of token ids must not be empty", param="prompt")
     return tuple(ids)

@@ -4,53 +4,27 @@ The two differ in how a prompt is made and in the shape of their JSON, which eac
 `Shape`. Read next: `streamtok.api.chat`, then `streamtok.api.completions`.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
-
-from msgspec import UNSET
 
 from streamtok.api import schemas
 from streamtok.api.generation import Generation, Job, Piece
-from streamtok.api.schemas import Envelope, SamplingFields, UsageBody
+from streamtok.api.schemas import Envelope, SamplingFields, StreamOptions
 from streamtok.api.services import Call, Services
-from streamtok.errors import ContextTooLong, InvalidRequest, RequestError
-from streamtok.http import sse
-from streamtok.http.request import HeaderList
+from streamtok.api.streaming import USAGE_TRAILERS, Shape, Stream, takes_trailers, usage
+from streamtok.errors import ContextTooLong, InvalidRequest
+from streamtok.http.framings import OFFERS, PLAIN_TEXT, Framing, Offer, negotiate
 from streamtok.http.response import Response, json_response
 from streamtok.messages import SamplingParams, SequenceRequest
-
-STREAM_HEADERS: HeaderList = (
-    ("content-type", "text/event-stream; charset=utf-8"),
-    ("cache-control", "no-cache"),
-    ("x-accel-buffering", "no"),  # tells nginx not to collect the chunks
-)
-
-
-class Shape(Protocol):
-    """The JSON of one endpoint, for one request: it may count what has passed."""
-
-    prefix: str
-    streamed: str
-    whole: str
-
-    def opening(self, index: int) -> Any | None:
-        """Return the choice of the chunk before any text, if there is one."""
-
-    def part(self, piece: Piece) -> Any:
-        """Return the choice of a chunk that carries a piece's text."""
-
-    def end(self, index: int, finish_reason: str) -> Any:
-        """Return the choice of the chunk after the last text."""
-
-    def choice(self, index: int, pieces: Sequence[Piece]) -> Any:
-        """Return the whole of a choice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the endpoint makes of a request: prompts, and how to answer."""
+    """What the endpoint makes of a request: prompts, and how to answer.
+
+    `prompt_field` is where the prompts stood; `offers` are the framings a stream may have.
+    """
 
     endpoint: str
     fields: SamplingFields
@@ -59,6 +33,8 @@ class Order:
     top_logprobs: int | None
     shape: Shape
     ignored: tuple[str, ...]
+    prompt_field: str = "prompt"
+    offers: Sequence[Offer] = OFFERS
 
 
 async def answer(services: Services, call: Call, order: Order) -> Response:
@@ -74,21 +50,23 @@ async def answer(services: Services, call: Call, order: Order) -> Response:
         raise InvalidRequest(
             "stream_options is only allowed where stream is true", param="stream_options"
         )
+    framing = _framing(call, order) if fields.stream else None
     job = _job(services, call, order)
-    timers = services.timers if fields.stream else replace(services.timers, heartbeat=None)
+    has_ping = framing is not None and framing.ping
+    timers = services.timers if has_ping else replace(services.timers, heartbeat=None)
     generation = Generation(job, services.engine, services.detokenizers, services.meter, timers)
     envelope = Envelope(
         id=job.id,
-        object=order.shape.streamed if fields.stream else order.shape.whole,
+        object=order.shape.streamed if framing else order.shape.whole,
         created=int(services.meter.clock.wall_s()),
         model=services.model,
         system_fingerprint=services.engine.fingerprint,
         choices=[],
     )
-    headers = (("x-ignored-fields", ", ".join(order.ignored)),) if order.ignored else ()
+    headers = schemas.ignored_header(order.ignored)
     try:
         started = await generation.started()
-        if not fields.stream:
+        if framing is None:
             body = await _whole(generation, order.shape, envelope)
             return replace(json_response(body, headers=headers), summary=generation.summary)
     except BaseException:
@@ -96,15 +74,14 @@ async def answer(services: Services, call: Call, order: Order) -> Response:
         raise
     if services.close_after_stream:
         headers = (*headers, ("connection", "close"))
-    options = fields.stream_options
-    events = _events(
-        generation,
-        order.shape,
-        envelope,
-        include_usage=bool(options and options.include_usage),
-        started=started,
-    )
-    return Response(200, (*STREAM_HEADERS, *headers), events, generation.summary, generation.close)
+    options = fields.stream_options or StreamOptions()
+    stream = Stream(generation, order.shape, envelope, framing, options)
+    headers = (*framing.headers, *headers)
+    response = Response(200, headers, stream.chunks(started), generation.summary, generation.close)
+    if framing is PLAIN_TEXT and takes_trailers(call.request):
+        announced = (("trailer", ", ".join(USAGE_TRAILERS)),)
+        response = replace(response, headers=headers + announced, trailers=stream.trailers)
+    return response
 
 
 def stops(fields: SamplingFields) -> tuple[str, ...]:
@@ -114,45 +91,42 @@ def stops(fields: SamplingFields) -> tuple[str, ...]:
     return (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop)
 
 
-async def _events(
-    generation: Generation, shape: Shape, envelope: Envelope, *, include_usage: bool, started: bool
-) -> AsyncGenerator[bytes, None]:
-    """Yield the server-sent events of a stream: each is one chunk on the wire.
+def _framing(call: Call, order: Order) -> Framing:
+    """Return the framing of a stream.
 
-    Once this has begun the status is out, so that an error can only be an event. The order is
-    OpenAI's: a role per choice, text, a finish reason per choice, usage, [DONE]. Before the first
-    text there may be heartbeats, each in a chunk of its own too.
+    Raises:
+        NotAcceptable: the client accepts none that is offered.
+        InvalidRequest: bare text is to hold more than a text.
     """
-    envelope.usage = None if include_usage else UNSET
+    framing = negotiate(call.request.header("accept"), order.offers)
+    if framing is PLAIN_TEXT:
+        extra = {
+            order.prompt_field: len(order.prompts) > 1,
+            "n": (order.fields.n or 1) > 1,
+            "logprobs": order.top_logprobs is not None,
+        }
+        for name in (name for name, given in extra.items() if given):
+            raise InvalidRequest(
+                f"{name}: text/plain is the bare text of one choice; accept text/event-stream or "
+                "application/x-ndjson for more",
+                param=name,
+            )
+    return framing
 
-    def event(choice: Any) -> bytes:
-        envelope.choices = [choice]
-        return sse.encode(schemas.encode(envelope))
 
-    try:
-        while not started:
-            yield sse.PING
-            started = await generation.started()
-        for sequence in generation.job.sequences:
-            if (opening := shape.opening(sequence.index)) is not None:
-                yield event(opening)
-        async with aclosing(generation.pieces()) as pieces:
-            async for piece in pieces:
-                if piece is None:
-                    yield sse.PING
-                    continue
-                if piece.text or piece.tokens:
-                    yield event(shape.part(piece))
-                if piece.finish_reason is not None:
-                    yield event(shape.end(piece.index, piece.finish_reason))
-        if include_usage:
-            envelope.choices, envelope.usage = [], _usage(generation)
-            yield sse.encode(schemas.encode(envelope))
-    except RequestError as error:
-        yield sse.encode(schemas.error_body(error))
-    finally:
-        generation.close()
-    yield sse.DONE
+def check_ids(services: Services, ids: Collection[int], param: str) -> None:
+    """Check that the `ids` in the field `param` are tokens.
+
+    Raises:
+        InvalidRequest: one is not.
+    """
+    vocab = services.engine.vocab
+    if wrong := [token for token in ids if token >= vocab]:
+        raise InvalidRequest(
+            f"{param}: {wrong[0]} is not a token id; expected 0 to {vocab - 1}",
+            param=param,
+            code="invalid_value",
+        )
 
 
 async def _whole(generation: Generation, shape: Shape, envelope: Envelope) -> bytes:
@@ -163,19 +137,13 @@ async def _whole(generation: Generation, shape: Shape, envelope: Envelope) -> by
             assert piece is not None  # there is no heartbeat without a stream
             pieces[piece.index].append(piece)
     envelope.choices = [shape.choice(index, parts) for index, parts in enumerate(pieces)]
-    envelope.usage = _usage(generation)
+    envelope.usage = usage(generation)
     return schemas.encode(envelope)
-
-
-def _usage(generation: Generation) -> UsageBody:
-    prompt, completion = generation.job.prompt_tokens, generation.completion_tokens
-    return UsageBody(prompt, completion, prompt + completion)
 
 
 def _job(services: Services, call: Call, order: Order) -> Job:
     """Return the sequences to generate: `n` choices of each prompt, in order."""
-    fields, context = order.fields, services.engine.context
-    param = "messages" if isinstance(fields, schemas.ChatRequest) else "prompt"
+    fields, context, param = order.fields, services.engine.context, order.prompt_field
     for ids in order.prompts:
         if not ids:
             raise InvalidRequest("the prompt has no tokens", param=param, code="invalid_value")
@@ -186,7 +154,16 @@ def _job(services: Services, call: Call, order: Order) -> Job:
                 param=param,
             )
     seed = services.new_seed() if fields.seed is None else fields.seed
-    stop_ids = frozenset() if fields.ignore_eos else services.tokenizer.stop_ids
+    if (fields.min_tokens or 0) > order.max_tokens:
+        raise InvalidRequest(
+            f"min_tokens: expected at most max_tokens, {order.max_tokens}",
+            param="min_tokens",
+            code="invalid_value",
+        )
+    stop_ids = frozenset(fields.stop_token_ids or ())
+    check_ids(services, stop_ids, "stop_token_ids")
+    if not fields.ignore_eos:
+        stop_ids |= services.tokenizer.stop_ids
     bias = _logit_bias(services, fields)
     sequences = [
         SequenceRequest(
@@ -195,6 +172,7 @@ def _job(services: Services, call: Call, order: Order) -> Job:
             sampling=_sampling(services, order, bias, seed + index),
             max_tokens=min(order.max_tokens, context - len(ids)),
             stop_ids=stop_ids,
+            min_tokens=fields.min_tokens or 0,
         )
         for index, ids in enumerate(ids for ids in order.prompts for _ in range(fields.n or 1))
     ]

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from streamtok.api import chat, completions, info, schemas
+from streamtok.api import chat, completions, info, link, schemas, tokens
 from streamtok.api.auth import KeyFile
 from streamtok.api.cors import Cors
 from streamtok.api.services import Call, Services
@@ -43,6 +43,11 @@ ROUTES = (
     HEALTH,
     Route("POST", chat.ENDPOINT, chat.chat, limited=True),
     Route("POST", completions.ENDPOINT, completions.complete, limited=True),
+    Route("GET", link.ENDPOINT, link.generate, limited=True),
+    Route("POST", "/tokenize", tokens.tokenize),
+    Route("POST", "/detokenize", tokens.detokenize),
+    Route("POST", "/apply-template", tokens.apply_template),
+    Route("GET", "/props", tokens.props),
     Route("GET", "/v1/models", info.models),
     Route("GET", "/v1/models/*", info.model),
     Route("GET", "/v1/usage", info.usage_sums),

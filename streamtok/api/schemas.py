@@ -12,10 +12,15 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from streamtok.errors import InvalidRequest, RequestError
+from streamtok.http.request import HeaderList
 
 # Requests
 
 MAX_CHOICES = 128
+MaxTokens = Annotated[int, Meta(ge=1)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+TopP = Annotated[float, Meta(gt=0, le=1)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -28,16 +33,17 @@ class StreamOptions(Struct, forbid_unknown_fields=True):
     """`stream_options`: what a stream carries besides text."""
 
     include_usage: bool = False
-    include_obfuscation: Literal[False] = False
+    include_obfuscation: bool = False
+    continuous_usage_stats: bool = False
 
 
 class SamplingFields(Struct, kw_only=True):
     """What both endpoints take. None means "not given": the model's own default then holds."""
 
     model: str | None = None
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     top_k: Annotated[int, Meta(ge=0)] | None = None
     min_p: Share | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
@@ -48,8 +54,10 @@ class SamplingFields(Struct, kw_only=True):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, Bias] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    seed: Seed | None = None
     ignore_eos: bool = False
+    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    stop_token_ids: list[TokenId] | None = None
     user: str | None = None
 
 
@@ -71,7 +79,7 @@ class ChatRequest(SamplingFields, kw_only=True):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], Meta(min_length=1)]
-    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_completion_tokens: MaxTokens | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
@@ -81,6 +89,39 @@ class CompletionRequest(SamplingFields, kw_only=True):
 
     prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+
+
+class TokenizeRequest(Struct):
+    """`POST /tokenize`."""
+
+    content: str
+    add_special: bool = False
+    with_pieces: bool = False
+
+
+class DetokenizeRequest(Struct):
+    """`POST /detokenize`."""
+
+    tokens: list[TokenId]
+
+
+class TemplateRequest(Struct):
+    """`POST /apply-template`."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+
+
+class LinkQuery(Struct, forbid_unknown_fields=True):
+    """`GET /v1/generate`: what a query can say."""
+
+    prompt: str
+    chat: bool = False
+    model: str | None = None
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    seed: Seed | None = None
+    stop: StopText | None = None
 
 
 # Documented by OpenAI, without an effect on what is generated: accepted
@@ -154,8 +195,28 @@ def convert(value: dict[str, Any], kind: type[Kind]) -> tuple[Kind, tuple[str, .
             raise InvalidRequest(
                 f"{name} is not supported by this server", param=name, code="unsupported_parameter"
             )
+    request = _checked(value, kind)
+    known = {*kind.__struct_fields__, *REFUSED, *HINTS}
+    return request, tuple(sorted(value.keys() - known))
+
+
+def ignored_header(names: tuple[str, ...]) -> HeaderList:
+    """Return the header that names the fields no one knows, if there are any."""
+    return (("x-ignored-fields", ", ".join(names)),) if names else ()
+
+
+def read_query(query: Mapping[str, str]) -> LinkQuery:
+    """Return a query's fields, with numbers and truth values read from their text.
+
+    Raises:
+        InvalidRequest: a field is unknown or has a wrong value; names it.
+    """
+    return _checked(query, LinkQuery, strict=False)
+
+
+def _checked(value: Mapping[str, Any], kind: type[Kind], *, strict: bool = True) -> Kind:
     try:
-        request = msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         param = path.rstrip("`").lstrip(".") or _named_field(message)
@@ -163,17 +224,22 @@ def convert(value: dict[str, Any], kind: type[Kind]) -> tuple[Kind, tuple[str, .
         raise InvalidRequest(
             f"{param}: {message}{hint}", param=param, code="invalid_value"
         ) from error
-    known = {*kind.__struct_fields__, *REFUSED, *HINTS}
-    return request, tuple(sorted(value.keys() - known))
 
 
 def _named_field(message: str) -> str | None:
-    """Return the field that msgspec names in the message itself: a missing one."""
+    """Return the field that msgspec names in the message itself: a missing or an unknown one."""
     parts = message.split("`")
-    return parts[1] if "required field" in message and len(parts) > 1 else None
+    return parts[1] if " field " in message and len(parts) > 1 else None
 
 
 # Answers
+
+
+class TokenPiece(Struct):
+    """A token of `POST /tokenize`: its text, or its bytes where they are no text by themselves."""
+
+    id: int
+    piece: str | list[int]
 
 
 class ErrorBody(Struct):
@@ -281,7 +347,10 @@ class CompletionChoice(Struct):
 
 
 class Envelope(Struct, kw_only=True):
-    """What all chunks and answers of one request share; `usage` is absent where not asked for."""
+    """What all chunks and answers of one request share.
+
+    `usage` and `obfuscation` are absent where they were not asked for.
+    """
 
     id: str
     object: str
@@ -290,6 +359,7 @@ class Envelope(Struct, kw_only=True):
     system_fingerprint: str
     choices: list[ChatChunkChoice] | list[ChatChoice] | list[CompletionChoice]
     usage: UsageBody | UnsetType | None = UNSET
+    obfuscation: str | UnsetType = UNSET
 
 
 class ModelBody(Struct):

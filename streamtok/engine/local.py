@@ -192,4 +192,6 @@ class LocalEngine:
 
 def _draw(work: Work) -> Draw:
     request = work.sequence.request
-    return Draw(request.sampling, request.prompt_ids, work.sequence.generated_ids)
+    generated_ids = work.sequence.generated_ids
+    barred_ids = request.stop_ids if len(generated_ids) < request.min_tokens else ()
+    return Draw(request.sampling, request.prompt_ids, generated_ids, barred_ids)

@@ -5,7 +5,7 @@ kept from step to step, so that a stream gives the same tokens at any load and c
 any token. A new sampler is one more function in `STEPS`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +19,12 @@ from streamtok.model.weights import Array
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What one row is drawn with: parameters, and the ids before it."""
+    """What one row is drawn with: parameters, the ids before it, and those it must not be."""
 
     params: SamplingParams
     prompt_ids: Sequence[int]
     generated_ids: Sequence[int]
+    barred_ids: Collection[int] = ()
 
 
 Rows = Sequence[Draw]
@@ -47,6 +48,13 @@ def sample(logits: Array, draws: Rows) -> list[Sample | RequestError]:
         else EngineFailed("the model gave a score that is not a finite number")
         for token, row, draw, good in zip(tokens, logits, draws, finite, strict=True)
     ]
+
+
+def bar(scores: Array, draws: Rows) -> None:
+    """Rule out tokens that may not come yet."""
+    for row, draw in zip(scores, draws, strict=True):
+        if draw.barred_ids:
+            row[list(draw.barred_ids)] = -np.inf
 
 
 def logit_bias(scores: Array, draws: Rows) -> None:
@@ -116,6 +124,7 @@ STEPS: tuple[Step, ...] = (
     logit_bias,
     repetition_penalty,
     presence_and_frequency_penalty,
+    bar,
     temperature,
     min_p,
     top_k,

@@ -30,7 +30,7 @@ from streamtok.config import ConnectionConfig
 from streamtok.errors import RequestError, Slow
 from streamtok.http.forwarded import Proxies
 from streamtok.http.request import HeaderList, Request, decode_headers
-from streamtok.http.response import Response
+from streamtok.http.response import BrokenOff, Response
 from streamtok.http.strict import CHUNK_LINE_BYTES, Guard, Malformed
 from streamtok.http.transport import ByteStream, ConnectionLost
 
@@ -91,8 +91,9 @@ class Connection:
             await self._stream.close(linger=not complete)
         except (ConnectionLost, asyncio.CancelledError):
             pass  # the client is gone, or the server gives up on it: there is nobody to tell
+        except BrokenOff:
+            pass  # without the zero chunk the client can tell that the answer is not complete
         except Exception:
-            # Without the zero chunk the client can tell that the answer is not complete.
             log.exception("a connection failed")
         finally:
             if self._probe:
@@ -208,6 +209,9 @@ class Connection:
                 response = await self._service.handle(request)
             await self._send(response, head_only=request is not None and request.method == "HEAD")
             outcome = "complete"
+        except BrokenOff:
+            outcome = "broken off"
+            raise
         finally:
             if response is not None:
                 response.close()
@@ -216,6 +220,7 @@ class Connection:
     async def _send(self, response: Response, head_only: bool) -> None:
         """Send status line, headers and body; each item of a streamed body is one chunk."""
         body = response.body
+        trailers: HeaderList = ()
         if isinstance(body, bytes):
             await self._send_event(self._head(response, len(body)))
             if body and not head_only:
@@ -223,9 +228,11 @@ class Connection:
         else:
             async with aclosing(body):
                 await self._send_event(self._head(response, None))
-                async for chunk in body:
-                    await self._send_event(h11.Data(data=chunk))
-        await self._send_event(h11.EndOfMessage())
+                if not head_only:
+                    async for chunk in body:
+                        await self._send_event(h11.Data(data=chunk))
+                    trailers = response.trailers()
+        await self._send_event(h11.EndOfMessage(headers=_titled(trailers)))
 
     def _head(self, response: Response, length: int | None) -> h11.Response:
         """Return the status line and headers; h11 adds the transfer coding where it is needed."""
@@ -239,8 +246,7 @@ class Connection:
         if self._last_turn:
             headers = (*headers, ("connection", "close"))
         reason = REASONS.get(response.status) or HTTPStatus(response.status).phrase
-        titled = [(name.title(), value) for name, value in headers]  # as h11 writes its own
-        return h11.Response(status_code=response.status, headers=titled, reason=reason)
+        return h11.Response(status_code=response.status, headers=_titled(headers), reason=reason)
 
     async def _send_event(self, event: h11.Event) -> None:
         data = self._h11.send(event)
@@ -286,3 +292,8 @@ class Connection:
         if response and (summary := response.summary()):
             parts.append(summary)
         access.info(" ".join(parts))
+
+
+def _titled(headers: HeaderList) -> list[tuple[str, str]]:
+    """Return `headers` with names as h11 writes its own."""
+    return [(name.title(), value) for name, value in headers]

@@ -14,12 +14,21 @@ def _nothing() -> None:
     pass
 
 
+def _none() -> HeaderList:
+    return ()
+
+
+class BrokenOff(Exception):
+    """A body cannot go on: raised by its generator, it ends the connection without a zero chunk."""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """What to send. Bytes go out with `Content-Length`; of a generator each item becomes one chunk.
 
     However the answer ends, complete or not, begun or not, `close` is called once, and then
-    `summary` for the access log.
+    `summary` for the access log. `trailers` is asked for the fields after the zero chunk, and only
+    for whom they can be sent: in a chunked body, to a client that said `TE: trailers`.
     """
 
     status: int
@@ -27,6 +36,7 @@ class Response:
     body: bytes | AsyncGenerator[bytes, None] = b""
     summary: Callable[[], str] = _silent
     close: Callable[[], None] = _nothing
+    trailers: Callable[[], HeaderList] = _none
 
 
 def json_response(body: bytes, status: int = 200, headers: HeaderList = ()) -> Response:

@@ -52,8 +52,9 @@ class ChatTemplate:
         self._tokens = {
             name: tokenizer.special_text(name) for name in ("bos_token", "eos_token", "unk_token")
         }
+        self.source = _source(tokenizer.settings)
         try:
-            self._template = environment.from_string(_source(tokenizer.settings))
+            self._template = environment.from_string(self.source)
         except TemplateError as error:
             raise ModelError(f"tokenizer_config.json: chat_template: {error}") from error
 

@@ -48,9 +48,9 @@ class Tokenizer:
         """
         return tuple(self.backend.encode(text, add_special_tokens=special).ids)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`, special tokens left out."""
-        return str(self.backend.decode(list(ids), skip_special_tokens=True))
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Return the text of `ids`, with the names of special tokens only if `special`."""
+        return str(self.backend.decode(list(ids), skip_special_tokens=not special))
 
     def special_text(self, name: str) -> str:
         """Return the text of the special token `name` (such as "bos_token"), or nothing."""

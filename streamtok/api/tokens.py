@@ -1,0 +1,70 @@
+"""What a prompt becomes on its way to the model: ids, text, a rendered template, and the settings.
+
+The four endpoints have the names and fields they have in llama.cpp's server. None of them computes
+anything with the model.
+"""
+
+from streamtok import __version__
+from streamtok.api import chat, schemas
+from streamtok.api.endpoint import check_ids
+from streamtok.api.schemas import (
+    DetokenizeRequest,
+    TemplateRequest,
+    TokenizeRequest,
+    TokenPiece,
+)
+from streamtok.api.services import Call, Services
+from streamtok.http.response import Response, json_response
+
+
+async def tokenize(services: Services, call: Call) -> Response:
+    """`POST /tokenize`: a text's ids, with the text of each where `with_pieces` is true."""
+    fields, ignored = schemas.convert(schemas.read_object(call.request.body), TokenizeRequest)
+    ids = services.tokenizer.encode(fields.content, special=fields.add_special)
+    tokens = [_piece(services, token) for token in ids] if fields.with_pieces else list(ids)
+    return _answer({"tokens": tokens, "count": len(ids)}, ignored)
+
+
+async def detokenize(services: Services, call: Call) -> Response:
+    """`POST /detokenize`: the text of ids, special tokens by their names."""
+    fields, ignored = schemas.convert(schemas.read_object(call.request.body), DetokenizeRequest)
+    check_ids(services, fields.tokens, "tokens")
+    return _answer({"content": services.tokenizer.decode(fields.tokens, special=True)}, ignored)
+
+
+async def apply_template(services: Services, call: Call) -> Response:
+    """`POST /apply-template`: the prompt that a chat's messages become."""
+    fields, ignored = schemas.convert(schemas.read_object(call.request.body), TemplateRequest)
+    prompt = services.template.render(chat.for_template(fields.messages))
+    return _answer({"prompt": prompt}, ignored)
+
+
+async def props(services: Services, _: Call) -> Response:
+    """`GET /props`: the model's context, template and defaults."""
+    tokenizer = services.tokenizer
+    return _answer(
+        {
+            "default_generation_settings": {
+                "n_ctx": services.engine.context,
+                "params": services.defaults,
+            },
+            "model_alias": services.model,
+            "chat_template": services.template.source,
+            "bos_token": tokenizer.special_text("bos_token"),
+            "eos_token": tokenizer.special_text("eos_token"),
+            "build_info": f"streamtok/{__version__}",
+        }
+    )
+
+
+def _piece(services: Services, token: int) -> TokenPiece:
+    """Return a token with its text, or its bytes where they are no text by themselves."""
+    octets = services.detokenizers.token_bytes(token)
+    try:
+        return TokenPiece(token, octets.decode())
+    except UnicodeDecodeError:
+        return TokenPiece(token, list(octets))
+
+
+def _answer(body: object, ignored: tuple[str, ...] = ()) -> Response:
+    return json_response(schemas.encode(body), headers=schemas.ignored_header(ignored))
