@@ -32,7 +32,7 @@ from export import write_json
 from generation import Assistant
 from held_out import byte_count, documents_by_source, total_bits
 from llama_torch import LlamaConfig, LlamaForCausalLM
-from mixture import Document
+from mixture import Document, Question, StoryPrompt
 from ngram import KneserNey
 from rich.console import Console
 from rich.table import Table
@@ -41,10 +41,11 @@ from tokenizers import Tokenizer
 
 from streamtok.messages import SamplingParams
 
+GRID_ANSWERS = 50
 GRID = [
     SamplingParams(temperature=temperature, top_p=top_p, min_p=min_p)
-    for temperature in (0.3, 0.5, 0.7, 0.9)
-    for top_p, min_p in ((0.9, 0.0), (0.95, 0.0), (1.0, 0.05), (1.0, 0.1))
+    for temperature in (0.3, 0.5, 0.7)
+    for top_p, min_p in ((0.9, 0.0), (1.0, 0.05), (1.0, 0.1))
 ]
 
 
@@ -96,10 +97,13 @@ def measure_bits_per_byte(
     return figures
 
 
-def judge(assistant: Assistant, sampling: SamplingParams, count: int) -> dict[str, list[Verdict]]:
-    """Judge `count` stories and every explanation, all with the same sampling settings."""
-    prompts = mixture.heldout_story_prompts(count)
-    questions = mixture.heldout_questions()
+def judge(
+    assistant: Assistant,
+    sampling: SamplingParams,
+    prompts: list[StoryPrompt],
+    questions: list[Question],
+) -> dict[str, list[Verdict]]:
+    """Judge the answers to all prompts and questions, all with the same sampling settings."""
     stories = assistant.answer_all([p.text for p in prompts], sampling, STORY_TOKENS)
     explanations = assistant.answer_all([q.text for q in questions], sampling, EXPLANATION_TOKENS)
     return {
@@ -116,11 +120,13 @@ def summarise(verdicts: list[Verdict]) -> dict[str, float]:
     return summary
 
 
-def try_grid(assistant: Assistant, count: int) -> list[dict[str, Any]]:
+def try_grid(
+    assistant: Assistant, prompts: list[StoryPrompt], questions: list[Question]
+) -> list[dict[str, Any]]:
     """The shares of good answers for every sampling setting of the grid."""
     rows: list[dict[str, Any]] = []
     for sampling in GRID:
-        verdicts = judge(assistant, sampling, count)
+        verdicts = judge(assistant, sampling, prompts, questions)
         shares = {name: round(share_good(found), 3) for name, found in verdicts.items()}
         settings = {name: getattr(sampling, name) for name in ("temperature", "top_p", "min_p")}
         rows.append({**settings, **shares})
@@ -142,7 +148,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--stories", type=Path, required=True, help="xz-compressed JSON lines")
     parser.add_argument("--json", type=Path, required=True, help="file for the results")
     parser.add_argument("--seed", type=int, default=1, help="the seed of the training run")
-    parser.add_argument("--prompts", type=int, default=40, help="how many stories to ask for")
     parser.add_argument("--grid", action="store_true", help="try other sampling settings")
     return parser.parse_args()
 
@@ -157,7 +162,8 @@ def main() -> None:
     print_table(console, "held-out bits per byte", rows)
     assistant = Assistant(arguments.model)
     sampling = default_sampling(arguments.model)
-    verdicts = judge(assistant, sampling, arguments.prompts)
+    prompts, questions = mixture.heldout_story_prompts(), mixture.heldout_questions()
+    verdicts = judge(assistant, sampling, prompts, questions)
     summaries = {name: summarise(found) for name, found in verdicts.items()}
     for name, summary in summaries.items():
         print_table(console, name, [summary])
@@ -168,7 +174,8 @@ def main() -> None:
         "answers": {name: [v.to_json() for v in found] for name, found in verdicts.items()},
     }
     if arguments.grid:
-        results["grid"] = try_grid(assistant, arguments.prompts)
+        step = max(1, len(questions) // GRID_ANSWERS)
+        results["grid"] = try_grid(assistant, prompts[:GRID_ANSWERS], questions[::step])
         print_table(console, "share of good answers", results["grid"])
     write_json(arguments.json, results)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from streamtok.config import EngineConfig
 from streamtok.engine.base import TokenStream
 from streamtok.engine.local import LocalEngine
 from streamtok.messages import Failed, Finished, SamplingParams, SequenceRequest, TokenEvent
@@ -18,7 +19,6 @@ from streamtok.model.decoder import Decoder, load
 from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer
 
-STREAMS = 16
 STEP_TOKENS = 256
 
 
@@ -50,9 +50,8 @@ class Assistant:
     async def _answer_all(
         self, requests: Sequence[str], sampling: SamplingParams, max_tokens: int
     ) -> list[Answer]:
-        engine = LocalEngine(
-            self._decoder, max_streams=STREAMS, max_queue=len(requests), step_tokens=STEP_TOKENS
-        )
+        config = EngineConfig(max_queue=len(requests), step_tokens=STEP_TOKENS)
+        engine = LocalEngine(self._decoder, self._decoder.is_exact(), config)
         try:
             streams = [
                 engine.submit(str(seed), [self._sequence(request, sampling, seed, max_tokens)])

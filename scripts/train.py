@@ -90,9 +90,11 @@ class Run:
         part.replace(path)
 
     def load(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a checkpoint; raise `ValueError` where the data were other ones."""
+        """Go on from a checkpoint; raise `ValueError` where the batches would be other ones."""
         if checkpoint["digest"] != self.digest:
             raise ValueError("the checkpoint comes from other training text or another seed")
+        if checkpoint["settings"]["batch_tokens"] != self.trainer.settings.batch_tokens:
+            raise ValueError("the checkpoint comes from a run with another --batch-tokens")
         self.trainer.load_state_dict(checkpoint["trainer"])
         self.history, self.training_s = checkpoint["history"], checkpoint["training_s"]
 
@@ -104,7 +106,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument("--seed", type=int, default=1)
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help="length of the run; decides the result")
+    length.add_argument("--steps", type=int, help="length of the run (default: 1000)")
     length.add_argument("--minutes", type=float, help="choose the steps by the measured speed")
     parser.add_argument("--batch-tokens", type=int, default=4096, help="a multiple of 1024")
     parser.add_argument("--checkpoint-dir", type=Path, help="save here, and go on from here")
@@ -164,6 +166,21 @@ def measure_step_s(trainer: Trainer) -> float:
     return elapsed_s / MEASURED_STEPS
 
 
+def plan_length(trainer: Trainer, minutes: float | None) -> None:
+    """Say how long the run will take; where `minutes` are given, choose the steps that fit."""
+    step_s = measure_step_s(trainer)
+    if minutes:
+        steps = max(1, round(minutes * 60 / step_s))
+        trainer.settings = replace(trainer.settings, steps=steps)
+    settings = trainer.settings
+    left_s = step_s * (settings.steps - trainer.step)
+    print(
+        f"steps {trainer.step} to {settings.steps} on {trainer.device}: "
+        f"about {duration(left_s)} at {settings.batch_tokens / step_s:.0f} tokens/s",
+        flush=True,
+    )
+
+
 def train(run: Run, checkpoint_path: Path | None, interruption: Interruption) -> None:
     """Advance to the last step or to an interruption, saving on the way."""
     trainer, settings = run.trainer, run.trainer.settings
@@ -198,7 +215,7 @@ def training_figures(run: Run, threads: int) -> dict[str, Any]:
         "threads": threads,
         "torch": torch.__version__,
         "digest": run.digest,
-        "history": run.history,
+        "held_out": [record for record in run.history if "held_out" in record],
     }
 
 
@@ -219,25 +236,13 @@ def main() -> int:
     checkpoint = load_checkpoint(arguments.checkpoint_dir)
     run = prepare_run(arguments, checkpoint, device)
     trainer = run.trainer
-    step_s = measure_step_s(trainer)
-    if arguments.minutes and not checkpoint:
-        steps = max(1, round(arguments.minutes * 60 / step_s))
-        trainer.settings = replace(trainer.settings, steps=steps)
-    left_s = step_s * (trainer.settings.steps - trainer.step)
-    speed = trainer.settings.batch_tokens / step_s
-    print(
-        f"steps {trainer.step} to {trainer.settings.steps} on {device}: about {duration(left_s)} "
-        f"at {speed:.0f} tokens/s",
-        flush=True,
-    )
+    plan_length(trainer, None if checkpoint else arguments.minutes)
     interruption = Interruption()
     checkpoint_dir: Path | None = arguments.checkpoint_dir
     train(run, checkpoint_dir / "checkpoint.pt" if checkpoint_dir else None, interruption)
     if interruption.requested:
-        print(
-            "interrupted"
-            + (f"; go on with --checkpoint-dir {checkpoint_dir}" * bool(checkpoint_dir))
-        )
+        kept = f"; the same command goes on from {checkpoint_dir}" if checkpoint_dir else ""
+        print(f"interrupted at step {trainer.step}{kept}")
         return 130
     write_results(run, arguments)
     print(f"wrote {arguments.out}")
