@@ -64,8 +64,7 @@ def generate(given: dict[str, Any]) -> int:
     """Write one answer to standard output."""
     from streamtok.terminal import generate
 
-    settings: config.EngineConfig = config.read(config.EngineConfig, given)
-    return generate(settings, given["prompt"], given)
+    return generate(config.read(config.GenerateConfig, given), given["prompt"])
 
 
 def doctor(given: dict[str, Any]) -> int:
@@ -101,11 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=generate)
     command.add_argument("prompt", help="what to answer; with --raw, the text to continue")
-    command.add_argument("--raw", action="store_true", help="continue the prompt, do not chat")
-    command.add_argument("--max-tokens", type=int, help="the most tokens to generate")
-    command.add_argument("--temperature", type=float, help="0 takes the likeliest token always")
-    command.add_argument("--seed", type=int, help="the same seed gives the same answer")
-    _add_settings(command, config.EngineConfig)
+    _add_settings(command, config.GenerateConfig)
     command = commands.add_parser(
         "doctor", help="check the streams of any server", description=doctor.__doc__
     )
@@ -121,7 +116,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_settings(command: argparse.ArgumentParser, kind: type[Any]) -> None:
     """Add a flag for each field of a config."""
     for setting in fields(kind):
-        default = f" (default: {setting.default})" if setting.default not in ("", False) else ""
+        shown = setting.default not in ("", False, None)
+        default = f" (default: {setting.default})" if shown else ""
         options: dict[str, Any] = {"dest": setting.name, "default": None}
         if setting.default is False:
             options |= {"action": "store_const", "const": "true"}

@@ -25,6 +25,12 @@ def _setting(default: Any, meaning: str, least: float = -math.inf, most: float =
     return field(default=default, metadata={"help": meaning, "least": least, "most": most})
 
 
+def _optional(kind: type[int] | type[float], meaning: str) -> Any:
+    """Declare a number that may be left out."""
+    limits = {"least": -math.inf, "most": math.inf}
+    return field(default=None, metadata={"help": meaning, "kind": kind, **limits})
+
+
 def _choice(default: str, choices: Sequence[str], meaning: str) -> Any:
     meaning = f"{meaning}: {', '.join(choices)}"
     return field(default=default, metadata={"help": meaning, "choices": choices})
@@ -128,6 +134,16 @@ class ServeConfig(EngineConfig, ListenConfig, ConnectionConfig, ApiConfig):
 
 
 @dataclass(frozen=True)
+class GenerateConfig(EngineConfig):
+    """What `streamtok generate` needs."""
+
+    raw: bool = _setting(False, "continue the prompt, do not chat")
+    max_tokens: int | None = _optional(int, "the most tokens to generate")
+    temperature: float | None = _optional(float, "0 takes the likeliest token always")
+    seed: int | None = _optional(int, "the same seed gives the same answer")
+
+
+@dataclass(frozen=True)
 class ChatConfig:
     """What `streamtok chat` needs."""
 
@@ -202,7 +218,7 @@ def _parse(setting: Field[Any], source: str, text: str) -> Any:
         if text.lower() in ("", "0", "false", "no", "off"):
             return False
         raise ConfigError(f"{source}: expected true or false, found {text!r}")
-    whole = isinstance(setting.default, int)
+    whole = isinstance(setting.default, int) or setting.metadata.get("kind") is int
     try:
         value = int(text) if whole else float(text)
     except ValueError as error:

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +19,7 @@ from streamtok.api import completions as completions_endpoint
 from streamtok.api.routing import Api
 from streamtok.app import App, load
 from streamtok.clock import SystemClock
-from streamtok.config import ChatConfig, EngineConfig, ServeConfig
+from streamtok.config import ChatConfig, EngineConfig, GenerateConfig, ServeConfig
 from streamtok.errors import StreamtokError
 from streamtok.http.client import ClientError, post
 from streamtok.http.request import Request
@@ -59,23 +59,24 @@ async def deltas(body: AsyncGenerator[bytes, None]) -> AsyncIterator[str]:
 # generate
 
 
-def generate(settings: EngineConfig, prompt: str, options: Mapping[str, Any]) -> int:
+def generate(settings: GenerateConfig, prompt: str) -> int:
     """Write the answer to `prompt` to standard output; return the exit status."""
-    fields = {
-        name: options[name]
+    given = {
+        name: value
         for name in ("max_tokens", "temperature", "seed")
-        if options[name] is not None
+        if (value := getattr(settings, name)) is not None
     }
-    if options["raw"]:
+    if settings.raw:
         path, body = completions_endpoint.ENDPOINT, {"prompt": prompt, "max_tokens": 2**31}
     else:
         path, body = chat_endpoint.ENDPOINT, {"messages": [{"role": "user", "content": prompt}]}
-    text = json.dumps({**body, **fields, "stream": True})
+    text = json.dumps({**body, **given, "stream": True})
     return asyncio.run(_generate(settings, path, text.encode()))
 
 
 async def _generate(settings: EngineConfig, path: str, body: bytes) -> int:
-    config = ServeConfig(**asdict(settings) | {"ledger": ":memory:"})
+    shared = {setting.name: getattr(settings, setting.name) for setting in fields(EngineConfig)}
+    config = ServeConfig(**shared, ledger=":memory:")
     services = await load(config, Ledger(config.ledger), SystemClock())
     api = Api()
     api.open(services)

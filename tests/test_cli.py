@@ -109,7 +109,7 @@ def test_generate_gives_the_same_answer_for_the_same_seed() -> None:
     assert first.returncode == 0, first.stderr
     assert first.stdout == second.stdout
     assert len(first.stdout) > 20
-    raw = run("generate", "Once upon a", "--raw", "--temperature", "0", "--max-tokens", "1")
+    raw = run("generate", "Once upon a", "--raw", "--temperature", "0", STREAMTOK_MAX_TOKENS="1")
     assert raw.stdout == " time\n"
 
 
