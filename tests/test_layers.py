@@ -115,7 +115,7 @@ def test_a_module_keeps_to_its_layer(path: str) -> None:
         ("api/chat.py", "from streamtok.app import App", "app is above api"),
         ("app.py", "def f():\n    from streamtok.cli import main", "cli is above app"),
         ("cli.py", "from streamtok.testing import FakeClock", "testing is for tests"),
-        ("api/chat.py", "from . import schemas", "..schemas: a relative import"),
+        ("api/chat.py", "from . import answers", "..answers: a relative import"),
         ("api/chat.py", "import h11", "h11 is not for this module"),
         ("api/chat.py", "from jinja2.sandbox import X", "jinja2 is not for this module"),
         ("http/sse.py", "import numpy as np", "numpy is not for this module"),

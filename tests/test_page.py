@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from streamtok.api.auth import new_key
-from streamtok.api.schemas import ChatRequest
+from streamtok.api.requests import ChatRequest
 from streamtok.config import ServeConfig
 from streamtok.testing import RunningServer, running_server
 

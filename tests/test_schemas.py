@@ -8,19 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from streamtok.api.schemas import (
-    HINTS,
-    REFUSED,
+from streamtok.api.answers import (
     ChatChunkChoice,
-    ChatRequest,
     CompletionChoice,
-    CompletionRequest,
     Delta,
     Envelope,
     UsageBody,
-    convert,
     encode,
     error_body,
+)
+from streamtok.api.requests import (
+    HINTS,
+    REFUSED,
+    ChatRequest,
+    CompletionRequest,
+    convert,
     read_object,
 )
 from streamtok.errors import ContextTooLong, EngineFailed, InvalidRequest, NotFound, RequestError

@@ -2,20 +2,19 @@
 
 from collections.abc import Sequence
 
-from streamtok.api import schemas
-from streamtok.api.endpoint import Order, answer
-from streamtok.api.generation import Piece, Token
-from streamtok.api.schemas import (
+from streamtok.api import requests
+from streamtok.api.answers import (
     ChatChoice,
     ChatChunkChoice,
     ChatLogprob,
     ChatLogprobs,
     ChatMessage,
-    ChatRequest,
     Delta,
-    Message,
     TopLogprob,
 )
+from streamtok.api.endpoint import Order, answer
+from streamtok.api.generation import Piece, Token
+from streamtok.api.requests import ChatRequest, Message
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
@@ -26,7 +25,7 @@ ENDPOINT = "/v1/chat/completions"
 
 async def chat(services: Services, call: Call) -> Response:
     """Answer a chat."""
-    fields, ignored = schemas.convert(schemas.read_object(call.request.body), ChatRequest)
+    fields, ignored = requests.convert(requests.read_object(call.request.body), ChatRequest)
     return await answer(services, call, order(services, fields, ignored))
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import cast
 
-from streamtok.api import schemas
+from streamtok.api import requests
+from streamtok.api.answers import CompletionChoice, CompletionLogprobs
 from streamtok.api.endpoint import Order, answer, check_ids
 from streamtok.api.generation import Piece
-from streamtok.api.schemas import CompletionChoice, CompletionLogprobs, CompletionRequest
+from streamtok.api.requests import CompletionRequest
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
@@ -18,7 +19,7 @@ MAX_TOKENS = 16  # OpenAI's default
 
 async def complete(services: Services, call: Call) -> Response:
     """Continue a text, several texts, or texts that are token ids already."""
-    fields, ignored = schemas.convert(schemas.read_object(call.request.body), CompletionRequest)
+    fields, ignored = requests.convert(requests.read_object(call.request.body), CompletionRequest)
     return await answer(services, call, order(services, fields, ignored))
 
 

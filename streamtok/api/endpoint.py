@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from streamtok.api import schemas
+from streamtok.api import answers, requests
+from streamtok.api.answers import Envelope
 from streamtok.api.generation import Generation, Job, Piece
-from streamtok.api.schemas import Envelope, SamplingFields, StreamOptions
+from streamtok.api.requests import SamplingFields, StreamOptions
 from streamtok.api.services import Call, Services
 from streamtok.api.streaming import USAGE_TRAILERS, Shape, Stream, takes_trailers, usage
 from streamtok.errors import ContextTooLong, InvalidRequest
@@ -63,7 +64,7 @@ async def answer(services: Services, call: Call, order: Order) -> Response:
         system_fingerprint=services.engine.fingerprint,
         choices=[],
     )
-    headers = schemas.ignored_header(order.ignored)
+    headers = requests.ignored_header(order.ignored)
     try:
         started = await generation.started()
         if framing is None:
@@ -138,7 +139,7 @@ async def _whole(generation: Generation, shape: Shape, envelope: Envelope) -> by
             pieces[piece.index].append(piece)
     envelope.choices = [shape.choice(index, parts) for index, parts in enumerate(pieces)]
     envelope.usage = usage(generation)
-    return schemas.encode(envelope)
+    return answers.encode(envelope)
 
 
 def _job(services: Services, call: Call, order: Order) -> Job:

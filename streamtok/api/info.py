@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
 
-from streamtok.api import schemas
-from streamtok.api.schemas import ListBody, ModelBody
+from streamtok.api import answers
+from streamtok.api.answers import ListBody, ModelBody
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.response import Response, json_response
@@ -47,13 +47,13 @@ PAGE_HEADERS = (
 
 async def models(services: Services, _: Call) -> Response:
     """`GET /v1/models`."""
-    return json_response(schemas.encode(ListBody([_model(services)])))
+    return json_response(answers.encode(ListBody([_model(services)])))
 
 
 async def model(services: Services, _: Call, name: str) -> Response:
     """`GET /v1/models/{id}`."""
     services.check_model(name)
-    return json_response(schemas.encode(_model(services)))
+    return json_response(answers.encode(_model(services)))
 
 
 async def metrics(services: Services, _: Call) -> Response:
@@ -68,7 +68,7 @@ async def usage(services: Services, call: Call, request_id: str) -> Response:
         raise NotFound(f"no usage is recorded for {request_id!r}", code="usage_not_found")
     values = asdict(record)
     total = record.prompt_tokens + record.generated_tokens
-    return json_response(schemas.encode({"object": "usage", **values, "total_tokens": total}))
+    return json_response(answers.encode({"object": "usage", **values, "total_tokens": total}))
 
 
 async def usage_sums(services: Services, call: Call) -> Response:
@@ -89,7 +89,7 @@ async def usage_sums(services: Services, call: Call) -> Response:
     hidden = call.key and key != call.key
     sums = [] if hidden else await services.meter.ledger.sums(where, group_by)
     rows = [{"object": "usage.sum", "group_by": group_by, **asdict(row)} for row in sums]
-    return json_response(schemas.encode(ListBody(rows)))
+    return json_response(answers.encode(ListBody(rows)))
 
 
 async def page(_: Services, __: Call) -> Response:

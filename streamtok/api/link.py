@@ -6,9 +6,9 @@ them to. The answer is always streamed: bare text, or events for a client that a
 
 from dataclasses import replace
 
-from streamtok.api import chat, completions, schemas
+from streamtok.api import chat, completions, requests
 from streamtok.api.endpoint import Order, answer
-from streamtok.api.schemas import ChatRequest, CompletionRequest, LinkQuery, Message
+from streamtok.api.requests import ChatRequest, CompletionRequest, LinkQuery, Message
 from streamtok.api.services import Call, Services
 from streamtok.http.framings import EVENT_STREAM, JSON_LINES, PLAIN_TEXT, Offer
 from streamtok.http.response import Response
@@ -23,7 +23,7 @@ OFFERS: tuple[Offer, ...] = (
 
 async def generate(services: Services, call: Call) -> Response:
     """Continue the query's prompt, or answer it where `chat` is true."""
-    query = schemas.read_query(call.request.query)
+    query = requests.read_query(call.request.query)
     order = replace(
         _order(services, query), endpoint=ENDPOINT, prompt_field="prompt", offers=OFFERS
     )

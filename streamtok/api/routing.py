@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from streamtok.api import chat, completions, info, link, schemas, tokens
+from streamtok.api import answers, chat, completions, info, link, tokens
 from streamtok.api.auth import KeyFile
 from streamtok.api.cors import Cors
 from streamtok.api.services import Call, Services
@@ -159,12 +159,12 @@ class Api:
 
     def _health(self) -> Response:
         state = "draining" if self._draining else "ok" if self._services else "loading"
-        return json_response(schemas.encode({"status": state}), 200 if state == "ok" else 503)
+        return json_response(answers.encode({"status": state}), 200 if state == "ok" else 503)
 
 
 def refuse(error: RequestError) -> Response:
     """Return the answer that tells the client of `error`."""
-    return json_response(schemas.error_body(error), error.status, error.headers())
+    return json_response(answers.error_body(error), error.status, error.headers())
 
 
 def _labelled(response: Response, request_id: str, headers: HeaderList) -> Response:

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from msgspec import UNSET
 
-from streamtok.api import schemas
+from streamtok.api import answers
+from streamtok.api.answers import Envelope, UsageBody
 from streamtok.api.generation import Generation, Piece
-from streamtok.api.schemas import Envelope, StreamOptions, UsageBody
+from streamtok.api.requests import StreamOptions
 from streamtok.errors import RequestError
 from streamtok.http.framings import Framing
 from streamtok.http.request import HeaderList, Request
@@ -80,7 +81,7 @@ class Stream:
                     if part:
                         yield part
         except RequestError as error:
-            yield self._framing.error(schemas.error_body(error))
+            yield self._framing.error(answers.error_body(error))
         finally:
             self._generation.close()
         if self._framing.end:
@@ -122,11 +123,11 @@ class Stream:
         if self._options.continuous_usage_stats:
             envelope.usage = usage(self._generation)
         if not self._options.include_obfuscation:
-            return schemas.encode(envelope)
+            return answers.encode(envelope)
         envelope.obfuscation = ""
-        missing = -len(schemas.encode(envelope)) % OBFUSCATED_BYTES
+        missing = -len(answers.encode(envelope)) % OBFUSCATED_BYTES
         envelope.obfuscation = secrets.token_urlsafe(OBFUSCATED_BYTES)[:missing]
-        return schemas.encode(envelope)
+        return answers.encode(envelope)
 
 
 def usage(generation: Generation) -> UsageBody:

@@ -5,21 +5,17 @@ anything with the model.
 """
 
 from streamtok import __version__
-from streamtok.api import chat, schemas
+from streamtok.api import answers, chat, requests
+from streamtok.api.answers import TokenPiece
 from streamtok.api.endpoint import check_ids
-from streamtok.api.schemas import (
-    DetokenizeRequest,
-    TemplateRequest,
-    TokenizeRequest,
-    TokenPiece,
-)
+from streamtok.api.requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from streamtok.api.services import Call, Services
 from streamtok.http.response import Response, json_response
 
 
 async def tokenize(services: Services, call: Call) -> Response:
     """`POST /tokenize`: a text's ids, with the text of each where `with_pieces` is true."""
-    fields, ignored = schemas.convert(schemas.read_object(call.request.body), TokenizeRequest)
+    fields, ignored = requests.convert(requests.read_object(call.request.body), TokenizeRequest)
     ids = services.tokenizer.encode(fields.content, special=fields.add_special)
     tokens = [_piece(services, token) for token in ids] if fields.with_pieces else list(ids)
     return _answer({"tokens": tokens, "count": len(ids)}, ignored)
@@ -27,14 +23,14 @@ async def tokenize(services: Services, call: Call) -> Response:
 
 async def detokenize(services: Services, call: Call) -> Response:
     """`POST /detokenize`: the text of ids, special tokens by their names."""
-    fields, ignored = schemas.convert(schemas.read_object(call.request.body), DetokenizeRequest)
+    fields, ignored = requests.convert(requests.read_object(call.request.body), DetokenizeRequest)
     check_ids(services, fields.tokens, "tokens")
     return _answer({"content": services.tokenizer.decode(fields.tokens, special=True)}, ignored)
 
 
 async def apply_template(services: Services, call: Call) -> Response:
     """`POST /apply-template`: the prompt that a chat's messages become."""
-    fields, ignored = schemas.convert(schemas.read_object(call.request.body), TemplateRequest)
+    fields, ignored = requests.convert(requests.read_object(call.request.body), TemplateRequest)
     prompt = services.template.render(chat.for_template(fields.messages))
     return _answer({"prompt": prompt}, ignored)
 
@@ -67,4 +63,4 @@ def _piece(services: Services, token: int) -> TokenPiece:
 
 
 def _answer(body: object, ignored: tuple[str, ...] = ()) -> Response:
-    return json_response(schemas.encode(body), headers=schemas.ignored_header(ignored))
+    return json_response(answers.encode(body), headers=requests.ignored_header(ignored))
