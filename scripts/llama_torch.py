@@ -14,6 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+END_OF_TEXT_ID = 0  # begins every document
+EMBEDDING_SCALE = 16.0  # so that a token stays visible among what the layers add to it
+EMBEDDING_STD = 0.02 * EMBEDDING_SCALE
+
 
 @dataclass(frozen=True)
 class LlamaConfig:
@@ -28,19 +32,30 @@ class LlamaConfig:
     head_dim: int = 32
     max_position_embeddings: int = 1024
     rms_norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
+    rope_theta: float = 500000.0
+
+
+def rotary_frequencies(config: LlamaConfig) -> Tensor:
+    """Radians a position turns each pair of RoPE (Su et al., 2021), `[head_dim / 2]`."""
+    exponents = torch.arange(0, config.head_dim, 2).float() / config.head_dim  # [head_dim / 2]
+    return config.rope_theta**-exponents  # [head_dim / 2]
 
 
 def rotary_angles(config: LlamaConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of RoPE (Su et al., 2021), each `[max_position_embeddings, head_dim]`.
+    """Cosines and sines of RoPE, each `[max_position_embeddings, head_dim]`.
 
     Both halves of the last axis hold the same angles (the half-split order).
     """
-    exponents = torch.arange(0, config.head_dim, 2).float() / config.head_dim  # [head_dim / 2]
-    frequencies = config.rope_theta**-exponents  # [head_dim / 2]
     positions = torch.arange(config.max_position_embeddings).float()  # [time]
-    angles = torch.outer(positions, frequencies).repeat(1, 2)  # [time, head_dim]
+    angles = torch.outer(positions, rotary_frequencies(config)).repeat(1, 2)  # [time, head_dim]
     return angles.cos(), angles.sin()
+
+
+def document_mask(tokens: Tensor) -> Tensor:
+    """Which positions each one sees, `[batch, 1, time, time]`: those before it in its document."""
+    document = (tokens == END_OF_TEXT_ID).cumsum(1)  # [batch, time]
+    same = document[:, :, None] == document[:, None, :]  # [batch, time, time]
+    return same.tril()[:, None]  # [batch, 1, time, time]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -63,19 +78,33 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
         self.groups = config.num_attention_heads // config.num_key_value_heads
 
+    def keys_of(self, head: int) -> tuple[Tensor, Tensor]:
+        """The key and value rows of key-value head `head`, each `[head_dim, hidden]`."""
+        rows = slice(head * self.head_dim, (head + 1) * self.head_dim)
+        return self.k_proj.weight[rows], self.v_proj.weight[rows]
+
+    def queries_of(self, head: int) -> list[tuple[Tensor, Tensor]]:
+        """For each query head of key-value head `head`: query rows and output columns.
+
+        They are `[head_dim, hidden]` and `[hidden, head_dim]`.
+        """
+        size, queries = self.head_dim, range(head * self.groups, (head + 1) * self.groups)
+        parts = [slice(query * size, (query + 1) * size) for query in queries]
+        return [(self.q_proj.weight[part], self.o_proj.weight[:, part]) for part in parts]
+
     def split_heads(self, x: Tensor) -> Tensor:
         """`[batch, time, heads * head_dim]` to `[batch, heads, time, head_dim]`."""
         batch, time, _ = x.shape
         return x.view(batch, time, -1, self.head_dim).transpose(1, 2)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         """`[batch, time, hidden]` to `[batch, time, hidden]`."""
         q = rotate(self.split_heads(self.q_proj(x)), cos, sin)  # [batch, heads, time, head_dim]
         k = rotate(self.split_heads(self.k_proj(x)), cos, sin)  # [batch, kv_heads, time, head_dim]
         v = self.split_heads(self.v_proj(x))  # [batch, kv_heads, time, head_dim]
         k = k.repeat_interleave(self.groups, dim=1)  # [batch, heads, time, head_dim]
         v = v.repeat_interleave(self.groups, dim=1)  # [batch, heads, time, head_dim]
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))  # [batch, time, hidden]
         return output
 
@@ -106,9 +135,9 @@ class Layer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         """`[batch, time, hidden]` to `[batch, time, hidden]`."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)  # [batch, time, hidden]
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)  # [batch, time, hidden]
         output: Tensor = x + self.mlp(self.post_attention_layernorm(x))  # [batch, time, hidden]
         return output
 
@@ -132,8 +161,9 @@ class LlamaModel(nn.Module):
         """`[batch, time]` token ids to `[batch, time, hidden]`."""
         time = tokens.shape[1]
         x = self.embed_tokens(tokens)  # [batch, time, hidden]
+        mask = document_mask(tokens)  # [batch, 1, time, time]
         for layer in self.layers:
-            x = layer(x, self.cos[:time], self.sin[:time])  # [batch, time, hidden]
+            x = layer(x, self.cos[:time], self.sin[:time], mask)  # [batch, time, hidden]
         normed: Tensor = self.norm(x)  # [batch, time, hidden]
         return normed
 
@@ -152,8 +182,11 @@ class LlamaForCausalLM(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 nn.init.zeros_(parameter)
+            elif name.endswith("embed_tokens.weight"):
+                nn.init.normal_(parameter, std=EMBEDDING_STD)
             elif parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
+        nn.init.constant_(self.model.norm.weight, 1 / EMBEDDING_SCALE)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """`[batch, time]` token ids to logits `[batch, time, vocab]`."""

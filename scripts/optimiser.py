@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
+from llama_torch import EMBEDDING_SCALE
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -78,10 +79,12 @@ def build_optimisers(model: nn.Module) -> list[Optimizer]:
     named = list(model.named_parameters())
     hidden = [p for name, p in named if p.ndim == 2 and "embed" not in name]
     embedding = [p for name, p in named if "embed" in name]
-    norms = [p for _, p in named if p.ndim == 1]
+    norms = [p for name, p in named if p.ndim == 1 and name != "model.norm.weight"]
+    final_norm = [p for name, p in named if name == "model.norm.weight"]
     adamw_groups = [
-        {"params": embedding, "lr": 3e-3, "weight_decay": 0.0},
+        {"params": embedding, "lr": 3e-3 * EMBEDDING_SCALE, "weight_decay": 0.0},
         {"params": norms, "lr": 3e-3, "weight_decay": 0.0},
+        {"params": final_norm, "lr": 3e-3 / EMBEDDING_SCALE, "weight_decay": 0.0},
     ]
     optimisers: list[Optimizer] = [
         Muon(hidden, lr=0.02, momentum=0.95, weight_decay=0.1),

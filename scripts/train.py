@@ -139,7 +139,7 @@ def prepare_run(
     sequences = encode_documents(tokenizer, training)
     repeats = [document.repeat for document in training]
     stream = TokenStream(sequences, repeats, arguments.seed)
-    digest = hashlib.sha256(stream.read(0, stream.pass_length).tobytes()).hexdigest()
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in stream.documents)).hexdigest()
     settings = choose_settings(arguments, checkpoint)
     run = Run(Trainer(config, stream, settings, device), tokenizer, documents, digest)
     if checkpoint:

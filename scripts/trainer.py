@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from induction import held_afterwards, held_at_first, start_copying, start_with_induction
 from llama_torch import LlamaConfig, LlamaForCausalLM
 from optimiser import build_optimisers, learning_rate_factor, set_learning_rates
 from token_stream import TokenStream
@@ -22,6 +23,7 @@ from torch.nn import functional
 SHORT_BLOCK = 512  # tokens
 LONG_BLOCK = 1024  # tokens
 LONG_BLOCK_SHARE = 0.15
+FIRST_PHASE_SHARE = 0.42  # of the steps, in which the induction heads do not learn
 MAX_GRADIENT_NORM = 1.0
 
 
@@ -60,7 +62,10 @@ class Trainer:
         self.settings = settings
         self.step = 0
         self.device = device
-        self.model = LlamaForCausalLM(config).to(device)
+        self.model = LlamaForCausalLM(config)
+        start_with_induction(self.model)
+        self.model.to(device)
+        self.hold()
         self._stream = stream
         self._optimisers = build_optimisers(self.model)
         self._tokens_per_pass = 1024 if device.type == "cpu" else 32768
@@ -69,6 +74,10 @@ class Trainer:
     def advance(self) -> float:
         """Do one step and return its mean loss in nats a token."""
         settings = self.settings
+        if self.step == self.second_phase:
+            torch.manual_seed(settings.seed)
+            start_copying(self.model)
+            self.hold()
         inputs, targets = self.batch(self.step)  # [batch, time]
         rows = max(1, self._tokens_per_pass // inputs.shape[1])
         total = torch.zeros((), device=self.device)  # []
@@ -82,16 +91,33 @@ class Trainer:
         for optimiser in self._optimisers:
             optimiser.step()
             optimiser.zero_grad()
+        self.restore_held()
         self.step += 1
         return total.item()
 
+    @property
+    def second_phase(self) -> int:
+        """The step from which copying heads learn where to look; see `induction.py`."""
+        return round(FIRST_PHASE_SHARE * self.settings.steps)
+
+    def hold(self) -> None:
+        """Remember the weights that this phase of the run must not change."""
+        held = held_at_first if self.step < self.second_phase else held_afterwards
+        self._held = [(part, part.detach().clone()) for part in held(self.model)]
+
+    @torch.no_grad()
+    def restore_held(self) -> None:
+        """Put the held weights back to what they were."""
+        for part, value in self._held:
+            part.copy_(value)
+
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of a step, each `[batch, time]`."""
-        count = self.settings.batch_tokens
-        tokens = self._stream.read(step * count, count + 1).astype(np.int64)  # [count + 1]
         time = block_length(step, self.settings.steps)
-        flat = torch.from_numpy(tokens).to(self.device)  # [count + 1]
-        return flat[:-1].view(-1, time), flat[1:].view(-1, time)
+        count = self.settings.batch_tokens // time
+        rows = self._stream.read(step * count, count, time + 1).astype(np.int64)
+        tokens = torch.from_numpy(rows).to(self.device)  # [batch, time + 1]
+        return tokens[:, :-1], tokens[:, 1:]
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on from here."""
@@ -107,3 +133,4 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
+        self.hold()

@@ -29,7 +29,7 @@ PROTOCOL_PASSES = 3
 PROTOCOL_REPEAT = 3
 LONG_TALKS = 2_400
 TALK_REPEAT = 9
-PLAIN_REPEATS = {"tinystories": 2, "storybooks": 3, "books": 1}
+PLAIN_REPEATS = {"tinystories": 1, "storybooks": 1, "books": 1}
 
 
 def heldout_questions() -> list[Question]:

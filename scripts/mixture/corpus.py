@@ -24,7 +24,7 @@ from .subjects import NounFinder, named_character, phrase_in
 TINY_STORIES = "TinyStories"
 HELD_OUT_SOURCES = ("The Lilac Fairy Book", "Old Mother West Wind", "Ursula Nafula")
 HELD_OUT_EVERY = 20
-BOOK_SHARE = 0.30
+BOOK_SHARE = 0.15
 LONGEST_ANSWER = 1400  # characters, about 350 tokens
 SHORTEST_ANSWER = 350  # characters
 WHOLE_END = re.compile(r"[.!?][\"']?$")
