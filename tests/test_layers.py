@@ -14,7 +14,7 @@ LAYERS = (  # a module imports from its own layer and from those after it
     ("api",),
     ("http", "text", "engine", "ledger", "metrics"),
     ("model",),
-    ("config", "messages", "errors", "clock", "__init__"),
+    ("config", "messages", "errors", "clock", "ids", "__init__"),
 )
 STRANGERS = LAYERS[3]  # do not import each other
 ONLY_IN = {  # library -> where it may be imported

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from streamtok.api.generation import Timer, Timers
 from streamtok.api.limits import Limits
 from streamtok.api.meter import Meter
+from streamtok.api.planting import Faults
 from streamtok.api.services import Services
 from streamtok.app import App
 from streamtok.clock import Clock
@@ -37,6 +38,7 @@ def make_services(
     limits: ApiConfig | None = None,
     heartbeat: Timer | None = None,
     deadline: Timer | None = None,
+    faults: Faults | None = None,
 ) -> Services:
     """Return what the endpoints need, around `engine` and the tokenizer in `folder`.
 
@@ -61,6 +63,7 @@ def make_services(
         new_seed=lambda: 0,
         close_after_stream=close_after_stream,
         timers=Timers(heartbeat, deadline),
+        faults=faults,
     )
 
 
