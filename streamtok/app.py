@@ -118,6 +118,12 @@ class App:
             self._keys.reload()
 
     @property
+    def meter(self) -> Meter:
+        """The books, once the server is ready."""
+        assert self._services is not None
+        return self._services.meter
+
+    @property
     def engine(self) -> Engine:
         """The engine, once the server is ready."""
         assert self._services is not None
@@ -230,9 +236,12 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one of several processes has from the process that made it: see `streamtok.workers`."""
+    """What a server has from who made it: one of several `streamtok.workers`, or a test's.
 
-    worker: int
+    `worker` is its number among several, None where there is only one.
+    """
+
+    worker: int | None
     endpoint: Endpoint
     files: ModelFiles
 

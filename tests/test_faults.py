@@ -613,3 +613,8 @@ def test_a_stall_does_not_delay_the_end_of_the_server() -> None:
 def test_props_tell_that_faults_are_on(broken: RunningServer, server: RunningServer) -> None:
     assert httpx.get(f"{broken.url}/props").json()["faults"] is True
     assert httpx.get(f"{server.url}/props").json()["faults"] is False
+
+
+def test_what_is_not_generated_does_not_go_wrong(broken: RunningServer) -> None:
+    for path in ("/", "/health", "/v1/models"):
+        assert httpx.get(broken.url + path, headers={"X-Fault": "reset;at=0"}).status_code == 200
