@@ -514,6 +514,17 @@ def test_the_doctor_is_asked_about_every_fault() -> None:
     assert RULES.keys() | TIMED == KINDS.keys()
 
 
+def test_the_readme_has_a_row_for_every_fault_with_its_parameters() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)((?:;\w+=\d+)*)`.*\| (?:`([a-z0-9-]+)` )?\|$", text, re.M)
+    assert [name for name, _, _ in rows] == list(KINDS)
+    for name, numbers, rule in rows:
+        defaults = {key: one.default for key, one in KINDS[name].parameters.items()}
+        shown = {key: float(value) for key, value in re.findall(r"(\w+)=(\d+)", numbers)}
+        assert shown == {key: value for key, value in defaults.items() if value != math.inf}
+        assert [rule] == (RULES.get(name) or [""])[:1]
+
+
 async def examined(fault: str, api: Api, listen: Callable[[Any, Clock], str]) -> Report:
     """Return what the doctor says where each request asks for `fault`."""
 

@@ -160,6 +160,16 @@ def test_the_books_wait_for_an_answer_that_was_left(small: TestedServer) -> None
     assert (record.id, record.stream) == (answer_id, True)
 
 
+def test_who_leaves_a_stalled_stream_frees_its_place(small: TestedServer) -> None:
+    stream = small.client().chat.completions.create(**TINY, extra_headers=small.fault("stall"))
+    with stream:
+        chunks = iter(stream)
+        next(chunks)  # the role; then comes the one token before the stall
+        answer_id = next(chunks).id
+    # It went on to where the client was, and may have reached its end before it heard of that.
+    assert small.ledger.get(answer_id).finish_reason in ("cancelled", "length")
+
+
 def test_what_was_never_asked_is_not_in_the_books(
     small: TestedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,8 @@ ONLY_IN = {  # library -> where it may be imported
     "tokenizers": ("text/", "testing/"),
 }
 SYNCHRONOUS = (
+    "api/event_faults.py",
+    "api/faults.py",
     "model/",
     "text/",
     "engine/backlog.py",
