@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -19,18 +20,20 @@ from streamtok.api.cors import Cors
 from streamtok.api.generation import Alarm, Timer, Timers
 from streamtok.api.limits import Limits
 from streamtok.api.meter import Meter
+from streamtok.api.planting import Faults
 from streamtok.api.routing import Api, refuse
 from streamtok.api.services import Services
-from streamtok.clock import Clock, SystemClock
+from streamtok.clock import Clock, FrozenClock, SystemClock
 from streamtok.config import ServeConfig
 from streamtok.engine.base import Engine
 from streamtok.engine.local import LocalEngine
-from streamtok.errors import ModelError
+from streamtok.errors import ConfigError, ModelError
 from streamtok.http.connection import Service
 from streamtok.http.forwarded import Proxies, under
 from streamtok.http.server import Server
 from streamtok.http.sockets import Endpoint, open_endpoint
 from streamtok.http.tls import load_certificate
+from streamtok.ids import new_ids
 from streamtok.ledger import Ledger
 from streamtok.messages import Failed, SamplingParams, SequenceRequest
 from streamtok.metrics import Metrics
@@ -60,12 +63,14 @@ class App:
     """
 
     def __init__(self, config: ServeConfig, share: "Share | None" = None) -> None:
+        _check_books(config)
         self._config = config
         self._share = share
         self._certificate = load_certificate(config.certfile, config.keyfile)
-        self._clock = SystemClock()
+        self._clock = FrozenClock() if config.frozen_clock else SystemClock()
         self._keys = KeyFile(Path(config.api_keys)) if config.api_keys else None
-        self._api = Api(self._keys, Cors(config.cors_origins))
+        new_request_id = partial(new_ids(config.ids), "req_")
+        self._api = Api(self._keys, Cors(config.cors_origins), new_request_id)
         self._server = Server(
             Service(
                 handle=under(config.root_path, self._api.handle),
@@ -113,6 +118,12 @@ class App:
             self._keys.reload()
 
     @property
+    def meter(self) -> Meter:
+        """The books, once the server is ready."""
+        assert self._services is not None
+        return self._services.meter
+
+    @property
     def engine(self) -> Engine:
         """The engine, once the server is ready."""
         assert self._services is not None
@@ -127,6 +138,8 @@ class App:
         self._server.finish()
         if self._endpoint:
             self._endpoint.close()
+        if self._services and self._services.faults:
+            self._services.faults.end()
         await self._server.wait(self._config.drain_timeout_s)
         if self._services:
             await self._services.engine.close()
@@ -150,10 +163,15 @@ async def load(
     files = share.files if share else await asyncio.to_thread(load_files, folder)
     engine = LocalEngine(files.decoder, files.exact, config)
     await _warm_up(engine)
+    if config.faults:
+        log.warning("--faults: whoever reaches this server may ask it for broken answers")
+    new_id = new_ids(config.ids)
     return Services(
         engine=engine,
         model=folder.resolve().name,
-        created=int((folder / "config.json").stat().st_mtime),
+        created=int(
+            clock.wall_s() if config.frozen_clock else (folder / "config.json").stat().st_mtime
+        ),
         tokenizer=files.tokenizer,
         detokenizers=Detokenizers(files.tokenizer),
         template=ChatTemplate(files.tokenizer),
@@ -164,11 +182,21 @@ async def load(
             Limits(config, clock),
             clock,
         ),
-        new_id=lambda prefix: f"{prefix}-{secrets.token_hex(12)}",
+        new_id=lambda prefix: new_id(f"{prefix}-"),
         new_seed=lambda: secrets.randbits(63),
         close_after_stream=config.close_after_stream,
         timers=Timers(_timer(config.heartbeat_s), _timer(config.request_timeout_s)),
+        faults=Faults() if config.faults else None,
     )
+
+
+def _check_books(config: ServeConfig) -> None:
+    """Refuse to book what is not true where it lasts."""
+    if (config.frozen_clock or config.ids != "random") and config.ledger != ":memory:":
+        raise ConfigError(
+            "--frozen-clock and --ids sequential need --ledger :memory:, since dates that stand "
+            "still and ids that repeat are nothing for lasting books"
+        )
 
 
 def _timer(seconds: float) -> Timer | None:
@@ -208,9 +236,12 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one of several processes has from the process that made it: see `streamtok.workers`."""
+    """What a server has from who made it: one of several `streamtok.workers`, or a test's.
 
-    worker: int
+    `worker` is its number among several, None where there is only one.
+    """
+
+    worker: int | None
     endpoint: Endpoint
     files: ModelFiles
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from streamtok import __version__, config
-from streamtok.errors import StreamtokError
+from streamtok.errors import ConfigError, StreamtokError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(given: dict[str, Any]) -> int:
     """Serve until a signal comes."""
-    settings: config.ServeConfig = config.read(config.ServeConfig, given)
+    settings = _serve_config(given)
     _log_to_stderr(settings)
     if settings.workers > 1:
         from streamtok.workers import supervise
@@ -37,6 +37,25 @@ def serve(given: dict[str, Any]) -> int:
     from streamtok.process import handle_signals, run
 
     return run(lambda: App(settings), handle_signals, _announce)
+
+
+def serve_config(flags: Sequence[str]) -> config.ServeConfig:
+    """Return the settings that flags of `serve` give, as tests do that start a server themselves.
+
+    Raises:
+        ConfigError: a flag is not known, or its value is wrong.
+    """
+    try:
+        return _serve_config(vars(_parser().parse_args(["serve", *flags])))
+    except SystemExit as error:
+        raise ConfigError(
+            f"streamtok serve does not know these flags: {' '.join(flags)}"
+        ) from error
+
+
+def _serve_config(given: dict[str, Any]) -> config.ServeConfig:
+    settings: config.ServeConfig = config.read(config.ServeConfig, given)
+    return settings
 
 
 def _announce(url: str) -> None:

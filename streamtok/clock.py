@@ -3,6 +3,8 @@
 import time
 from typing import Protocol
 
+FROZEN_S = 1_767_225_600.0  # Thu, 01 Jan 2026 00:00:00 GMT
+
 
 class Clock(Protocol):
     """Two readings of the time, in seconds."""
@@ -24,3 +26,14 @@ class SystemClock:
     def monotonic_s(self) -> float:
         """See `Clock.monotonic_s`."""
         return time.monotonic()
+
+
+class FrozenClock(SystemClock):
+    """The machine's clocks, but the date is always the beginning of 2026, so that answers repeat.
+
+    Durations are real: time-outs and limits work.
+    """
+
+    def wall_s(self) -> float:
+        """See `Clock.wall_s`."""
+        return FROZEN_S

@@ -17,6 +17,7 @@ from platformdirs import user_state_path
 
 from streamtok.errors import ConfigError
 
+IDS = ("random", "sequential")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 EXCLUSIVE = (("uds", "host"), ("uds", "port"), ("uds", "fd"), ("fd", "host"), ("fd", "port"))
 
@@ -130,6 +131,9 @@ class ServeConfig(EngineConfig, ListenConfig, ConnectionConfig, ApiConfig):
     )
     drain_timeout_s: float = _setting(30.0, "seconds running streams have to finish at a stop", 0)
     close_after_stream: bool = _setting(False, "close the connection after each streamed answer")
+    faults: bool = _setting(False, "let requests ask for broken answers, to test clients with")
+    frozen_clock: bool = _setting(False, "let the date stand still, so that answers are the same")
+    ids: str = _choice("random", IDS, "ids of requests and answers")
     log_level: str = _choice("info", LOG_LEVELS, "least level that is logged")
 
 

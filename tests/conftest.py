@@ -13,6 +13,8 @@ from streamtok.http.connection import Service
 from streamtok.http.server import Server
 from streamtok.testing import RunningServer, listen_locally, running_server, write_model
 
+pytest_plugins = ["streamtok.pytest_plugin"]
+
 settings.register_profile(
     "default", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )

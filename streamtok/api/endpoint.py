@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from streamtok.api import answers, requests
 from streamtok.api.answers import Envelope
+from streamtok.api.faults import FIELD
 from streamtok.api.generation import Generation, Job, Piece
 from streamtok.api.requests import SamplingFields, StreamOptions
 from streamtok.api.services import Call, Services
@@ -52,6 +53,19 @@ async def answer(services: Services, call: Call, order: Order) -> Response:
             "stream_options is only allowed where stream is true", param="stream_options"
         )
     framing = _framing(call, order) if fields.stream else None
+    if services.faults is None:
+        return await _response(services, call, order, framing)
+    plan = services.faults.asked(call.request, framing, order.shape.prefix == "chatcmpl")
+    known = tuple(name for name in order.ignored if name != FIELD)
+    response = await _response(services, call, replace(order, ignored=known), framing)
+    return plan.spoil(response) if plan else response
+
+
+async def _response(
+    services: Services, call: Call, order: Order, framing: Framing | None
+) -> Response:
+    """Begin to generate, in the `framing` of a stream or as a whole; see `answer`."""
+    fields = order.fields
     job = _job(services, call, order)
     has_ping = framing is not None and framing.ping
     timers = services.timers if has_ping else replace(services.timers, heartbeat=None)

@@ -202,9 +202,10 @@ class Generation:
         self._ended_s = self._meter.clock.monotonic_s()
         await asyncio.shield(self._settle())
 
-    def close(self) -> None:
-        """Stop whatever of the request still runs, and account for it."""
+    def close(self, *, failed: bool = False) -> None:
+        """Stop whatever of the request still runs, and account for it: as an error if `failed`."""
         if self._settled is None:
+            self._failed = self._failed or failed
             self._ended_s = self._meter.clock.monotonic_s()
             self._engine.cancel(self.job.id)
             self._settle()

@@ -7,7 +7,6 @@ Whatever the answer, it gets its request id, what web pages need, and how the ca
 
 import logging
 import re
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -18,6 +17,7 @@ from streamtok.api.services import Call, Services
 from streamtok.errors import MethodNotAllowed, NotFound, RequestError, Unavailable, Unsupported
 from streamtok.http.request import HeaderList, Request
 from streamtok.http.response import Response, json_response
+from streamtok.ids import random_id
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ JSON_TYPES = ("", "application/json", "application/x-www-form-urlencoded", "text
 
 def new_request_id() -> str:
     """Return an id that no other request has."""
-    return f"req_{secrets.token_hex(12)}"
+    return random_id("req_")
 
 
 class Api:

@@ -7,6 +7,7 @@ from typing import Any
 from streamtok.api.generation import Timers
 from streamtok.api.limits import network
 from streamtok.api.meter import Meter
+from streamtok.api.planting import Faults
 from streamtok.engine.base import Engine
 from streamtok.errors import NotFound
 from streamtok.http.request import Request
@@ -33,7 +34,8 @@ class Services:
     """One model, ready to serve, and what keeps its books.
 
     `defaults` are the sampling parameters a request gets that does not name its own; `new_id`
-    makes a request's id from a prefix; `timers` watch over each.
+    makes a request's id from a prefix; `timers` watch over each. `faults` are what clients may ask
+    to go wrong, where they may.
     """
 
     engine: Engine
@@ -48,6 +50,7 @@ class Services:
     new_seed: Callable[[], int]
     close_after_stream: bool
     timers: Timers
+    faults: Faults | None = None
 
     def check_model(self, name: str | None) -> None:
         """Check that `name` is the model served here; None stands for it.

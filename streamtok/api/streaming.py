@@ -81,6 +81,7 @@ class Stream:
                     if part:
                         yield part
         except RequestError as error:
+            self._generation.close(failed=True)
             yield self._framing.error(answers.error_body(error))
         finally:
             self._generation.close()

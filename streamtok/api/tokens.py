@@ -48,6 +48,7 @@ async def props(services: Services, _: Call) -> Response:
             "chat_template": services.template.source,
             "bos_token": tokenizer.special_text("bos_token"),
             "eos_token": tokenizer.special_text("eos_token"),
+            "faults": services.faults is not None,
             "build_info": f"streamtok/{__version__}",
         }
     )

@@ -30,7 +30,7 @@ from streamtok.config import ConnectionConfig
 from streamtok.errors import RequestError, Slow
 from streamtok.http.forwarded import Proxies
 from streamtok.http.request import HeaderList, Request, decode_headers
-from streamtok.http.response import BrokenOff, Response
+from streamtok.http.response import BrokenOff, Output, Response
 from streamtok.http.strict import CHUNK_LINE_BYTES, Guard, Malformed
 from streamtok.http.transport import ByteStream, ConnectionLost
 
@@ -71,6 +71,7 @@ class Connection:
         self._turns = 0
         self._begun_s = 0.0  # when the first byte of the present request came
         self._last_turn = False
+        self._output: Output | None = None  # of the present answer, where it has one of its own
         self._probe: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         stream.on_eof = self._input_ended
@@ -213,6 +214,7 @@ class Connection:
             outcome = "broken off"
             raise
         finally:
+            self._output = None
             if response is not None:
                 response.close()
             self._log(request, response, outcome, clock.monotonic_s() - started_s)
@@ -220,6 +222,8 @@ class Connection:
     async def _send(self, response: Response, head_only: bool) -> None:
         """Send status line, headers and body; each item of a streamed body is one chunk."""
         body = response.body
+        if response.output:
+            self._output = response.output(self._stream)
         trailers: HeaderList = ()
         if isinstance(body, bytes):
             await self._send_event(self._head(response, len(body)))
@@ -251,11 +255,13 @@ class Connection:
     async def _send_event(self, event: h11.Event) -> None:
         data = self._h11.send(event)
         if data:
-            await self._stream.send(data)
+            await (self._output or self._stream).send(data)
 
     # A client that may be gone
 
     def _input_ended(self) -> None:
+        if self._output:
+            self._output.hurry()
         if not self._idle:
             loop = asyncio.get_running_loop()
             self._probe = loop.call_later(FIRST_PROBE_S, self._ask, FIRST_PROBE_S)

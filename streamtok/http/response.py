@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from streamtok.http.request import HeaderList
+from streamtok.http.transport import ByteStream
 
 
 def _silent() -> str:
@@ -22,13 +24,25 @@ class BrokenOff(Exception):
     """A body cannot go on: raised by its generator, it ends the connection without a zero chunk."""
 
 
+class Output(Protocol):
+    """What an answer's bytes go through, instead of straight to the socket."""
+
+    async def send(self, data: bytes) -> None:
+        """Write `data`, in some way. Raises ConnectionLost, BrokenOff."""
+
+    def hurry(self) -> None:
+        """Hold nothing back any more: the client sends no more, and may be gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """What to send. Bytes go out with `Content-Length`; of a generator each item becomes one chunk.
 
     However the answer ends, complete or not, begun or not, `close` is called once, and then
     `summary` for the access log. `trailers` is asked for the fields after the zero chunk, and only
-    for whom they can be sent: in a chunked body, to a client that said `TE: trailers`.
+    for whom they can be sent: in a chunked body, to a client that said `TE: trailers`. With
+    `output`, the bytes go through what it makes of the connection's stream
+    (`streamtok.http.faults`).
     """
 
     status: int
@@ -37,6 +51,7 @@ class Response:
     summary: Callable[[], str] = _silent
     close: Callable[[], None] = _nothing
     trailers: Callable[[], HeaderList] = _none
+    output: Callable[[ByteStream], Output] | None = None
 
 
 def json_response(body: bytes, status: int = 200, headers: HeaderList = ()) -> Response:

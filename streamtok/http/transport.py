@@ -7,6 +7,7 @@ the connection is gone (`on_lost`), the peer reads too slowly (`send` then waits
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, cast
@@ -47,6 +48,9 @@ class ByteStream(Protocol):
 
     def abort(self) -> None:
         """Close at once; unsent bytes are dropped."""
+
+    def reset(self) -> None:
+        """Close at once with a TCP reset, which the peer sees as an error and not as an end."""
 
 
 def _ignore() -> None:
@@ -174,6 +178,14 @@ class SocketStream(asyncio.Protocol):
         """See `ByteStream.abort`."""
         if self._transport:
             self._transport.abort()
+
+    def reset(self) -> None:
+        """See `ByteStream.reset`."""
+        if self._transport and not self._transport.is_closing():
+            connection: socket.socket = self._transport.get_extra_info("socket")
+            # Closed while it lingers for no time, a socket sends a reset.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
 
     async def _wait_for_reader(self) -> None:
         """Wait until the peer has taken enough; give up on one that takes nothing at all."""

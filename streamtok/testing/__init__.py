@@ -6,7 +6,7 @@ still until moved; `running_server` is a real server in a thread. Nothing on the
 imports this package.
 """
 
-from streamtok.testing.clocks import FakeClock, FakeTimer
+from streamtok.testing.clocks import FakeClock, FakeLater, FakeTimer
 from streamtok.testing.engines import ScriptedEngine
 from streamtok.testing.models import SPECIALS, TINY, byte_tokenizer, random_weights, write_model
 from streamtok.testing.servers import (
@@ -21,6 +21,7 @@ __all__ = [
     "SPECIALS",
     "TINY",
     "FakeClock",
+    "FakeLater",
     "FakeTimer",
     "MemoryStream",
     "RunningServer",

@@ -29,6 +29,35 @@ class FakeClock:
         self._monotonic_s += seconds
 
 
+class FakeLater:
+    """A timer for pauses, as `streamtok.http.faults.Later`, that rings when a test says so.
+
+    `pauses` are the seconds it was set to, one after the other.
+    """
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+        self._timer = FakeTimer()
+
+    def __call__(self, seconds: float, ring: Callable[[], None]) -> "FakeTimer":
+        """Set the timer."""
+        self.pauses.append(seconds)
+        return self._timer(ring)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether somebody waits."""
+        return self._timer.is_set
+
+    async def wait(self) -> None:
+        """Wait until somebody waits."""
+        await self._timer.wait()
+
+    async def ring(self) -> None:
+        """End the pause that is under way, or the next one."""
+        await self._timer.ring()
+
+
 class FakeTimer:
     """Rings when a test says so; each call sets it anew, as `streamtok.api.generation.Timer`."""
 
@@ -51,10 +80,15 @@ class FakeTimer:
         """See `streamtok.api.generation.Alarm.cancel`."""
         self._ring = None
 
-    async def ring(self) -> None:
-        """Ring, as soon as the timer is set."""
+    async def wait(self) -> None:
+        """Wait until the timer is set."""
         while self._ring is None:
             self._changed.clear()
             await self._changed.wait()
+
+    async def ring(self) -> None:
+        """Ring, as soon as the timer is set."""
+        await self.wait()
+        assert self._ring is not None
         ring, self._ring = self._ring, None
         ring()

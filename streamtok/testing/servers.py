@@ -14,13 +14,15 @@ from urllib.parse import urlsplit
 from streamtok.api.generation import Timer, Timers
 from streamtok.api.limits import Limits
 from streamtok.api.meter import Meter
+from streamtok.api.planting import Faults
 from streamtok.api.services import Services
-from streamtok.app import App
+from streamtok.app import App, ModelFiles, Share
 from streamtok.clock import Clock
 from streamtok.config import ApiConfig, ServeConfig
 from streamtok.engine.base import Engine
 from streamtok.errors import StreamtokError
 from streamtok.http.server import Server
+from streamtok.http.sockets import open_endpoint
 from streamtok.ledger import Ledger
 from streamtok.metrics import Metrics
 from streamtok.text.detokenizer import Detokenizers
@@ -37,6 +39,7 @@ def make_services(
     limits: ApiConfig | None = None,
     heartbeat: Timer | None = None,
     deadline: Timer | None = None,
+    faults: Faults | None = None,
 ) -> Services:
     """Return what the endpoints need, around `engine` and the tokenizer in `folder`.
 
@@ -61,6 +64,7 @@ def make_services(
         new_seed=lambda: 0,
         close_after_stream=close_after_stream,
         timers=Timers(heartbeat, deadline),
+        faults=faults,
     )
 
 
@@ -74,10 +78,11 @@ def listen_locally(server: Server) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server in a thread of its own: `url` is where, `app` what."""
+    """A server in a thread of its own: `url` is where, `app` what, `loop` runs it."""
 
     url: str
     app: App
+    loop: asyncio.AbstractEventLoop
 
     @property
     def address(self) -> tuple[str, int]:
@@ -87,16 +92,21 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(config: ServeConfig) -> Iterator[RunningServer]:
-    """Run a real server for the length of the block."""
+def running_server(config: ServeConfig, files: ModelFiles | None = None) -> Iterator[RunningServer]:
+    """Run a real server for the length of the block; `files` are a model that is loaded already."""
     ready: Future[RunningServer] = Future()
     stopping: Future[Callable[[], object] | None] = Future()
 
     async def serve() -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        app = App(config)
         try:
-            ready.set_result(RunningServer(await app.start(), app))
+            app = App(config, Share(None, open_endpoint(config), files) if files else None)
+        except StreamtokError as error:
+            stopping.set_result(None)
+            ready.set_exception(error)
+            return
+        try:
+            ready.set_result(RunningServer(await app.start(), app, loop))
         except StreamtokError as error:
             stopping.set_result(None)
             await app.stop()

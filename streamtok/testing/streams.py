@@ -16,6 +16,7 @@ class MemoryStream:
         self.peer = peer
         self.writes: list[bytes] = []
         self.closed = False
+        self.was_reset = False
         self.on_eof: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
         self._input = bytearray()
@@ -87,6 +88,11 @@ class MemoryStream:
         """See `streamtok.http.transport.ByteStream.abort`."""
         self.closed = True
         self._notify()
+
+    def reset(self) -> None:
+        """See `streamtok.http.transport.ByteStream.reset`."""
+        self.was_reset = True
+        self.abort()
 
     def _notify(self) -> None:
         self._changed.set()

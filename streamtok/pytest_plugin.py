@@ -1,0 +1,48 @@
+"""The pytest plugin: the fixture `streamtok_server`, a real server for each test that asks for it.
+
+pytest loads this module in every project whose environment has streamtok, so it imports nothing
+that takes time before a test asks. Read next: `streamtok.testing.fixture`, what such a test gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from streamtok.testing.fixture import Models, TestedServer
+
+FLAGS = "flags of `streamtok serve` for the fixture streamtok_server"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the setting `streamtok_args`."""
+    parser.addini("streamtok_args", FLAGS, type="args", default=[])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker `streamtok`."""
+    config.addinivalue_line("markers", f"streamtok(*flags): {FLAGS}, after those of streamtok_args")
+
+
+@pytest.fixture(scope="session")
+def streamtok_models() -> Models:
+    """Models that are loaded already, each once for all tests."""
+    from streamtok.testing.fixture import Models
+
+    return Models()
+
+
+@pytest.fixture
+def streamtok_server(
+    request: pytest.FixtureRequest, streamtok_models: Models
+) -> Iterator[TestedServer]:
+    """A server of the test's own, on a free port; the same requests get the same bytes."""
+    from streamtok.testing.fixture import tested_server
+
+    markers = reversed(list(request.node.iter_markers("streamtok")))
+    flags = [*request.config.getini("streamtok_args"), *(f for m in markers for f in m.args)]
+    with tested_server(flags, streamtok_models) as server:
+        yield server

@@ -1,0 +1,148 @@
+"""What the pytest fixture `streamtok_server` gives: a server to test a client against.
+
+Each test has a server of its own, in a thread, so that its ids, its books and its faults do not
+depend on the tests before; a model is loaded once for all of them. Loads no pytest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamtok.api.faults import parse
+from streamtok.app import ModelFiles, load_files
+from streamtok.cli import serve_config
+from streamtok.ledger import UsageRecord
+from streamtok.testing.servers import RunningServer, running_server
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+# What makes answers repeat, and lets them go wrong
+FLAGS = (
+    *("--port", "0", "--ledger", ":memory:"),
+    *("--frozen-clock", "--ids", "sequential", "--faults"),
+)
+CHAT = "/v1/chat/completions"
+BOOKING_S = 5.0  # how long a server may take to see that a client has left
+LOOK_AGAIN_S = 0.01
+
+
+class Models:
+    """Model folders, each loaded when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[Path, ModelFiles] = {}
+
+    def load(self, folder: Path) -> ModelFiles:
+        """Return what a folder holds.
+
+        Raises:
+            ModelError: anything in it is missing, damaged or not supported.
+        """
+        if folder not in self._loaded:
+            self._loaded[folder] = load_files(folder)
+        return self._loaded[folder]
+
+
+class Books:
+    """What a server has booked."""
+
+    def __init__(self, server: RunningServer) -> None:
+        self._server = server
+
+    def get(self, answer_id: str) -> UsageRecord:
+        """Return what was booked for the answer with this id, as soon as it has ended.
+
+        Raises:
+            LookupError: nothing is, after a while.
+        """
+        booked = asyncio.run_coroutine_threadsafe(self._get(answer_id), self._server.loop)
+        return booked.result()
+
+    async def _get(self, answer_id: str) -> UsageRecord:
+        meter, loop = self._server.app.meter, asyncio.get_running_loop()
+        give_up_s = loop.time() + BOOKING_S
+        while loop.time() < give_up_s:
+            await meter.settled()
+            if record := await meter.ledger.get(answer_id):
+                return record
+            await asyncio.sleep(LOOK_AGAIN_S)
+        raise LookupError(f"nothing is booked for {answer_id!r} after {BOOKING_S:g} s")
+
+
+class TestedServer:
+    """A server that answers the same request with the same bytes; `url` has no `/v1`."""
+
+    __test__ = False  # no class of tests, whatever pytest thinks of its name
+
+    def __init__(self, server: RunningServer, stack: ExitStack) -> None:
+        self.url = server.url
+        self.address = server.address
+        self.ledger = Books(server)
+        self._stack = stack
+
+    def client(self, **options: Any) -> OpenAI:
+        """Return OpenAI's client for this server, which does not try again unless told to.
+
+        `options` are those of `openai.OpenAI`. It is closed at the end of the test.
+        """
+        try:
+            from openai import OpenAI
+        except ImportError as error:
+            message = "client() needs the package openai; other clients can be given the url"
+            raise ImportError(message) from error
+        given = {"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, **options}
+        return self._stack.enter_context(OpenAI(**given))
+
+    def fault(self, name: str, **parameters: float) -> dict[str, str]:
+        """Return the header that asks for a fault, such as `fault("stall", at=5)`.
+
+        Raises:
+            InvalidRequest: there is no such fault; says which there are.
+        """
+        spec = ";".join([name, *(f"{key}={value}" for key, value in parameters.items())])
+        parse(spec)
+        return {"X-Fault": spec}
+
+    def raw(self, body: Any, path: str = CHAT, headers: Mapping[str, str] | None = None) -> bytes:
+        """Post JSON and return every byte of the answer, as it was on the wire.
+
+        Raises:
+            ConnectionResetError: the answer ended with a reset.
+        """
+        data = json.dumps(body).encode()
+        host, port = self.address
+        fields = {
+            "Host": f"{host}:{port}",
+            "Connection": "close",
+            "Content-Type": "application/json",
+            "Content-Length": str(len(data)),
+            **(headers or {}),
+        }
+        lines = [f"POST {path} HTTP/1.1", *(f"{key}: {value}" for key, value in fields.items())]
+        with socket.create_connection(self.address) as connection:
+            connection.sendall("\r\n".join([*lines, "", ""]).encode() + data)
+            answer = b""
+            while part := connection.recv(65536):
+                answer += part
+        return answer
+
+
+@contextmanager
+def tested_server(flags: Sequence[str], models: Models) -> Iterator[TestedServer]:
+    """Run a server for the length of the block, with `flags` of `streamtok serve` after FLAGS.
+
+    Raises:
+        ConfigError: a flag is wrong.
+        ModelError: the model cannot be loaded.
+    """
+    config = serve_config([*FLAGS, *flags])
+    files = models.load(config.model_folder)
+    with running_server(config, files) as server, ExitStack() as stack:
+        yield TestedServer(server, stack)
