@@ -1,9 +1,9 @@
 """The live server that lessons talk to, and plain sockets to do it with.
 
 The server is a real one with the shipped model, in a thread of this process, on a free port of the
-loopback. Two things differ from `streamtok serve`, so that lessons are short: it waits seconds for
-the rest of a request, not ten, and its sockets' send buffers are small. Nothing here interprets
-what comes: see `streamtok.teach.recording`.
+loopback. Two things differ from `streamtok serve`, so that lessons are short: it waits for the rest
+of a request a second, not ten, and its sockets' send buffers are small. Nothing here interprets what
+comes: see `streamtok.teach.recording`.
 """
 
 import json
@@ -143,8 +143,8 @@ def open_lab() -> Iterator[Lab]:
         fd=listening.detach(),
         ledger=":memory:",
         drain_timeout_s=0,
-        header_timeout_s=2,
-        body_timeout_s=1,
+        header_timeout_s=1,
+        body_timeout_s=0.5,
     )
     with running_server(config) as server:
         yield Lab(server.address, config)

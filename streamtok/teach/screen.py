@@ -105,11 +105,12 @@ class Screen:
         shown = [Text(" " * MARGIN).append(row, STYLES[line.kind]) for row in rows]
         shown[0] = Text(mark).append(rows[0], STYLES[line.kind])
         if line.note and wire.notes:
-            if len(shown[-1]) + GAP + len(line.note) > self._width:
+            column = max(0, min(NOTE_COLUMN, self._width - cell_len(line.note)))
+            room = self._width - cell_len(line.note) - GAP
+            if len(shown[-1]) > room:
                 shown.append(Text())
-            last = shown[-1]
-            last.append(" " * max(GAP, NOTE_COLUMN - len(last)))
-            last.append(line.note, "dim")
+            shown[-1].append(" " * max(GAP, column - len(shown[-1])))
+            shown[-1].append(line.note, "dim")
         yield from shown
 
 

@@ -119,7 +119,7 @@ class _Walk:
                 yield Line(line, "", "framing")
                 return
             if size == 0:
-                yield Line(line, "the zero chunk: the body is complete", "framing")
+                yield Line(line, "the zero chunk: that was the body", "framing")
                 yield from self._trailers()
                 return
             written = line.partition(b";")[0].strip().decode()

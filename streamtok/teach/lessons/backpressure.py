@@ -9,7 +9,8 @@ from streamtok.teach.lab import SEND_BUFFER_BYTES, Exchange, Lab, get, post
 from streamtok.teach.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
 
 RECEIVE_BUFFER_BYTES = 4096
-TOKENS, MOST = 160, 300
+CHOICES = 4  # answers in one stream, which fill buffers four times as fast
+TOKENS, MOST = 32, 100  # of each
 GAUGE = re.compile(rb"^streamtok_running_streams .*\n", re.MULTILINE)
 
 
@@ -48,6 +49,7 @@ def run(lab: Lab, tokens: int) -> Race:
     """Start a stream and do not read it; start the same again, read that to its end; then read."""
     body = {
         "messages": [{"role": "user", "content": "Tell me a story."}],
+        "n": CHOICES,
         "max_tokens": tokens,
         "temperature": 0,
         "ignore_eos": True,
@@ -73,19 +75,20 @@ def show(lab: Lab) -> Blocks:
         "sender how much room there is (RFC 9293 section 3.8.6), and at 0 nothing more leaves."
     )
     yield (
-        f"We asked for {TOKENS} tokens and read nothing. Then a second client asked for the same "
-        "and read at once. When it had everything, we looked at `GET /metrics`:"
+        f"We asked for a stream of {CHOICES} answers, {TOKENS} tokens each, and read nothing. Then "
+        "a second client asked for the same and read at once. When it had everything, we looked at "
+        "`GET /metrics`:"
     )
     yield Wire(race.gauge)
     yield Question(
-        f"The second client has all its {TOKENS} tokens. The first one asked before it. What has "
-        "the server done for the first one by now?",
+        "The second client has all its tokens. The first one asked before it. What has the server "
+        "done for the first one by now?",
         "Computed until buffers were full, then paused its stream",
-        f"One stream still runs. The sockets' buffers were full, then the server's own "
+        "It still runs. The sockets' buffers were full, then the server's own "
         f"({WRITE_AHEAD_BYTES // 1024} KiB), then {HIGH_WATER} tokens waited; so the engine left "
         "the stream out of its steps. Nobody else waits for a slow reader, and no memory is spent "
         "on it without bound.",
-        "How many streams does the line from /metrics count?",
+        "Answers that are complete do not count in that line.",
         (
             "Computed all tokens, and keeps them in memory",
             "Computed until buffers were full, then paused its stream",
@@ -107,11 +110,11 @@ def change(lab: Lab, given: str) -> Blocks:
     race = run(lab, tokens)
     yield Wire(race.gauge)
     if race.paused:
-        yield f"{tokens} tokens are more than the buffers hold: the first stream was paused."
+        yield "That is more than the buffers hold: the first stream was paused."
     else:
         yield (
-            f"The buffers hold {tokens} tokens: the first stream was complete too, though nobody "
-            "had read a byte of it. What a server has written, a client need not have seen."
+            "The buffers hold that much: the first stream was complete too, though nobody had read "
+            "a byte of it. What a server has written, a client need not have seen."
         )
     yield race.table
 
@@ -121,7 +124,7 @@ LESSON = Lesson(
     title="Backpressure: a client that does not read",
     module="streamtok/http/transport.py",
     show=show,
-    invitation=f"How many tokens should both ask for (1 to {MOST})?",
-    default="30",
+    invitation=f"How many tokens should each answer have (1 to {MOST})?",
+    default="8",
     change=change,
 )

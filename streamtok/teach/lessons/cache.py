@@ -3,8 +3,8 @@
 from time import perf_counter
 
 from streamtok.model.config import ModelConfig
-from streamtok.teach.lab import Lab
-from streamtok.teach.lesson import Blocks, Lesson, Question, Table, whole_number
+from streamtok.teach.lab import Exchange, Lab, post
+from streamtok.teach.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
 
 LENGTH, TOKENS = 160, 8  # of the prompt, and to generate
 LONGEST = 1000
@@ -16,23 +16,27 @@ def token_bytes(model: ModelConfig) -> int:
     return 2 * model.layers * model.kv_heads * model.head_dim * FLOAT_BYTES
 
 
-def measure(lab: Lab, length: int) -> Table:
-    """Time the same number of tokens with what was computed before, and without."""
+def measure(lab: Lab, length: int) -> tuple[Exchange, Table]:
+    """Time the same number of tokens with what was computed before, and without.
+
+    Returns the request that kept it, and the times.
+    """
     begun_s = perf_counter()
-    _generate(lab, length, TOKENS)
+    kept = _generate(lab, length, TOKENS)
     kept_s = perf_counter() - begun_s
     begun_s = perf_counter()
     for more in range(TOKENS):
         _generate(lab, length + more, 1)
     anew_s = perf_counter() - begun_s
     positions = sum(range(length, length + TOKENS))
-    return Table(
+    table = Table(
         ("", "positions computed", f"time for {TOKENS} tokens"),
         (
             ("keys and values kept", str(length + TOKENS - 1), f"{1000 * kept_s:.0f} ms"),
             ("all computed anew", str(positions), f"{1000 * anew_s:.0f} ms"),
         ),
     )
+    return kept, table
 
 
 def show(lab: Lab) -> Blocks:
@@ -49,7 +53,10 @@ def show(lab: Lab) -> Blocks:
         "one, so that all is computed again. (Each is another text, so that the server cannot know "
         "a part of it already.)"
     )
-    yield measure(lab, LENGTH)
+    kept, table = measure(lab, LENGTH)
+    yield "What the one request was answered (its end says what it used):"
+    yield Wire(kept.answer.body, rows=2)
+    yield table
     sizes = f"{model.layers} layers, {model.kv_heads} key-value heads, {model.head_dim} numbers"
     each = token_bytes(model)
     yield (
@@ -70,7 +77,7 @@ def show(lab: Lab) -> Blocks:
 def change(lab: Lab, given: str) -> Blocks:
     """Measure a prompt of the length that the learner says."""
     length = whole_number(given, 1, LONGEST)
-    yield measure(lab, length)
+    yield measure(lab, length)[1]
     mib = token_bytes(lab.model) * (length + TOKENS) / 2**20
     yield (
         f"The cache of this text takes {mib:.2f} MiB. The longer the text, the more it saves: with "
@@ -78,10 +85,10 @@ def change(lab: Lab, given: str) -> Blocks:
     )
 
 
-def _generate(lab: Lab, length: int, tokens: int) -> None:
+def _generate(lab: Lab, length: int, tokens: int) -> Exchange:
     """Have so many tokens made after a new prompt."""
     asked = {"prompt": lab.new_ids(length), "max_tokens": tokens, "ignore_eos": True}
-    lab.ask("/v1/completions", asked)
+    return lab.exchange(post("/v1/completions", asked))
 
 
 LESSON = Lesson(

@@ -25,7 +25,7 @@ def show(lab: Lab) -> Blocks:
     whole = lab.exchange(post("/v1/completions", body))
     streamed = lab.exchange(post("/v1/completions", {**body, "stream": True}))
     chunks = streamed.answer.chunks
-    first_s, last_s = chunks[0].at_s, chunks[TOKENS - 1].at_s
+    first_s, last_s = chunks[0].at_s, chunks[-3].at_s  # behind it: why it ended, [DONE]
     yield (
         f"We ask for the same {TOKENS} tokens twice. Once whole: the server says how many bytes "
         "there are and sends them."

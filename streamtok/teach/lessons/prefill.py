@@ -1,11 +1,9 @@
 """Prefill and decode."""
 
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import median
 
-from streamtok.teach.lab import Lab, post
-from streamtok.teach.lesson import Blocks, Lesson, Question, Table, whole_number
+from streamtok.teach.lab import Lab, get, post
+from streamtok.teach.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
 
 LENGTHS = (16, 128, 512)  # tokens
 TOKENS = 12
@@ -14,8 +12,9 @@ LONGEST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A stream after a prompt of `length` tokens: its first token, and the usual gap behind it."""
+    """A stream after a prompt of `length` tokens: its first token, and the mean gap after that."""
 
+    id: str
     length: int
     first_s: float
     gap_s: float
@@ -42,12 +41,10 @@ def measure(lab: Lab, length: int) -> Timed:
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
-        "logprobs": 0,  # so that each token has its event, with or without text
     }
-    answer = lab.exchange(post("/v1/completions", body)).answer
-    times = [chunk.at_s for chunk in answer.chunks[:TOKENS]]
-    gaps = [after - before for before, after in pairwise(times)]
-    return Timed(length, times[0], median(gaps))
+    stream = lab.exchange(post("/v1/completions", body)).stream
+    first_s, last_s = stream.events[0].at_s, stream.events[-2].at_s  # the end is behind the last
+    return Timed(stream.chunks[0]["id"], length, first_s, (last_s - first_s) / (TOKENS - 1))
 
 
 def show(lab: Lab) -> Blocks:
@@ -60,6 +57,11 @@ def show(lab: Lab) -> Blocks:
         "wait for the first token, and the gaps between tokens. Measured here, just now:"
     )
     yield Table(COLUMNS, tuple(timed.row for timed in found))
+    yield (
+        "The server has measured too. This is what `GET /v1/usage/{id}` says of the last one; "
+        "`first_token_s` is in seconds."
+    )
+    yield _usage(lab, longest)
     yield Question(
         f"After {longest.length} tokens of prompt, one of these has cost "
         f"{1000 * longest.first_s / longest.length:.2f} ms, a generated token "
@@ -84,13 +86,21 @@ def show(lab: Lab) -> Blocks:
 def change(lab: Lab, given: str) -> Blocks:
     """Measure a prompt of the length that the learner says."""
     length = whole_number(given, 1, LONGEST)
-    yield Table(COLUMNS, (measure(lab, length).row,))
+    timed = measure(lab, length)
+    yield Table(COLUMNS, (timed.row,))
+    yield _usage(lab, timed)
     budget = lab.config.step_tokens
     yield (
         f"The engine works in steps, of {budget} positions at most (`--step-tokens`). This prompt "
         f"took {-(-length // budget)} of them. In each, every other stream gets its token too: a "
         "long prompt makes others slower, and stops nobody."
     )
+
+
+def _usage(lab: Lab, timed: Timed) -> Wire:
+    """Return what the ledger says of a stream."""
+    exchange = lab.exchange(get(f"/v1/usage/{timed.id}", "Connection: close"))
+    return Wire(exchange.raw, fields=frozenset(), rows=6)
 
 
 LESSON = Lesson(

@@ -4,7 +4,7 @@ from streamtok.teach.lab import Lab, answered, get
 from streamtok.teach.lesson import Blocks, Lesson, Mistake, Question, Wire
 from streamtok.teach.wire import unescape
 
-TARGET = "/v1/generate?prompt=Once+upon+a+time&max_tokens=6&temperature=0"
+TARGET = "/v1/generate?prompt=Once+upon+a+time&max_tokens=3&temperature=0"
 
 
 def show(lab: Lab) -> Blocks:
