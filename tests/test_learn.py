@@ -467,6 +467,36 @@ def test_a_file_that_cannot_be_used_is_named(
     assert f"--progress {tmp_path}: cannot be read" in capsys.readouterr().err
 
 
+def test_progress_that_cannot_be_kept_stops_nobody(
+    lab: Lab,
+    seen: Callable[[str], Seen],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(learn, "LESSONS", (replayed(BY_NAME["events"], seen("events")),))
+    monkeypatch.setattr(learn, "open_lab", lambda: nullcontext(lab))
+    monkeypatch.setattr(builtins, "input", lambda _: "")
+    assert cli.main(["learn", "--progress", str(tmp_path / "file" / "lessons")]) == 0
+    text = capsys.readouterr().out
+    assert "cannot be written" in text
+    assert "Done." in text
+
+
+def test_the_readme_lists_the_lessons_and_shows_real_bytes(
+    seen: Callable[[str], Seen], capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (ROOT / "README.md").read_text()
+    titles = "".join(f"{n}. {lesson.title}\n" for n, lesson in enumerate(LESSONS, 1))
+    assert titles in readme
+    screen = Screen(plain=True)
+    for block in seen("chunks").change:
+        if isinstance(block, Wire):
+            screen.wire(block)
+    assert capsys.readouterr().out in readme
+
+
 def test_from_a_pipe_it_stops_at_the_end_of_input_and_goes_on_there(
     lab: Lab,
     progress: Path,

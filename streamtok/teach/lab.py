@@ -2,8 +2,8 @@
 
 The server is a real one with the shipped model, in a thread of this process, on a free port of the
 loopback. Two things differ from `streamtok serve`, so that lessons are short: it waits for the rest
-of a request a second, not ten, and its sockets' send buffers are small. Nothing here interprets what
-comes: see `streamtok.teach.recording`.
+of a request a second, not ten, and its sockets' send buffers are small. Nothing here interprets
+what comes: see `streamtok.teach.recording`.
 """
 
 import json

@@ -128,7 +128,10 @@ class _Tutor:
             if isinstance(block, Question):
                 self._question(block)
         self._change(lesson)
-        self._progress.add(lesson.name)
+        try:
+            self._progress.add(lesson.name)
+        except ConfigError as error:  # no reason to stop learning
+            self._screen.note(str(error))
         self._screen.paragraph(f"Done. `{lesson.module}` is where this happens.")
 
     def _question(self, question: Question) -> None:

@@ -76,8 +76,8 @@ def show(lab: Lab) -> Blocks:
     )
     yield (
         f"We asked for a stream of {CHOICES} answers, {TOKENS} tokens each, and read nothing. Then "
-        "a second client asked for the same and read at once. When it had everything, we looked at "
-        "`GET /metrics`:"
+        "a second client asked for the same and read at once. When it had everything, we asked "
+        "`GET /metrics` how many answers were not complete:"
     )
     yield Wire(race.gauge)
     yield Question(

@@ -60,7 +60,7 @@ def show(lab: Lab) -> Blocks:
     yield (
         "First, logits are divided by `temperature`: below 1 the likely get likelier, at 0 the "
         "likeliest is always taken. `min_p` 0.1 drops tokens less than a tenth as likely as the "
-        "likeliest; `top_p` 0.9 keeps the likeliest that together reach 90 %. "
+        "likeliest; `top_p` 0.9 keeps the likeliest that together reach nine tenths. "
         f"{DRAWS} draws each:"
     )
     yield _drawn(found, {f"temperature {t}": draw(lab, temperature=t) for t in (0, 0.5, 1)})
