@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import STREAMTOK
+from processes import STREAMTOK, read_until
 
 from streamtok import cli
 from streamtok.http.sse import EventDecoder
@@ -217,6 +217,10 @@ def test_request_the_change_breaks_a_rule(lab: Lab, shown: Callable[[str], list[
     assert answers(refusal)[0].status == 400
     *_, unfinished = BY_NAME["request"].change(lab, r"GET / HTTP/1.1\r\n")
     assert "did not end" in str(unfinished)
+    _, head = BY_NAME["request"].change(lab, r"HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert isinstance(head, Wire)
+    assert head.data.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert head.data.endswith(b"\r\n\r\n")
     with pytest.raises(Mistake, match="bytes"):
         list(BY_NAME["request"].change(lab, r"GET \x"))
 
@@ -535,9 +539,7 @@ def test_ctrl_c_ends_it_in_order(progress: Path) -> None:
         bufsize=0,
     ) as process:
         assert process.stdout is not None
-        seen = ""
-        while "Your answer" not in seen:
-            seen += process.stdout.read(1)
+        read_until(process.stdout, lambda seen: "Your answer" in seen)
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
     assert process.returncode == 130

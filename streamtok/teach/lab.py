@@ -22,7 +22,7 @@ from streamtok.model.families import read_config
 from streamtok.teach.eventstream import Stream, read_stream
 from streamtok.teach.recording import Answer, Read, Recording, read_answer
 
-PATIENCE_S = 8.0  # for the next bytes, before a lesson goes on without
+PATIENCE_S = 60.0  # for the next bytes; the server gives up much earlier
 SEND_BUFFER_BYTES = 8192
 ORDINARY_IDS = 300  # ids from here on are words and parts of words
 

@@ -46,17 +46,26 @@ def change(lab: Lab, given: str) -> Blocks:
         data = unescape(given)
     except ValueError as error:
         raise Mistake(f"this is not a way to write bytes: {error}") from error
-    exchange = lab.exchange(data, answered)
+    # The answer to HEAD is a head, whatever it says of a body (RFC 9110 section 9.3.2).
+    enough = head_came if data.startswith(b"HEAD ") else answered
+    exchange = lab.exchange(data, enough)
     yield Wire(exchange.sent, sent=True)
     yield Wire(exchange.raw)
     status = exchange.answer.status
+    if not exchange.raw:
+        yield "The server closed without a word: there was no request in it."
     if status == 400:
         yield (
             "The error names the rule that was broken. Then the server closes: it cannot know "
             "where the next request would begin."
         )
     elif status == 408:
-        yield "The head did not end. This server waits for the rest, but not for ever."
+        yield "The request did not end. This server waits for the rest, but not for ever."
+
+
+def head_came(raw: bytes) -> bool:
+    """Whether a complete head has come."""
+    return b"\r\n\r\n" in raw
 
 
 LESSON = Lesson(
