@@ -431,9 +431,10 @@ def test_long_lines_and_many_lines_lose_their_middle(capsys: pytest.CaptureFixtu
 # The command
 
 
-def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*STREAMTOK, "learn", *arguments],
+        env=os.environ | environment,
         input=typed,
         capture_output=True,
         text=True,
@@ -521,9 +522,10 @@ def test_from_a_pipe_it_stops_at_the_end_of_input_and_goes_on_there(
 
 
 def test_lessons_are_written_out_in_the_order_asked_for() -> None:
-    done = run("--plain", "12", "1")
+    done = run("--plain", "12", "5", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.findall(r"Lesson (\d+) of 12", done.stdout) == ["12", "1"]
+    assert re.findall(r"Lesson (\d+) of 12", done.stdout) == ["12", "5"]
+    assert "Tried: `Z\\xfcrich" in done.stdout
     assert "the zero chunk: that was the body" in done.stdout
     assert "(Enter" not in done.stdout
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from io import TextIOWrapper
 from textwrap import wrap
 
 from rich.cells import cell_len
@@ -23,6 +24,8 @@ class Screen:
     """Where lessons appear: a terminal, or plain text."""
 
     def __init__(self, plain: bool) -> None:
+        if isinstance(sys.stdout, TextIOWrapper):  # a terminal may not know all characters
+            sys.stdout.reconfigure(errors="backslashreplace")
         self._console = Console(
             color_system=None if plain else "auto", highlight=False, soft_wrap=True
         )
