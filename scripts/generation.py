@@ -15,8 +15,7 @@ from streamtok.config import EngineConfig
 from streamtok.engine.base import TokenStream
 from streamtok.engine.local import LocalEngine
 from streamtok.messages import Failed, Finished, SamplingParams, SequenceRequest, TokenEvent
-from streamtok.model.decoder import Decoder
-from streamtok.model.loading import load
+from streamtok.model.decoder import Decoder, load
 from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer
 

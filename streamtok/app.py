@@ -37,8 +37,7 @@ from streamtok.ids import new_ids
 from streamtok.ledger import Ledger
 from streamtok.messages import Failed, SamplingParams, SequenceRequest
 from streamtok.metrics import Metrics
-from streamtok.model import loading
-from streamtok.model.decoder import Decoder
+from streamtok.model import decoder
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer, read_optional
@@ -229,7 +228,7 @@ async def _warm_up(engine: Engine) -> None:
 class ModelFiles:
     """What a model folder holds; `exact` tells whether this machine computes it reproducibly."""
 
-    decoder: Decoder
+    decoder: decoder.Decoder
     exact: bool
     tokenizer: Tokenizer
     defaults: Mapping[str, float]
@@ -256,7 +255,7 @@ def load_files(folder: Path) -> ModelFiles:
     # The products are too small to be shared among threads, and a BLAS that tries adds in an order
     # that depends on how many there are.
     threadpool_limits(limits=1, user_api="blas")
-    model, tokenizer = loading.load(folder), Tokenizer(folder)
+    model, tokenizer = decoder.load(folder), Tokenizer(folder)
     if tokenizer.vocab > model.config.vocab:
         raise ModelError(
             f"{folder / 'tokenizer.json'}: {tokenizer.vocab} tokens; the model's vocab_size is "

@@ -20,7 +20,7 @@ from streamtok.messages import (
     Started,
     TokenEvent,
 )
-from streamtok.model.loading import load
+from streamtok.model.decoder import load
 
 
 @pytest.fixture

@@ -17,10 +17,9 @@ from safetensors.numpy import save_file
 from streamtok.errors import ModelError
 from streamtok.model import gpt_reference, reference
 from streamtok.model.attention import KVCache
-from streamtok.model.decoder import Decoder, Segment
+from streamtok.model.decoder import Decoder, Segment, load
 from streamtok.model.gpt import erf
 from streamtok.model.gpt_families import GptConfig
-from streamtok.model.loading import load
 from streamtok.model.weights import Checkpoint, widen
 from streamtok.testing import TINY, random_weights, write_model
 

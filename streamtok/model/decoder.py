@@ -10,12 +10,15 @@ Does not know requests, sampling or text. Read next: `streamtok.engine.runner`, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from streamtok.model.attention import KVCache, Positions, Rows, attend
 from streamtok.model.config import ModelConfig
+from streamtok.model.families import read_config, tensor_shapes
+from streamtok.model.gpt_families import GptConfig
 from streamtok.model.linear import GRANULE, PANEL, Linear, is_exact, padded
 from streamtok.model.weights import Array, Checkpoint
 
@@ -140,6 +143,21 @@ class Decoder:
         config = self.config
         attention = config.heads * config.head_dim
         return all(is_exact(inner, PANEL) for inner in {config.dim, config.hidden, attention})
+
+
+def load(folder: Path) -> Decoder:
+    """Load the model in a Hugging Face folder.
+
+    Raises:
+        ModelError: anything in the folder is missing, damaged or not supported.
+    """
+    from streamtok.model.gpt import GptDecoder  # which is built on what stands here
+
+    config = read_config(folder)
+    checkpoint = Checkpoint(folder, tensor_shapes(config))
+    if isinstance(config, GptConfig):
+        return GptDecoder(config, checkpoint)
+    return Decoder(config, checkpoint)
 
 
 def gather(
