@@ -67,6 +67,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"head_dim": 8, "num_attention_heads": 6, "vocab_size": 33, "rms_norm_eps": 0.05},
     ),
     "gemma": ("gemma", {"head_dim": 10, "num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "gpt2": ("gpt2", {"tie_word_embeddings": True}),
+    "gpt2-odd": ("gpt2", {"hidden_size": 35, "num_attention_heads": 5, "n_inner": 50}),
+    "pythia": ("gpt_neox", {"hidden_size": 32, "layer_norm_eps": 1e-3}),
+    "neox-tied": (
+        "gpt_neox",
+        {
+            "hidden_size": 60,
+            "num_attention_heads": 3,
+            "rotary_pct": 0.5,
+            "rotary_emb_base": 700,
+            "use_parallel_residual": False,
+            "tie_word_embeddings": True,
+            "vocab_size": 33,
+        },
+    ),
     "smollm3": ("smollm3", {"num_hidden_layers": 4, "tie_word_embeddings": True}),
     "smollm3-odd": ("smollm3", {"num_hidden_layers": 3, "no_rope_layers": [0, 1, 0]}),
 }

@@ -1,4 +1,4 @@
-"""The command line: serve, key, chat, generate, doctor. Each imports what it needs when it runs."""
+"""The command line: a function for each subcommand, which imports what it needs when it runs."""
 
 import argparse
 import logging
@@ -99,6 +99,14 @@ def doctor(given: dict[str, Any]) -> int:
     )
 
 
+def learn(given: dict[str, Any]) -> int:
+    """Learn how streaming works, in short lessons with a live server."""
+    from streamtok.teach.learn import learn, list_lessons
+
+    settings = config.read(config.LearnConfig, given)
+    return list_lessons(settings) if given["list"] else learn(settings, given["lessons"])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("streamtok", description="Stream a language model's tokens.")
     parser.add_argument("--version", action="version", version=f"streamtok {__version__}")
@@ -129,6 +137,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--key-env", default="", help="variable that holds the API key")
     command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for a read")
     command.add_argument("--json", action="store_true", help="write the report as JSON")
+    command = commands.add_parser(
+        "learn", help="learn how streaming works", description=learn.__doc__
+    )
+    command.set_defaults(command=learn)
+    command.add_argument("lessons", nargs="*", metavar="NUMBER", help="lessons (default: all)")
+    command.add_argument("--list", action="store_true", help="name the lessons")
+    _add_settings(command, config.LearnConfig)
     return parser
 
 

@@ -156,6 +156,17 @@ class ChatConfig:
     system: str = _setting("", "what the assistant is told before the chat")
 
 
+@dataclass(frozen=True)
+class LearnConfig:
+    """What `streamtok learn` needs."""
+
+    plain: bool = _setting(False, "write the lessons out: no questions asked, no colour")
+    progress: str = _setting(
+        str(user_state_path("streamtok", appauthor=False) / "lessons"),
+        "file of the lessons that are done",
+    )
+
+
 def flag_name(setting: Field[Any]) -> str:
     """Return the flag of a field: underscores as hyphens, without the unit of time."""
     return "--" + setting.name.removesuffix("_s").replace("_", "-")

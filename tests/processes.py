@@ -7,10 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 STREAMTOK = [sys.executable, "-m", "streamtok"]
 
@@ -91,6 +91,16 @@ def start_stream(port: int, max_tokens: int) -> socket.socket:
     while b"data: " not in data:
         data += connection.recv(65536)
     return connection
+
+
+def read_until(output: IO[str], found: Callable[[str], object]) -> str:
+    """Read a process's output, character by character, until `found` is true of it."""
+    seen = ""
+    while not found(seen):
+        character = output.read(1)
+        assert character, f"the output ended: {seen}"
+        seen += character
+    return seen
 
 
 def read_to_end(connection: socket.socket) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from processes import STREAMTOK, read_to_end, serving, start_stream
+from processes import STREAMTOK, read_to_end, read_until, serving, start_stream
 
 from streamtok import cli
 
@@ -156,12 +157,9 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat() -> None:
     watchdog = threading.Timer(60, process.kill)
     watchdog.start()
     process.stdin.write("Tell me a very long story.\n")
-    seen = ""
-    while not seen.rpartition("bot ")[2].strip() or "bot " not in seen:
-        seen += process.stdout.read(1)
+    read_until(process.stdout, lambda seen: re.search(r"bot \s*\S", seen))
     process.send_signal(signal.SIGINT)
-    while "(stopped)" not in seen:
-        seen += process.stdout.read(1)
+    read_until(process.stdout, lambda seen: "(stopped)" in seen)
     rest, _ = process.communicate("Tell me another story.\n")
     watchdog.cancel()
     assert process.returncode == 0

@@ -13,10 +13,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from streamtok.errors import ModelError
-from streamtok.model import reference
+from streamtok.model import gpt_reference, reference
 from streamtok.model.attention import KVCache
 from streamtok.model.decoder import Decoder, Segment, load
 from streamtok.model.families import FAMILIES, read_config, tensor_shapes
+from streamtok.model.gpt_families import GptConfig
 from streamtok.model.rope import Bands, Rope
 from streamtok.testing import TINY
 
@@ -53,7 +54,11 @@ def test_float64_logits_of_the_reference_are_those_of_transformers(folder: Path)
         name: tensor.astype(np.float64)
         for name, tensor in load_file(folder / "model.safetensors").items()
     }
-    found = reference.logits(read_config(folder), weights, golden["ids"].tolist())  # [T, V]
+    config, ids = read_config(folder), golden["ids"].tolist()
+    if isinstance(config, GptConfig):
+        found = gpt_reference.logits(config, weights, ids)  # [T, V]
+    else:
+        found = reference.logits(config, weights, ids)  # [T, V]
     assert found.dtype == np.float64
     assert np.abs(found - golden["logits64"]).max() < 1e-10
 
@@ -86,6 +91,7 @@ def config_of(folder: Path, **keys: Any) -> Any:
     return read_config(folder)
 
 
+GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4}
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -126,6 +132,19 @@ def test_a_missing_key_means_what_it_means_to_its_family(tmp_path: Path) -> None
     assert (smollm3.rope, smollm3.tied) == (Rope(2e6), True)
 
 
+def test_a_gpt_without_its_keys_is_as_its_family_has_it(tmp_path: Path) -> None:
+    gpt2 = config_of(tmp_path, **GPT2, tie_word_embeddings=...)
+    assert (gpt2.hidden, gpt2.context, gpt2.tied) == (128, 1024, True)
+    assert (gpt2.activation, gpt2.turned) == ("gelu_tanh", 0)
+    neox = config_of(tmp_path, model_type="gpt_neox", tie_word_embeddings=...)
+    assert (neox.activation, neox.turned, neox.tied, neox.parallel) == ("gelu", 2, False, True)
+    older = config_of(tmp_path, model_type="gpt_neox", rotary_pct=0.5, rotary_emb_base=700)
+    rope = {"partial_rotary_factor": 0.5, "rope_theta": 700.0, "rope_type": "default"}
+    newer = config_of(tmp_path, model_type="gpt_neox", rope_parameters=rope)
+    assert older == newer
+    assert older.rope == Rope(700.0)
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -134,6 +153,13 @@ def test_a_missing_key_means_what_it_means_to_its_family(tmp_path: Path) -> None
         ({"model_type": "mistral", "sliding_window": 0}, "sliding_window: expected a positive"),
         ({"model_type": "qwen3", "attention_bias": True}, "attention_bias: expected false"),
         ({"model_type": "gemma", "hidden_act": "relu"}, 'hidden_act: expected "gelu_pytorch_tanh"'),
+        ({**GPT2, "n_head": 5}, "n_embd: expected a multiple of the 5 heads, found 32"),
+        ({**GPT2, "activation_function": "relu"}, "activation_function: expected one of gelu"),
+        ({**GPT2, "scale_attn_by_inverse_layer_idx": True}, "layer_idx: expected false"),
+        ({"model_type": "gpt_neox", "rotary_pct": 0.15}, "rotary_pct: expected an even number"),
+        ({"model_type": "gpt_neox", "rotary_pct": 1.5}, "rotary_pct: expected at most 1"),
+        ({"model_type": "gpt_neox", "attention_bias": False}, "attention_bias: expected true"),
+        ({"model_type": "gpt_neox", "rope_scaling": LLAMA3}, "rope_scaling: expected {}"),
         ({"layer_types": ["sliding_attention"] * 2}, "layer_types: expected"),
         ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1}}, "less than high_freq_factor"),
         ({"rope_scaling": {"type": "dynamic"}}, "rope_type: expected default, linear or llama3"),

@@ -10,7 +10,7 @@ import streamtok
 
 LAYERS = (  # a module imports from its own layer and from those after it
     ("__main__", "cli", "process", "pytest_plugin", "terminal", "testing", "workers"),
-    ("app", "teach"),
+    ("app", "background", "teach"),
     ("api",),
     ("http", "text", "engine", "ledger", "metrics"),
     ("model",),
@@ -39,9 +39,16 @@ SYNCHRONOUS = (
     "teach/events.py",
     "teach/eventstream.py",
     "teach/framing.py",
+    "teach/lab.py",
+    "teach/learn.py",
+    "teach/lesson.py",
+    "teach/lessons/",
+    "teach/progress.py",
     "teach/recording.py",
     "teach/rules.py",
+    "teach/screen.py",
     "teach/totals.py",
+    "teach/wire.py",
 )
 PACKAGE = Path(streamtok.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

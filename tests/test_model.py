@@ -1,9 +1,11 @@
 """The decoder equals the readable reference, whatever the layout, batch or chunking."""
 
 import json
+import math
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +15,23 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from streamtok.errors import ModelError
-from streamtok.model import reference
+from streamtok.model import gpt_reference, reference
 from streamtok.model.attention import KVCache
 from streamtok.model.decoder import Decoder, Segment, load
+from streamtok.model.gpt import erf
+from streamtok.model.gpt_families import GptConfig
 from streamtok.model.weights import Checkpoint, widen
 from streamtok.testing import TINY, random_weights, write_model
 
-SHAPES = [
+GPT2 = {
+    "model_type": "gpt2",
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_inner": 48,
+    "n_positions": 128,
+}
+SHAPES: list[dict[str, Any]] = [
     {},
     {"tie_word_embeddings": False},
     {"num_key_value_heads": 4},
@@ -33,6 +45,16 @@ SHAPES = [
     {"model_type": "qwen3", "head_dim": 18, "vocab_size": 301},
     {"model_type": "gemma", "hidden_act": "gelu"},
     {"model_type": "smollm3", "no_rope_layers": [0, 1], "num_attention_heads": 6},
+    GPT2 | {"vocab_size": 301},
+    GPT2 | {"n_embd": 35, "n_head": 5, "n_inner": None, "tie_word_embeddings": False},
+    {"model_type": "gpt_neox", "rotary_pct": 0.25, "tie_word_embeddings": False},
+    {
+        "model_type": "gpt_neox",
+        "hidden_size": 54,
+        "num_attention_heads": 3,
+        "rope_parameters": {"partial_rotary_factor": 0.45, "rope_theta": 500.0},
+        "use_parallel_residual": False,
+    },
 ]
 
 
@@ -59,7 +81,10 @@ def test_decoder_equals_reference(tmp_path: Path, shape: dict[str, object]) -> N
     decoder = load(folder)
     ids = ids_of(100)
     weights = {name: w.astype(np.float64) for name, w in random_weights(folder).items()}
-    expected = reference.logits(decoder.config, weights, list(ids))  # [T, V]
+    if isinstance(decoder.config, GptConfig):
+        expected = gpt_reference.logits(decoder.config, weights, list(ids))  # [T, V]
+    else:
+        expected = reference.logits(decoder.config, weights, list(ids))  # [T, V]
     for chunks in ([100], [1] * 100, [63, 1, 36]):
         assert np.allclose(last_logits(decoder, ids, chunks), expected[-1], atol=1e-4, rtol=1e-4)
 
@@ -73,6 +98,12 @@ def test_reference_by_hand() -> None:
     assert np.allclose(reference.softmax(np.log([[1.0, 3.0]])), [[0.25, 0.75]])
     turned = reference.rotate(np.ones((3, 1, 2)), np.ones(1))  # one pair, one radian a position
     assert np.allclose(turned[2, 0], [np.cos(2) - np.sin(2), np.cos(2) + np.sin(2)])
+
+
+def test_erf_is_as_near_as_it_says() -> None:
+    x = np.linspace(-7, 7, 30_001, dtype=np.float32)  # [points]
+    exact = np.array([math.erf(value) for value in x.tolist()])
+    assert np.abs(erf(x) - exact).max() < 5e-7
 
 
 @cache
@@ -224,6 +255,23 @@ def test_needless_tensors_are_left_aside(tmp_path: Path) -> None:
     decoder = load(folder)
     assert decoder.digest == digest
     assert np.array_equal(last_logits(decoder, ids, [20]), plain)
+
+
+def test_gpt2_files_may_lack_a_prefix_and_hold_masks(tmp_path: Path) -> None:
+    folder, ids = write_model(tmp_path / "model", **GPT2), ids_of(20)
+    plain = last_logits(load(folder), ids, [20])
+    named = {
+        name.removeprefix("transformer."): weight for name, weight in random_weights(folder).items()
+    }
+    masks = {
+        "h.0.attn.bias": np.ones((1, 1, 128, 128), np.uint8),
+        "h.0.attn.masked_bias": np.array(-1e4, np.float32),
+    }
+    save_file(named | masks, folder / "model.safetensors")
+    assert np.array_equal(last_logits(load(folder), ids, [20]), plain)
+    save_file(named | {"wte.weight": np.ones((261, 32), np.uint8)}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"wte\.weight: type U8; expected one of F32, F16, BF16"):
+        load(folder)
 
 
 def test_a_truncated_file_is_named_at_every_length(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from streamtok.model.attention import KVCache, Positions, Rows, attend
 from streamtok.model.config import ModelConfig
 from streamtok.model.families import read_config, tensor_shapes
+from streamtok.model.gpt_families import GptConfig
 from streamtok.model.linear import GRANULE, PANEL, Linear, is_exact, padded
 from streamtok.model.weights import Array, Checkpoint
 
@@ -112,16 +113,7 @@ class Decoder:
         if layer.turned:
             pairs = heads[:, :turned].view(np.complex64)  # [rows, H + K, E/2]
             np.multiply(pairs, turns, out=pairs)
-        gathered = np.zeros((count, config.heads * width), np.float32)  # [rows, H * E]
-        start = 0
-        for part in rows:
-            stop = start + part.count * part.length
-            mine = heads[start:stop].reshape(part.count, part.length, -1, width)  # [N, R, ., E]
-            keys, values = mine[:, :, config.heads : turned], mine[:, :, turned:]  # [N, R, K, E]
-            cache.write(index, part, keys, values)
-            found = attend(config, cache, index, part, mine[:, :, : config.heads])
-            gathered[start:stop] = found.reshape(stop - start, -1)
-            start = stop
+        gathered = gather(config, cache, index, rows, heads)  # [rows, H * E]
         out = layer.out(gathered, np.empty((count, layer.out.width), np.float32))
         return out[:, : config.dim]
 
@@ -131,7 +123,7 @@ class Decoder:
         normed = _norm(x, config.norm_eps)
         both = layer.gate_up(normed, np.empty((count, layer.gate_up.width), np.float32))
         gate, up = both[:, :hidden], both[:, hidden : 2 * hidden]  # [rows, F] each
-        gated = _exponent(config.activation, gate)  # [rows, F]
+        gated = exponent(config.activation, gate)  # [rows, F]
         np.exp(gated, out=gated)
         gated += 1.0
         np.divide(gate, gated, out=gated)
@@ -141,18 +133,10 @@ class Decoder:
 
     def _logits(self, x: Array, segments: Sequence[Segment]) -> Array:
         """Return the scores after the last position of every sampled sequence: [., V]."""
-        last: list[int] = []
-        start = 0
-        for segment in segments:
-            count, length = segment.ids.shape
-            if segment.sampled:
-                last.extend(range(start + length - 1, start + count * length, length))
-            start += count * length
-        rows = np.zeros((padded(len(last), GRANULE), self.config.dim), np.float32)  # [rows, D]
-        if last:
-            rows[: len(last)] = x[last]
-        out = np.empty((len(rows), self._head.width), np.float32)  # [rows, V padded]
-        return self._head(_norm(rows, self.config.norm_eps), out)[: len(last), : self.config.vocab]
+        rows = last_rows(x, segments)  # [sampled padded, D]
+        count = sum(len(segment.ids) for segment in segments if segment.sampled)
+        out = np.empty((len(rows), self._head.width), np.float32)  # [sampled padded, V padded]
+        return self._head(_norm(rows, self.config.norm_eps), out)[:count, : self.config.vocab]
 
     def is_exact(self) -> bool:
         """Try whether this machine computes a row alike in any company, for this model's shapes."""
@@ -167,8 +151,49 @@ def load(folder: Path) -> Decoder:
     Raises:
         ModelError: anything in the folder is missing, damaged or not supported.
     """
+    from streamtok.model.gpt import GptDecoder  # which is built on what stands here
+
     config = read_config(folder)
-    return Decoder(config, Checkpoint(folder, tensor_shapes(config)))
+    checkpoint = Checkpoint(folder, tensor_shapes(config))
+    if isinstance(config, GptConfig):
+        return GptDecoder(config, checkpoint)
+    return Decoder(config, checkpoint)
+
+
+def gather(
+    config: ModelConfig, cache: KVCache, layer: int, rows: Sequence[Rows], heads: Array
+) -> Array:
+    """Store the keys and values in `heads` [rows, H + 2K, E], and attend: [rows, H * E]."""
+    width, turned = config.head_dim, config.heads + config.kv_heads
+    gathered = np.zeros((len(heads), config.heads * width), np.float32)  # [rows, H * E]
+    start = 0
+    for part in rows:
+        stop = start + part.count * part.length
+        mine = heads[start:stop].reshape(part.count, part.length, -1, width)  # [N, R, ., E]
+        keys, values = mine[:, :, config.heads : turned], mine[:, :, turned:]  # [N, R, K, E]
+        cache.write(layer, part, keys, values)
+        found = attend(config, cache, layer, part, mine[:, :, : config.heads])
+        gathered[start:stop] = found.reshape(stop - start, -1)
+        start = stop
+    return gathered
+
+
+def last_rows(x: Array, segments: Sequence[Segment]) -> Array:
+    """Return the last position of every sampled sequence in `x` [rows, D], padded to whole tiles.
+
+    The result is [sampled padded, D].
+    """
+    last: list[int] = []
+    start = 0
+    for segment in segments:
+        count, length = segment.ids.shape
+        if segment.sampled:
+            last.extend(range(start + length - 1, start + count * length, length))
+        start += count * length
+    rows = np.zeros((padded(len(last), GRANULE), x.shape[1]), np.float32)  # [sampled padded, D]
+    if last:
+        rows[: len(last)] = x[last]
+    return rows
 
 
 def _norm(x: Array, eps: float) -> Array:
@@ -179,7 +204,7 @@ def _norm(x: Array, eps: float) -> Array:
     return np.divide(x, np.sqrt(mean))
 
 
-def _exponent(activation: str, gate: Array) -> Array:
+def exponent(activation: str, gate: Array) -> Array:
     """Return the `e` for which the activation of a gate g is g / (1 + exp(e)), shape as given.
 
     For silu that is -g; 1 + tanh(z) is 2 / (1 + exp(-2z)), which gives gelu_tanh the same form.

@@ -2,7 +2,7 @@
 
 One row of `FAMILIES` per `model_type`. A new Llama-like family is a config adaptor and a row. The
 computation itself is the same for all (`streamtok.model.decoder`), but for the flags of
-`ModelConfig`.
+`ModelConfig`. The GPT line, whose graph is another, is in `streamtok.model.gpt_families`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from streamtok.errors import ModelError
 from streamtok.model.config import ConfigReader, ModelConfig
+from streamtok.model.gpt_families import GptConfig, gpt2_config, gpt_shapes, neox_config
 from streamtok.model.rope import Bands, Rope
 
 
@@ -111,6 +112,8 @@ def gemma_config(reader: ConfigReader) -> ModelConfig:
 
 FAMILIES: Mapping[str, Callable[[ConfigReader], ModelConfig]] = {
     "gemma": gemma_config,
+    "gpt2": gpt2_config,
+    "gpt_neox": neox_config,
     "llama": llama_config,
     "mistral": mistral_config,
     "qwen2": qwen2_config,
@@ -159,6 +162,8 @@ def read_rope(reader: ConfigReader, theta: float) -> Rope:
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every tensor a checkpoint must hold, and no other."""
+    if isinstance(config, GptConfig):
+        return gpt_shapes(config)
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab, config.dim)}
     for layer in range(config.layers):
         for name, shape in _layer_shapes(config).items():

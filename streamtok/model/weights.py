@@ -20,12 +20,22 @@ from streamtok.model.config import read_json
 Array: TypeAlias = npt.NDArray[np.float32]
 Shape: TypeAlias = tuple[int, ...]
 
-# What some checkpoints hold needlessly: a table that follows from the configuration, and the output
-# matrix where it is the embedding (it is surplus only then).
-NEEDLESS = (".rotary_emb.inv_freq", "lm_head.weight")
+# What some checkpoints hold needlessly: a table and masks that follow from the configuration, and
+# the output matrix where it is the embedding (it is surplus only then).
+NEEDLESS = (
+    ".rotary_emb.inv_freq",
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+    "lm_head.weight",
+    "embed_out.weight",
+)
+PREFIX = "transformer."  # which GPT-2's first files leave out
 
 # safetensors' name of an element type -> the numpy type its bytes are mapped as
 STORED_TYPES: Mapping[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+MASK_TYPES: Mapping[str, npt.DTypeLike] = {"BOOL": "u1", "U8": "u1"}  # of what is needless
 
 
 class Checkpoint:
@@ -42,7 +52,8 @@ class Checkpoint:
         self._tensors: dict[str, tuple[str, npt.NDArray[np.generic]]] = {}
         found: dict[str, tuple[Path, Shape]] = {}
         for path in _files(folder):
-            for name, (stored, array) in _map_file(path).items():
+            for own, (stored, array) in _map_file(path).items():
+                name = PREFIX + own if PREFIX + own in expected else own
                 if name in found:
                     raise ModelError(f"{path}: tensor {name} stands in {found[name][0].name} too")
                 found[name] = (path, array.shape)
@@ -102,19 +113,20 @@ def _map_file(path: Path) -> dict[str, tuple[str, npt.NDArray[np.generic]]]:
             specs = [(str(s.get_dtype()), tuple(s.get_shape())) for s in slices]
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a complete safetensors file: {error}") from error
+    known = {**STORED_TYPES, **MASK_TYPES}
     for name, (stored, _) in zip(names, specs, strict=True):
-        if stored not in STORED_TYPES:
+        if stored not in (known if name.endswith(NEEDLESS) else STORED_TYPES):
             raise ModelError(
                 f"{path}: tensor {name}: type {stored}; expected one of {', '.join(STORED_TYPES)}"
             )
     # The header has been checked to cover the data without gaps, so that in offset order each
     # tensor begins where the one before it ends, and the last one ends with the file.
-    sizes = [int(np.prod(shape)) * np.dtype(STORED_TYPES[t]).itemsize for t, shape in specs]
+    sizes = [int(np.prod(shape)) * np.dtype(known[t]).itemsize for t, shape in specs]
     offset = path.stat().st_size - sum(sizes)
     data = np.memmap(path, mode="r")
     tensors = {}
     for name, (stored, shape), size in zip(names, specs, sizes, strict=True):
-        array = data[offset : offset + size].view(STORED_TYPES[stored]).reshape(shape)
+        array = data[offset : offset + size].view(known[stored]).reshape(shape)
         tensors[name] = (stored, array)
         offset += size
     return tensors

@@ -1,1 +1,1 @@
-"""What explains streaming rather than does it: the doctor, which checks any server's streams."""
+"""What explains streaming rather than does it: lessons, and a doctor for any server's streams."""

@@ -6,15 +6,11 @@ still until moved; `running_server` is a real server in a thread. Nothing on the
 imports this package.
 """
 
+from streamtok.background import RunningServer, running_server
 from streamtok.testing.clocks import FakeClock, FakeLater, FakeTimer
 from streamtok.testing.engines import ScriptedEngine
 from streamtok.testing.models import SPECIALS, TINY, byte_tokenizer, random_weights, write_model
-from streamtok.testing.servers import (
-    RunningServer,
-    listen_locally,
-    make_services,
-    running_server,
-)
+from streamtok.testing.servers import listen_locally, make_services
 from streamtok.testing.streams import MemoryStream
 
 __all__ = [

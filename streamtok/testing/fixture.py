@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from streamtok.api.faults import parse
 from streamtok.app import ModelFiles, load_files
+from streamtok.background import RunningServer, running_server
 from streamtok.cli import serve_config
 from streamtok.ledger import UsageRecord
-from streamtok.testing.servers import RunningServer, running_server
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -1,0 +1,36 @@
+"""The lessons, in order. Each is a module: what it shows, what it asks, what may be changed.
+
+All bytes and times in them come from the live server (`streamtok.teach.lab`), and so do the answers
+to their questions, wherever these are numbers.
+"""
+
+from streamtok.teach.lesson import Lesson
+from streamtok.teach.lessons import (
+    backpressure,
+    cache,
+    cancellation,
+    chunks,
+    events,
+    length,
+    pipelining,
+    prefill,
+    request,
+    sampling,
+    tokens,
+    trailers,
+)
+
+LESSONS: tuple[Lesson, ...] = (
+    request.LESSON,
+    chunks.LESSON,
+    length.LESSON,
+    events.LESSON,
+    tokens.LESSON,
+    prefill.LESSON,
+    cache.LESSON,
+    sampling.LESSON,
+    pipelining.LESSON,
+    backpressure.LESSON,
+    cancellation.LESSON,
+    trailers.LESSON,
+)
