@@ -27,13 +27,15 @@ class Segment:
     """Part of one pass: `ids` [N, R] at `positions` [N, R] of the neighbouring slots `slots`.
 
     Decoding is N sequences of one position each, prefill one sequence of R positions. The logits
-    after the last position of each sequence are computed only if `sampled`.
+    are computed after every position if `scored`, else after the last position of each sequence if
+    `sampled`.
     """
 
     slots: slice
     ids: npt.NDArray[np.intp]
     positions: Positions
     sampled: bool
+    scored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Decoder:
     def forward(self, cache: KVCache, segments: Sequence[Segment]) -> Array:
         """Compute the positions of `segments`, store their keys and values, return logits.
 
-        The result is [sampled sequences, V], in the order of the segments and of their slots.
+        The result is [rows, V], in the order of the segments, of their slots, and of positions.
         """
         config = self.config
         ids = np.concatenate([segment.ids.ravel() for segment in segments])  # [rows]
@@ -140,19 +142,22 @@ class Decoder:
         return out[:, : config.dim]
 
     def _logits(self, x: Array, segments: Sequence[Segment]) -> Array:
-        """Return the scores after the last position of every sampled sequence: [., V]."""
-        last: list[int] = []
+        """Return the scores after every position that is scored or sampled: [., V]."""
+        wanted: list[int] = []
         start = 0
         for segment in segments:
             count, length = segment.ids.shape
-            if segment.sampled:
-                last.extend(range(start + length - 1, start + count * length, length))
+            if segment.scored:
+                wanted.extend(range(start, start + count * length))
+            elif segment.sampled:
+                wanted.extend(range(start + length - 1, start + count * length, length))
             start += count * length
-        rows = np.zeros((padded(len(last), GRANULE), self.config.dim), np.float32)  # [rows, D]
-        if last:
-            rows[: len(last)] = x[last]
+        rows = np.zeros((padded(len(wanted), GRANULE), self.config.dim), np.float32)  # [rows, D]
+        if wanted:
+            rows[: len(wanted)] = x[wanted]
         out = np.empty((len(rows), self._head.width), np.float32)  # [rows, V padded]
-        return self._head(_norm(rows, self.config.norm_eps), out)[: len(last), : self.config.vocab]
+        scores = self._head(_norm(rows, self.config.norm_eps), out)  # [rows, V padded]
+        return scores[: len(wanted), : self.config.vocab]
 
     def is_exact(self) -> bool:
         """Try whether this machine computes a row alike in any company, for this model's shapes."""
