@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from msgspec import UNSET, UnsetType
+
 from streamtok.api import requests
 from streamtok.api.answers import (
     ChatChoice,
@@ -12,8 +14,8 @@ from streamtok.api.answers import (
     Delta,
     TopLogprob,
 )
+from streamtok.api.choice import Piece, Token, token_ids
 from streamtok.api.endpoint import Order, answer
-from streamtok.api.generation import Piece, Token
 from streamtok.api.requests import ChatRequest, Message
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
@@ -46,7 +48,7 @@ def order(services: Services, fields: ChatRequest, ignored: tuple[str, ...] = ()
         prompts=(ids,),
         max_tokens=fields.max_completion_tokens or fields.max_tokens or services.engine.context,
         top_logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
-        shape=ChatShape(services.detokenizers, fields.logprobs),
+        shape=ChatShape(services.detokenizers, fields, ids),
         ignored=ignored,
         prompt_field="messages",
     )
@@ -71,9 +73,15 @@ class ChatShape:
     streamed = "chat.completion.chunk"
     whole = "chat.completion"
 
-    def __init__(self, detokenizers: Detokenizers, logprobs: bool) -> None:
+    def __init__(
+        self, detokenizers: Detokenizers, fields: ChatRequest, prompt_ids: Sequence[int]
+    ) -> None:
         self._detokenizers = detokenizers
-        self._wants_logprobs = logprobs
+        self._wants_logprobs = fields.logprobs
+        self._wants_ids = bool(fields.return_token_ids)
+        self.prompt_token_ids: list[int] | UnsetType = (
+            list(prompt_ids) if self._wants_ids else UNSET
+        )
 
     def opening(self, index: int) -> ChatChunkChoice:
         """Return the role, which is said once."""
@@ -82,18 +90,22 @@ class ChatShape:
     def part(self, piece: Piece) -> ChatChunkChoice:
         """Return text."""
         delta = Delta(content=piece.text)
-        return ChatChunkChoice(piece.index, delta, self._logprobs([piece]), None)
+        logprobs, ids = self._logprobs([piece]), self._ids([piece])
+        return ChatChunkChoice(piece.index, delta, logprobs, None, ids)
 
     def end(self, index: int, finish_reason: str) -> ChatChunkChoice:
         """Return the finish reason beside an empty delta."""
-        return ChatChunkChoice(index, Delta(), None, finish_reason)
+        return ChatChunkChoice(index, Delta(), None, finish_reason, self._ids([]))
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> ChatChoice:
         """Return the whole message."""
         message = ChatMessage("".join(piece.text for piece in pieces))
         reason = pieces[-1].finish_reason
         assert reason is not None
-        return ChatChoice(index, message, self._logprobs(pieces), reason)
+        return ChatChoice(index, message, self._logprobs(pieces), reason, self._ids(pieces))
+
+    def _ids(self, pieces: Sequence[Piece]) -> list[int] | UnsetType:
+        return token_ids(pieces) if self._wants_ids else UNSET
 
     def _logprobs(self, pieces: Sequence[Piece]) -> ChatLogprobs | None:
         if not self._wants_logprobs:
@@ -101,6 +113,7 @@ class ChatShape:
         return ChatLogprobs([self._logprob(token) for piece in pieces for token in piece.tokens])
 
     def _logprob(self, token: Token) -> ChatLogprob:
+        assert token.logprobs is not None
         top = [self._alternative(*alternative) for alternative in token.logprobs.top]
         own = self._alternative(token.id, token.logprobs.logprob)
         return ChatLogprob(own.token, own.logprob, own.bytes, top)

@@ -15,6 +15,7 @@ from streamtok.errors import InvalidRequest
 from streamtok.http.request import HeaderList
 
 MAX_CHOICES = 128
+MAX_CANDIDATES = 20
 MaxTokens = Annotated[int, Meta(ge=1)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -56,6 +57,8 @@ class SamplingFields(Struct, kw_only=True):
     ignore_eos: bool = False
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
     stop_token_ids: list[TokenId] | None = None
+    skip_special_tokens: bool | None = None
+    return_token_ids: bool | None = None
     user: str | None = None
 
 
@@ -86,7 +89,10 @@ class CompletionRequest(SamplingFields, kw_only=True):
     """`POST /v1/completions`; a list of strings or of id lists is a batch."""
 
     prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    echo: bool | None = None
+    best_of: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES)] | None = None
 
 
 class TokenizeRequest(Struct):
@@ -134,7 +140,8 @@ HINTS = frozenset(
         "store",
     }
 )
-# Documented by OpenAI and not supported: name -> the values that ask for nothing
+# Documented by OpenAI and not supported where no field says so: name -> the values that ask for
+# nothing
 REFUSED: Mapping[str, tuple[Any, ...]] = {
     "audio": (None,),
     "best_of": (None, 1),
@@ -188,8 +195,8 @@ def convert(value: dict[str, Any], kind: type[Kind]) -> tuple[Kind, tuple[str, .
     Raises:
         InvalidRequest: a field has the wrong type or value, or is not supported; names it.
     """
-    for name, harmless in REFUSED.items():
-        if name in value and value[name] not in harmless:
+    for name in REFUSED.keys() - kind.__struct_fields__:
+        if name in value and value[name] not in REFUSED[name]:
             raise InvalidRequest(
                 f"{name} is not supported by this server", param=name, code="unsupported_parameter"
             )

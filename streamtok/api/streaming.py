@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from streamtok.api import answers
 from streamtok.api.answers import Envelope, UsageBody
-from streamtok.api.generation import Generation, Piece
+from streamtok.api.choice import Piece
+from streamtok.api.generation import Generation
 from streamtok.api.requests import StreamOptions
 from streamtok.errors import RequestError
 from streamtok.http.framings import Framing
@@ -26,11 +27,18 @@ OBFUSCATED_BYTES = 64
 
 
 class Shape(Protocol):
-    """The JSON of one endpoint, for one request: it may count what has passed."""
+    """The JSON of one endpoint, for one request: it may remember what has passed.
+
+    `prompt_token_ids` are told once, where they were asked for and belong to no single choice.
+    """
 
     prefix: str
     streamed: str
     whole: str
+
+    @property
+    def prompt_token_ids(self) -> list[int] | UnsetType:
+        """The ids of the one prompt, if they are to be told."""
 
     def opening(self, index: int) -> Any | None:
         """Return the choice of the chunk before any text, if there is one."""
@@ -66,6 +74,7 @@ class Stream:
         self._framing = framing
         self._options = options
         envelope.usage = None if options.include_usage else UNSET
+        envelope.prompt_token_ids = shape.prompt_token_ids
 
     async def chunks(self, started: bool) -> AsyncGenerator[bytes, None]:
         """Yield the chunks; `started` says whether the generation has left the queue.
@@ -116,7 +125,9 @@ class Stream:
             yield self._framing.chunk("", lambda: self._encode([]))
 
     def _chunk(self, text: str, choice: Any) -> bytes:
-        return self._framing.chunk(text, lambda: self._encode([choice]))
+        chunk = self._framing.chunk(text, lambda: self._encode([choice]))
+        self._envelope.prompt_token_ids = UNSET
+        return chunk
 
     def _encode(self, choices: list[Any]) -> bytes:
         envelope = self._envelope
