@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, UnsetType
 
-from streamtok.api import requests
 from streamtok.api.answers import (
     ChatChoice,
     ChatChunkChoice,
@@ -16,7 +15,7 @@ from streamtok.api.answers import (
 )
 from streamtok.api.choice import Piece, Token, token_ids
 from streamtok.api.endpoint import Order, answer
-from streamtok.api.requests import ChatRequest, Message
+from streamtok.api.requests import ChatRequest, Message, RefusalPart
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
@@ -27,7 +26,7 @@ ENDPOINT = "/v1/chat/completions"
 
 async def chat(services: Services, call: Call) -> Response:
     """Answer a chat."""
-    fields, ignored = requests.convert(requests.read_object(call.request.body), ChatRequest)
+    fields, ignored = services.read(call, ChatRequest)
     return await answer(services, call, order(services, fields, ignored))
 
 
@@ -58,10 +57,11 @@ def for_template(messages: Sequence[Message]) -> list[dict[str, str]]:
     """Return `messages` as chat templates know them.
 
     Raises:
-        InvalidRequest: one has no content.
+        InvalidRequest: one has no content, or such that it cannot have.
     """
     return [
         {"role": _role(message), "content": _content(message, index)}
+        | ({"name": message.name} if message.name else {})
         for index, message in enumerate(messages)
     ]
 
@@ -77,7 +77,7 @@ class ChatShape:
         self, detokenizers: Detokenizers, fields: ChatRequest, prompt_ids: Sequence[int]
     ) -> None:
         self._detokenizers = detokenizers
-        self._wants_logprobs = fields.logprobs
+        self._wants_logprobs = bool(fields.logprobs)
         self._wants_ids = bool(fields.return_token_ids)
         self.prompt_token_ids: list[int] | UnsetType = (
             list(prompt_ids) if self._wants_ids else UNSET
@@ -129,12 +129,22 @@ def _role(message: Message) -> str:
 
 
 def _content(message: Message, index: int) -> str:
-    if message.content is None:
-        raise InvalidRequest(
-            f"messages[{index}].content: a {message.role} message needs content",
-            param=f"messages[{index}].content",
-            code="invalid_value",
-        )
-    if isinstance(message.content, str):
-        return message.content
-    return "".join(part.text for part in message.content)
+    if message.audio is not None:
+        raise _wrong(f"messages[{index}].audio", "audio is not supported by this server")
+    spoken = message.role == "assistant"
+    if message.refusal and not spoken:
+        raise _wrong(f"messages[{index}].refusal", "only the assistant refuses")
+    content = message.content if message.content is not None else message.refusal
+    if content is None:
+        raise _wrong(f"messages[{index}].content", f"a {message.role} message needs content")
+    if isinstance(content, str):
+        return content
+    for number, part in enumerate(content):
+        if isinstance(part, RefusalPart) and not spoken:
+            place = f"messages[{index}].content[{number}].type"
+            raise _wrong(place, "only the assistant refuses")
+    return "".join(p.refusal if isinstance(p, RefusalPart) else p.text for p in content)
+
+
+def _wrong(place: str, problem: str) -> InvalidRequest:
+    return InvalidRequest(f"{place}: {problem}", param=place, code="invalid_value")

@@ -5,7 +5,6 @@ from typing import cast
 
 from msgspec import UNSET
 
-from streamtok.api import requests
 from streamtok.api.answers import CompletionChoice, CompletionLogprobs
 from streamtok.api.choice import Piece, Token, token_ids
 from streamtok.api.endpoint import Order, answer, check_ids
@@ -21,7 +20,7 @@ MAX_TOKENS = 16  # OpenAI's default
 
 async def complete(services: Services, call: Call) -> Response:
     """Continue a text, several texts, or texts that are token ids already."""
-    fields, ignored = requests.convert(requests.read_object(call.request.body), CompletionRequest)
+    fields, ignored = services.read(call, CompletionRequest)
     return await answer(services, call, order(services, fields, ignored))
 
 
@@ -140,10 +139,10 @@ def _candidates(fields: CompletionRequest) -> int:
 
 
 def _prompts(
-    services: Services, prompt: str | list[str | int | list[int]]
+    services: Services, prompt: str | list[str | int | list[int]] | None
 ) -> Iterator[tuple[tuple[int, ...], str | None]]:
     """Yield the token ids of each prompt, with its text where it is one."""
-    prompts: Sequence[object] = [prompt] if isinstance(prompt, str) else prompt
+    prompts: Sequence[object] = prompt if isinstance(prompt, list) else [prompt or ""]
     if all(isinstance(item, int) for item in prompts):
         prompts = [prompts]
     if all(isinstance(item, str) for item in prompts):
