@@ -48,9 +48,9 @@ class SequenceRequest:
     """One sequence to generate: `index` tells it from the others of the same request.
 
     Generation ends at `max_tokens` tokens (0: once the prompt is computed) or at a token in
-    `stop_ids`, which is not reported, and which is not drawn among the first `min_tokens`. With
-    `prompt_logprobs` the prompt's tokens are reported too, so that each of them must be computed;
-    `sampling.top_logprobs` is then not None.
+    `stop_ids`, which is not drawn among the first `min_tokens`. With `prompt_logprobs` the prompt's
+    tokens are reported too, so that each of them must be computed; `sampling.top_logprobs` is then
+    not None.
     """
 
     index: int
@@ -96,11 +96,15 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The sequence ended; `generated` counts every token sampled, the stop token included."""
+    """The sequence ended; `generated` counts every token sampled, the stop token included.
+
+    `stop` is the token that ended the text, if one did.
+    """
 
     index: int
     reason: FinishReason
     generated: int
+    stop: TokenEvent | None = None
 
 
 @dataclass(frozen=True, slots=True)

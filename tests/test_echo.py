@@ -323,3 +323,40 @@ async def test_generated_special_tokens_are_shown_where_they_are_not_skipped(api
         assert choice["logprobs"]["text_offset"] == [0, len(text) // 2]
     stopped = await ask(api, body | {"skip_special_tokens": False, "stop": "|us"})
     assert stopped["choices"][0]["text"] == "<"
+
+
+async def test_the_token_that_ends_a_text_is_reported_as_its_last(
+    api: Api, tiny_model: Path
+) -> None:
+    """As harnesses expect: one more token than the prompt has, whichever is drawn."""
+    body = {"prompt": "ab", "max_tokens": 3, "logit_bias": {"260": 100}, "logprobs": 1}
+    body |= {"return_token_ids": True}
+    for echo in (False, True):
+        (choice,) = (await ask(api, body | {"echo": echo}))["choices"]
+        assert choice["finish_reason"] == "stop"
+        assert choice["text"] == "ab" * echo
+        assert choice["token_ids"] == [260]
+        assert choice["logprobs"]["tokens"][-1] == "<|end|>"
+        assert len(choice["logprobs"]["tokens"]) == 1 + 3 * echo
+        assert choice["logprobs"]["text_offset"][-1] == len(choice["text"])
+        events = await ask(api, body | {"echo": echo, "stream": True})
+        (streamed,) = put_together(events)
+        assert streamed["logprobs"] == choice["logprobs"]
+        assert events[-1]["choices"][0]["token_ids"] == [260]
+
+
+async def test_a_chat_reports_the_ids_of_its_end_but_no_logprobs(api: Api) -> None:
+    """What OpenAI's chats do not report, though completions do."""
+    body = {
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 3,
+        "logit_bias": {"260": 100},
+        "logprobs": True,
+        "return_token_ids": True,
+    }
+    (choice,) = (await ask(api, body, CHAT))["choices"]
+    assert (choice["finish_reason"], choice["token_ids"]) == ("stop", [260])
+    assert choice["logprobs"] == {"content": [], "refusal": None}
+    events = await ask(api, body | {"stream": True}, CHAT)
+    assert [e["choices"][0]["finish_reason"] for e in events] == [None, "stop"]
+    assert events[-1]["choices"][0]["token_ids"] == [260]

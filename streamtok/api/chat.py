@@ -93,9 +93,10 @@ class ChatShape:
         logprobs, ids = self._logprobs([piece]), self._ids([piece])
         return ChatChunkChoice(piece.index, delta, logprobs, None, ids)
 
-    def end(self, index: int, finish_reason: str) -> ChatChunkChoice:
+    def end(self, piece: Piece) -> ChatChunkChoice:
         """Return the finish reason beside an empty delta."""
-        return ChatChunkChoice(index, Delta(), None, finish_reason, self._ids([]))
+        ids = self._ids([piece])
+        return ChatChunkChoice(piece.index, Delta(), None, piece.finish_reason, ids)
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> ChatChoice:
         """Return the whole message."""

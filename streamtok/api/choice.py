@@ -5,8 +5,8 @@ string. With it go the tokens it took, where they are to be reported. A choice m
 prompt (`echo`). Knows neither the engine nor JSON. Read next: `streamtok.api.generation`.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from streamtok.messages import Finished, PromptScored, SequenceRequest, TokenEvent, TokenLogprobs
 from streamtok.text.detokenizer import Detokenizers
@@ -41,7 +41,8 @@ class Piece:
     """Text that became certain for choice `index`, with the `count` tokens generated for it.
 
     `tokens` holds them where they are to be reported. The last piece of a choice carries its finish
-    reason, and may have no text. One that `is_prompt` is the prompt, before all that is generated.
+    reason, may have no text, and has the token that is the reason apart, in `stop`. One that
+    `is_prompt` is the prompt, before all that is generated.
     """
 
     index: int
@@ -50,11 +51,26 @@ class Piece:
     tokens: tuple[Token, ...]
     finish_reason: str | None
     is_prompt: bool = False
+    stop: Token | None = None
+
+
+def split(piece: Piece) -> tuple[Piece, Piece]:
+    """Return the last piece of a choice in two: its text, and why it ended."""
+    body = replace(piece, finish_reason=None, stop=None)
+    return body, replace(piece, text="", count=0, tokens=())
 
 
 def token_ids(pieces: Sequence[Piece]) -> list[int]:
     """Return the generated tokens of `pieces`, which report them."""
-    return [t.id for piece in pieces if not piece.is_prompt for t in piece.tokens]
+    return [token.id for token in tokens(p for p in pieces if not p.is_prompt)]
+
+
+def tokens(pieces: Iterable[Piece]) -> Iterator[Token]:
+    """Yield all that `pieces` report, the one that ended the text too."""
+    for piece in pieces:
+        yield from piece.tokens
+        if piece.stop:
+            yield piece.stop
 
 
 class Choice:
@@ -105,18 +121,24 @@ class Choice:
 
     def finish(self, event: Finished) -> Piece:
         """Return the last piece: what was held back, and why it ended."""
-        text = self._stops.feed(self._detokenizer.flush()) + self._stops.flush()
+        tail = self._detokenizer.flush()
+        text = self._stops.feed(tail) + self._stops.flush()
         self.finish_reason = "stop" if self._stops.matched is not None else event.reason
         self._held += event.reason == "stop"  # the token that ended the text, which has none
-        return self._piece(text)
+        self._offset += len(tail)
+        return self._piece(text, event.stop)
 
     def _text(self, token_id: int) -> str:
         if self._rules.special and (name := self._detokenizers.special_name(token_id)):
             return self._detokenizer.flush() + name
         return self._detokenizer.feed(token_id)
 
-    def _piece(self, text: str) -> Piece:
-        piece = Piece(self.index, text, self._held, tuple(self._tokens), self.finish_reason)
+    def _piece(self, text: str, ended_by: TokenEvent | None = None) -> Piece:
+        stop = None
+        if ended_by and self._rules.detailed:
+            stop = Token(ended_by.token_id, self._offset, ended_by.logprobs)
+        tokens, reason = tuple(self._tokens), self.finish_reason
+        piece = Piece(self.index, text, self._held, tokens, reason, stop=stop)
         self._held, self._tokens = 0, []
         return piece
 

@@ -6,7 +6,7 @@ from typing import cast
 from msgspec import UNSET
 
 from streamtok.api.answers import CompletionChoice, CompletionLogprobs
-from streamtok.api.choice import Piece, Token, token_ids
+from streamtok.api.choice import Piece, Token, token_ids, tokens
 from streamtok.api.endpoint import Order, answer, check_ids
 from streamtok.api.requests import CompletionRequest
 from streamtok.api.services import Call, Services
@@ -74,34 +74,30 @@ class CompletionShape:
 
     def part(self, piece: Piece) -> CompletionChoice:
         """Return text."""
-        return self._choice(piece.index, [piece], None)
+        return self.choice(piece.index, [piece])
 
-    def end(self, index: int, finish_reason: str) -> CompletionChoice:
+    def end(self, piece: Piece) -> CompletionChoice:
         """Return the finish reason beside an empty text."""
-        return self._choice(index, [], finish_reason)
+        return self.choice(piece.index, [piece])
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> CompletionChoice:
         """Return the whole text."""
-        return self._choice(index, pieces, pieces[-1].finish_reason)
-
-    def _choice(
-        self, index: int, pieces: Sequence[Piece], finish_reason: str | None
-    ) -> CompletionChoice:
         text = "".join(piece.text for piece in pieces)
-        logprobs = self._logprobs(pieces) if self._wants_logprobs and pieces else None
-        choice = CompletionChoice(index, text, logprobs, finish_reason)
+        choice = CompletionChoice(index, text, self._logprobs(pieces), pieces[-1].finish_reason)
         if self._wants_ids:
             choice.token_ids = token_ids(pieces)
             choice.prompt_token_ids = self._untold.pop(index, UNSET)
         return choice
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> CompletionLogprobs:
-        tokens = [token for piece in pieces for token in piece.tokens]
+    def _logprobs(self, pieces: Sequence[Piece]) -> CompletionLogprobs | None:
+        reported = list(tokens(pieces)) if self._wants_logprobs else []
+        if not reported:
+            return None
         return CompletionLogprobs(
-            tokens=[self._text(token.id) for token in tokens],
-            token_logprobs=[t.logprobs.logprob if t.logprobs else None for t in tokens],
-            top_logprobs=[self._top(token) for token in tokens],
-            text_offset=[token.offset for token in tokens],
+            tokens=[self._text(token.id) for token in reported],
+            token_logprobs=[t.logprobs.logprob if t.logprobs else None for t in reported],
+            top_logprobs=[self._top(token) for token in reported],
+            text_offset=[token.offset for token in reported],
         )
 
     def _top(self, token: Token) -> dict[str, float] | None:

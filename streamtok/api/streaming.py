@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from streamtok.api import answers
 from streamtok.api.answers import Envelope, UsageBody
-from streamtok.api.choice import Piece
+from streamtok.api.choice import Piece, split
 from streamtok.api.generation import Generation
 from streamtok.api.requests import StreamOptions
 from streamtok.errors import RequestError
@@ -46,8 +46,8 @@ class Shape(Protocol):
     def part(self, piece: Piece) -> Any:
         """Return the choice of a chunk that carries a piece's text."""
 
-    def end(self, index: int, finish_reason: str) -> Any:
-        """Return the choice of the chunk after the last text."""
+    def end(self, piece: Piece) -> Any:
+        """Return the choice of the chunk after the last text, which says why it ended."""
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> Any:
         """Return the whole of a choice."""
@@ -116,10 +116,11 @@ class Stream:
                 if piece is None:
                     yield self._framing.ping
                     continue
-                if piece.text or piece.tokens:
-                    yield self._chunk(piece.text, shape.part(piece))
-                if piece.finish_reason is not None:
-                    yield self._chunk("", shape.end(piece.index, piece.finish_reason))
+                body, end = (piece, None) if piece.finish_reason is None else split(piece)
+                if body.text or body.tokens:
+                    yield self._chunk(body.text, shape.part(body))
+                if end:
+                    yield self._chunk("", shape.end(end))
         if self._options.include_usage:
             self._envelope.usage = usage(generation)
             yield self._framing.chunk("", lambda: self._encode([]))

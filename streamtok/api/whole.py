@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from streamtok.api import answers
 from streamtok.api.answers import Envelope
-from streamtok.api.choice import Piece
+from streamtok.api.choice import Piece, tokens
 from streamtok.api.generation import Generation
 from streamtok.api.streaming import Shape, usage
 
@@ -46,6 +46,6 @@ def best(candidates: Sequence[Pieces], choices: int) -> Sequence[Pieces]:
 
 def _mean_logprob(pieces: Pieces) -> float:
     """Return the mean over the generated tokens; an answer without any is the last resort."""
-    tokens = [token for piece in pieces if not piece.is_prompt for token in piece.tokens]
-    logprobs = [token.logprobs.logprob for token in tokens if token.logprobs]
+    generated = tokens(piece for piece in pieces if not piece.is_prompt)
+    logprobs = [token.logprobs.logprob for token in generated if token.logprobs]
     return sum(logprobs) / len(logprobs) if logprobs else -math.inf

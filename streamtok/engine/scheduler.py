@@ -176,17 +176,19 @@ class Scheduler:
     def _extend(self, sequence: Sequence, sample: Sample) -> Iterable[Addressed]:
         request = sequence.request
         sequence.ids.append(sample.token_id)
-        if sample.token_id in request.stop_ids:
-            yield self._finish(sequence, "stop")
-            return
         event = TokenEvent(request.index, sample.token_id, sample.logprobs)
+        if sample.token_id in request.stop_ids:
+            yield self._finish(sequence, "stop", event)
+            return
         yield sequence.request_id, event
         if sequence.generated >= request.max_tokens:
             yield self._finish(sequence, "length")
 
-    def _finish(self, sequence: Sequence, reason: FinishReason) -> Addressed:
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, stop: TokenEvent | None = None
+    ) -> Addressed:
         self._leave(sequence)
-        event = Finished(sequence.request.index, reason, sequence.generated)
+        event = Finished(sequence.request.index, reason, sequence.generated, stop)
         return sequence.request_id, event
 
     def _fail(self, sequence: Sequence, error: RequestError) -> Addressed:
