@@ -6,7 +6,10 @@ prompt (`echo`). Knows neither the engine nor JSON. Read next: `streamtok.api.ge
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from streamtok.messages import Finished, PromptScored, SequenceRequest, TokenEvent, TokenLogprobs
 from streamtok.text.detokenizer import Detokenizers
@@ -24,8 +27,7 @@ class TextRules:
     detailed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """A token; its text begins behind `offset` characters of the choice's text.
 
     `logprobs` are there where they were asked for, except for a prompt's first token.
@@ -36,8 +38,7 @@ class Token:
     logprobs: TokenLogprobs | None
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Text that became certain for choice `index`, with the `count` tokens generated for it.
 
     `tokens` holds them where they are to be reported. The last piece of a choice carries its finish

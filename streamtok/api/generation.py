@@ -15,7 +15,7 @@ from typing import Protocol
 
 from streamtok.api.choice import Choice, Piece, TextRules
 from streamtok.api.meter import Meter
-from streamtok.engine.base import Engine
+from streamtok.engine.base import ENDS, Engine
 from streamtok.errors import Unavailable
 from streamtok.ledger import UsageRecord
 from streamtok.messages import (
@@ -137,11 +137,10 @@ class Generation:
         unfinished = len(self._choices)
         while unfinished:
             event = await self._next()
-            if isinstance(event, Waiting):
-                yield None
-                continue
             piece = self._read(event)
             if piece is None:
+                if isinstance(event, Waiting):
+                    yield None
                 continue
             self.completion_tokens += piece.count
             if piece.finish_reason is not None:
@@ -175,9 +174,11 @@ class Generation:
     async def _next(self) -> Event | Waiting:
         """Return the next event, and count it; raise the error of one that failed."""
         event = await anext(self._stream)
+        self._count(event)
+        if isinstance(event, TokenEvent):
+            return event
         if isinstance(event, Waiting):
             self._set_alarm()
-        self._count(event)
         if isinstance(event, Failed):
             raise event.error
         if self._expired and isinstance(event, Finished) and event.reason == "cancelled":
@@ -204,33 +205,35 @@ class Generation:
         if self._deadline:
             self._deadline.cancel()
 
-    def _read(self, event: Event) -> Piece | None:
+    def _read(self, event: Event | Waiting) -> Piece | None:
         """Return the text of an event, if it has any and its choice is not finished already."""
+        if isinstance(event, Waiting):
+            return None
         choice = self._choices[event.index]
         if choice.finish_reason is None:
             if isinstance(event, TokenEvent):
                 return choice.feed(event)
-            if isinstance(event, PromptScored):
-                return choice.score(event)
             if isinstance(event, Finished):
                 return choice.finish(event)
+            if isinstance(event, PromptScored):
+                return choice.score(event)
         return None
 
     def _count(self, event: Event | Waiting) -> None:
         """Keep what the ledger and the metrics need of an event."""
-        if isinstance(event, Finished | Failed):
-            self._generated[event.index] = event.generated
-            self._failed = self._failed or isinstance(event, Failed)
-        elif isinstance(event, TokenEvent):
-            now_s = self._meter.clock.monotonic_s()
+        if isinstance(event, TokenEvent):
+            index, now_s = event.index, self._meter.clock.monotonic_s()
             if self._first_token_s is None:
                 self._stop_alarm()
                 self._first_token_s = now_s - self._begun_s
                 self._meter.metrics.first_token.observe(self._first_token_s)
-            if self._generated[event.index]:
-                self._meter.metrics.inter_token.observe(now_s - self._last_token_s[event.index])
-            self._last_token_s[event.index] = now_s
-            self._generated[event.index] += 1
+            if self._generated[index]:
+                self._meter.metrics.inter_token.observe(now_s - self._last_token_s[index])
+            self._last_token_s[index] = now_s
+            self._generated[index] += 1
+        elif isinstance(event, ENDS):
+            self._generated[event.index] = event.generated
+            self._failed = self._failed or isinstance(event, Failed)
 
     def _settle(self) -> asyncio.Task[None]:
         if self._settled is None:

@@ -4,7 +4,7 @@ Knows neither the engine nor sockets. Read next: `streamtok.http.framings`.
 """
 
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -85,10 +85,20 @@ class Stream:
             BrokenOff: it failed, and the framing has no place for an error.
         """
         try:
-            async with aclosing(self._parts(started)) as parts:
-                async for part in parts:
-                    if part:
-                        yield part
+            while not started:
+                yield self._framing.ping
+                started = await self._generation.started()
+            for chunk in filter(None, self._openings()):
+                yield chunk
+            async with aclosing(self._generation.pieces()) as pieces:
+                async for piece in pieces:
+                    for chunk in self._chunks(piece):
+                        if chunk:  # bare text has none where there is no text
+                            yield chunk
+            if self._options.include_usage:
+                self._envelope.usage = usage(self._generation)
+                if chunk := self._framing.chunk("", lambda: self._encode([])):
+                    yield chunk
         except RequestError as error:
             self._generation.close(failed=True)
             yield self._framing.error(answers.error_body(error))
@@ -103,27 +113,21 @@ class Stream:
         values = (counts.prompt_tokens, counts.completion_tokens, counts.total_tokens)
         return tuple(zip(USAGE_TRAILERS, map(str, values), strict=True))
 
-    async def _parts(self, started: bool) -> AsyncGenerator[bytes, None]:
-        generation, shape = self._generation, self._shape
-        while not started:
-            yield self._framing.ping
-            started = await generation.started()
-        for sequence in generation.job.sequences:
-            if (opening := shape.opening(sequence.index)) is not None:
+    def _openings(self) -> Iterator[bytes]:
+        for sequence in self._generation.job.sequences:
+            if (opening := self._shape.opening(sequence.index)) is not None:
                 yield self._chunk("", opening)
-        async with aclosing(generation.pieces()) as pieces:
-            async for piece in pieces:
-                if piece is None:
-                    yield self._framing.ping
-                    continue
-                body, end = (piece, None) if piece.finish_reason is None else split(piece)
-                if body.text or body.tokens:
-                    yield self._chunk(body.text, shape.part(body))
-                if end:
-                    yield self._chunk("", shape.end(end))
-        if self._options.include_usage:
-            self._envelope.usage = usage(generation)
-            yield self._framing.chunk("", lambda: self._encode([]))
+
+    def _chunks(self, piece: Piece | None) -> Sequence[bytes]:
+        """Return the chunks of a piece: its text, and why the choice ended if it did."""
+        if piece is None:
+            return (self._framing.ping,)
+        if piece.finish_reason is None:
+            return (self._chunk(piece.text, self._shape.part(piece)),)
+        body, end = split(piece)
+        has_text = bool(body.text or body.tokens)
+        text = (self._chunk(body.text, self._shape.part(body)),) if has_text else ()
+        return (*text, self._chunk("", self._shape.end(end)))
 
     def _chunk(self, text: str, choice: Any) -> bytes:
         chunk = self._framing.chunk(text, lambda: self._encode([choice]))
