@@ -10,6 +10,7 @@ import pytest
 from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
 
+from streamtok.api.planting import Faults
 from streamtok.api.requests import HINTS, REFUSED, ChatRequest, CompletionRequest
 from streamtok.api.routing import Api
 from streamtok.http.request import Request
@@ -145,6 +146,20 @@ async def test_unknown_fields_are_refused_where_the_server_is_told_to(tiny_model
         assert (status, answer) == (400, {"error": error})
     status, answer = await ask(api, "/tokenize", {"content": "x", "zeta": 1})
     assert (status, answer["error"]["param"]) == (400, "zeta")
+    await services.meter.close()
+
+
+async def test_a_fault_is_a_known_field_where_faults_may_be_asked_for(tiny_model: Path) -> None:
+    services = make_services(tiny_model, ScriptedEngine([65]), FakeClock())
+    body = {"prompt": "x", "stream": True, "fault": "done-missing"}
+    for faults, status in ((None, 400), (Faults(), 200)):
+        api = Api()
+        api.open(replace(services, refuse_unknown=True, faults=faults))
+        response = await api.handle(
+            Request("POST", COMPLETIONS, (), json.dumps(body).encode(), "1.1", "t")
+        )
+        assert response.status == status
+        response.close()
     await services.meter.close()
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamtok.api import requests
+from streamtok.api.faults import FIELD
 from streamtok.api.generation import Timers
 from streamtok.api.limits import network
 from streamtok.api.meter import Meter
@@ -63,9 +64,10 @@ class Services:
                 it is unknown and such are refused.
         """
         fields, unknown = requests.convert(requests.read_object(call.request.body), kind)
-        if unknown and self.refuse_unknown:
+        wrong = [name for name in unknown if name != FIELD or self.faults is None]
+        if wrong and self.refuse_unknown:
             raise InvalidRequest(
-                f"{unknown[0]}: there is no such field", param=unknown[0], code="unknown_parameter"
+                f"{wrong[0]}: there is no such field", param=wrong[0], code="unknown_parameter"
             )
         return fields, unknown
 

@@ -233,9 +233,10 @@ class Connection:
             async with aclosing(body):
                 await self._send_event(self._head(response, None))
                 if not head_only:
+                    output = self._output or self._stream
                     frame = _chunk if self._speaks_1_1() else bytes
                     async for part in body:
-                        await self._stream.send(frame(part))
+                        await output.send(frame(part))
                     trailers = response.trailers()
         await self._send_event(h11.EndOfMessage(headers=_titled(trailers)))
 
