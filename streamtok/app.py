@@ -187,6 +187,7 @@ async def load(
         close_after_stream=config.close_after_stream,
         timers=Timers(_timer(config.heartbeat_s), _timer(config.request_timeout_s)),
         faults=Faults() if config.faults else None,
+        refuse_unknown=config.unknown_fields == "refuse",
     )
 
 

@@ -101,6 +101,9 @@ class ApiConfig:
     cors_origins: str = _setting(
         "", "origins of web pages that may use the API, or * for all (default: none)"
     )
+    unknown_fields: str = _choice(
+        "ignore", ("ignore", "refuse"), "what becomes of request fields that no one knows"
+    )
 
 
 @dataclass(frozen=True)

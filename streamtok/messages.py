@@ -4,7 +4,7 @@ The engine deals in token ids only; text, HTTP and JSON live elsewhere. One requ
 sequences (the prompts of a batch, the `n` choices of a chat); their events share one queue and are
 told apart by `index`. For every sequence the events come in this order:
 
-    Started, TokenEvent*, then exactly one of Finished or Failed
+    Started, PromptScored*, TokenEvent*, then exactly one of Finished or Failed
 
 Read next: `streamtok.engine.base`, the protocol these values belong to.
 """
@@ -47,8 +47,10 @@ class SamplingParams:
 class SequenceRequest:
     """One sequence to generate: `index` tells it from the others of the same request.
 
-    Generation ends at `max_tokens` tokens or at a token in `stop_ids`, which is not reported, and
-    which is not drawn among the first `min_tokens`.
+    Generation ends at `max_tokens` tokens (0: once the prompt is computed) or at a token in
+    `stop_ids`, which is not drawn among the first `min_tokens`. With `prompt_logprobs` the prompt's
+    tokens are reported too, so that each of them must be computed; `sampling.top_logprobs` is then
+    not None.
     """
 
     index: int
@@ -57,6 +59,7 @@ class SequenceRequest:
     max_tokens: int
     stop_ids: frozenset[int] = frozenset()
     min_tokens: int = 0
+    prompt_logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,14 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptScored:
+    """The prompt's next tokens, as many as `logprobs`; its first token has none and is left out."""
+
+    index: int
+    logprobs: tuple[TokenLogprobs, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """One sampled token."""
 
@@ -85,11 +96,15 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The sequence ended; `generated` counts every token sampled, the stop token included."""
+    """The sequence ended; `generated` counts every token sampled, the stop token included.
+
+    `stop` is the token that ended the text, if one did.
+    """
 
     index: int
     reason: FinishReason
     generated: int
+    stop: TokenEvent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +121,7 @@ class Waiting:
     """Nothing has come for a while: the client is owed a sign of life. Not an engine's event."""
 
 
-Event = Started | TokenEvent | Finished | Failed
+Event = Started | PromptScored | TokenEvent | Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)

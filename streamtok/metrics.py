@@ -1,10 +1,14 @@
 """What `GET /metrics` shows, in Prometheus' text format. A registry per server, no globals."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
+from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from streamtok.messages import EngineStats
 
@@ -35,18 +39,14 @@ class Metrics:
         self.cancelled = Counter(
             "streamtok_cancelled_total", "Requests ended because the client left.", **make
         )
-        self.first_token = Histogram(
-            "streamtok_time_to_first_token_seconds",
-            "From the accepted request to its first token.",
-            buckets=SECONDS,
-            **make,
+        self.first_token = Times(
+            "streamtok_time_to_first_token_seconds", "From the accepted request to its first token."
         )
-        self.inter_token = Histogram(
-            "streamtok_inter_token_seconds",
-            "Between two tokens of one choice.",
-            buckets=SECONDS,
-            **make,
+        self.inter_token = Times(
+            "streamtok_inter_token_seconds", "Between two tokens of one choice."
         )
+        for times in (self.first_token, self.inter_token):
+            self._registry.register(times)
         running = Gauge("streamtok_running_streams", "Sequences being generated.", **make)
         running.set_function(lambda: stats().running)
         queued = Gauge("streamtok_queued_requests", "Sequences waiting for a place.", **make)
@@ -57,6 +57,27 @@ class Metrics:
         if self._worker is None:
             return generate_latest(self._registry)
         return generate_latest(_Labelled(self._registry, {"worker": str(self._worker)}))
+
+
+class Times(Collector):
+    """A histogram of seconds for one thread: what is observed for every token must cost little."""
+
+    def __init__(self, name: str, documentation: str) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._counts = [0] * (len(SECONDS) + 1)  # times up to each of SECONDS, and longer ones
+        self._sum_s = 0.0
+
+    def observe(self, time_s: float) -> None:
+        """Count a time."""
+        self._counts[bisect_left(SECONDS, time_s)] += 1
+        self._sum_s += time_s
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the histogram, whose buckets hold the times below them too."""
+        names = [*map(floatToGoString, SECONDS), "+Inf"]
+        buckets = list(zip(names, accumulate(map(float, self._counts)), strict=True))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets, self._sum_s)
 
 
 class _Labelled(Collector):

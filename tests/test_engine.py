@@ -79,7 +79,7 @@ async def test_no_stop_id_is_drawn_before_min_tokens(
     assert got[-1].generated >= 5
 
 
-async def test_a_stop_id_ends_a_sequence_and_is_not_reported(engine: LocalEngine) -> None:
+async def test_a_stop_id_ends_a_sequence_and_is_told_as_its_end(engine: LocalEngine) -> None:
     free = await events(engine, "free", request(3))
     third = free[3]
     assert isinstance(third, TokenEvent)
@@ -91,7 +91,7 @@ async def test_a_stop_id_ends_a_sequence_and_is_not_reported(engine: LocalEngine
         0, plain.prompt_ids, plain.sampling, 30, stop_ids=frozenset({third.token_id})
     )
     stopped = await events(engine, "stopped", stopping)
-    assert stopped == [*free[:first], Finished(0, "stop", first)]
+    assert stopped == [*free[:first], Finished(0, "stop", first, third)]
 
 
 async def test_cancelling_ends_before_the_next_step(engine: LocalEngine) -> None:

@@ -30,6 +30,7 @@ SYNCHRONOUS = (
     "model/",
     "text/",
     "engine/backlog.py",
+    "engine/logprobs.py",
     "engine/runner.py",
     "engine/sampler.py",
     "engine/scheduler.py",

@@ -211,7 +211,7 @@ async def test_requests_over_the_rate_get_429_and_when_to_come_back(tiny_model: 
     site = Site(tiny_model, requests_per_minute=2)
     for body, status, remaining in (
         ({"prompt": "x", "max_tokens": 1}, 200, "1"),
-        ({"prompt": "x", "max_tokens": 0}, 400, "0"),  # one that is refused counts as well
+        ({"prompt": "x", "max_tokens": -1}, 400, "0"),  # one that is refused counts as well
     ):
         response, headers = await site.post(body)
         assert response.status == status

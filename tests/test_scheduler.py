@@ -191,7 +191,8 @@ class Schedules(RuleBasedStateMachine):
             if isinstance(sample, RequestError):
                 assert told[k] == [Failed(k[1], sample, generated)]
             elif sample.token_id == STOP:
-                assert told[k] == [Finished(k[1], "stop", generated + 1)]
+                stop = TokenEvent(k[1], STOP)
+                assert told[k] == [Finished(k[1], "stop", generated + 1, stop)]
             else:
                 end = [Finished(k[1], "length", generated)] * (generated == known.max_tokens)
                 assert told[k] == [TokenEvent(k[1], TOKEN), *end]
@@ -279,10 +280,11 @@ def test_a_failed_step_ends_those_that_were_in_it_alone() -> None:
     assert scheduler.fail(ERROR) == [("b", Failed(0, ERROR, 0))]
 
 
-def test_a_stop_token_is_counted_but_not_told() -> None:
+def test_a_stop_token_is_told_as_the_end() -> None:
     scheduler = Scheduler(slots=1, step_tokens=8)
     scheduler.add("a", [request(0, 3, 9)])
-    assert scheduler.commit(scheduler.plan(), [Sample(STOP)]) == [("a", Finished(0, "stop", 1))]
+    end = Finished(0, "stop", 1, TokenEvent(0, STOP))
+    assert scheduler.commit(scheduler.plan(), [Sample(STOP)]) == [("a", end)]
 
 
 @pytest.mark.parametrize("slots", [1, 3])

@@ -77,8 +77,8 @@ def test_what_is_not_given_is_none() -> None:
     assert (request.stream, request.seed, request.ignore_eos, request.logprobs) == (
         None,
         None,
-        False,
-        False,
+        None,
+        None,
     )
 
 
@@ -86,7 +86,7 @@ def test_what_is_not_given_is_none() -> None:
     ("field", "values"),
     [
         ("temperature", [0, 1, 2.0, None]),
-        ("top_p", [0.001, 1]),
+        ("top_p", [0, 0.001, 1]),
         ("top_k", [0, 50]),
         ("min_p", [0, 1]),
         ("n", [1, 128]),
@@ -114,7 +114,7 @@ def test_values_in_range_are_accepted(field: str, values: list[Any]) -> None:
     ("field", "values"),
     [
         ("temperature", [-0.1, 2.1, "1", True, [1]]),
-        ("top_p", [0, 1.1]),
+        ("top_p", [-0.1, 1.1]),
         ("top_k", [-1, 1.5]),
         ("min_p", [-0.1, 1.1]),
         ("n", [0, 129, True]),
@@ -166,13 +166,13 @@ def test_an_error_names_the_place(value: dict[str, Any], param: str, words: str)
 
 
 @pytest.mark.parametrize(
-    "prompt", ["Once", "", ["a", "b"], [1, 2], [[1], [2, 3]], ["a", 1]], ids=str
+    "prompt", [None, "Once", "", ["a", "b"], [1, 2], [[1], [2, 3]], ["a", 1]], ids=str
 )
 def test_a_prompt_is_text_or_ids_or_a_list_of_them(prompt: Any) -> None:
     assert convert({"prompt": prompt}, CompletionRequest)[0].prompt == prompt
 
 
-@pytest.mark.parametrize("prompt", [None, 1, [], [-1], [1.5], [[1.5]], {"a": 1}], ids=str)
+@pytest.mark.parametrize("prompt", [1, [], [-1], [1.5], [[1.5]], {"a": 1}], ids=str)
 def test_a_prompt_that_is_neither_is_refused(prompt: Any) -> None:
     param = refused({"prompt": prompt}, CompletionRequest).param
     assert param is not None

@@ -72,11 +72,14 @@ class ChatLogprobs(Struct):
 
 
 class CompletionLogprobs(Struct):
-    """`logprobs` of a completion: parallel lists, one item per token."""
+    """`logprobs` of a completion: parallel lists, one item per token.
+
+    Nothing comes before a prompt's first token, which has None for its log-probabilities.
+    """
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -94,6 +97,7 @@ class ChatChunkChoice(Struct):
     delta: Delta
     logprobs: ChatLogprobs | None
     finish_reason: str | None
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatMessage(Struct):
@@ -111,6 +115,7 @@ class ChatChoice(Struct):
     message: ChatMessage
     logprobs: ChatLogprobs | None
     finish_reason: str
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class CompletionChoice(Struct):
@@ -120,12 +125,14 @@ class CompletionChoice(Struct):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: str | None
+    token_ids: list[int] | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 class Envelope(Struct, kw_only=True):
     """What all chunks and answers of one request share.
 
-    `usage` and `obfuscation` are absent where they were not asked for.
+    `usage`, `obfuscation` and all token ids are absent where they were not asked for.
     """
 
     id: str
@@ -136,6 +143,7 @@ class Envelope(Struct, kw_only=True):
     choices: list[ChatChunkChoice] | list[ChatChoice] | list[CompletionChoice]
     usage: UsageBody | UnsetType | None = UNSET
     obfuscation: str | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 class ModelBody(Struct):

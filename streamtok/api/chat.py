@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from streamtok.api import requests
+from msgspec import UNSET, UnsetType
+
 from streamtok.api.answers import (
     ChatChoice,
     ChatChunkChoice,
@@ -12,9 +13,9 @@ from streamtok.api.answers import (
     Delta,
     TopLogprob,
 )
+from streamtok.api.choice import Piece, Token, token_ids
 from streamtok.api.endpoint import Order, answer
-from streamtok.api.generation import Piece, Token
-from streamtok.api.requests import ChatRequest, Message
+from streamtok.api.requests import ChatRequest, Message, RefusalPart
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
@@ -25,7 +26,7 @@ ENDPOINT = "/v1/chat/completions"
 
 async def chat(services: Services, call: Call) -> Response:
     """Answer a chat."""
-    fields, ignored = requests.convert(requests.read_object(call.request.body), ChatRequest)
+    fields, ignored = services.read(call, ChatRequest)
     return await answer(services, call, order(services, fields, ignored))
 
 
@@ -46,7 +47,7 @@ def order(services: Services, fields: ChatRequest, ignored: tuple[str, ...] = ()
         prompts=(ids,),
         max_tokens=fields.max_completion_tokens or fields.max_tokens or services.engine.context,
         top_logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
-        shape=ChatShape(services.detokenizers, fields.logprobs),
+        shape=ChatShape(services.detokenizers, fields, ids),
         ignored=ignored,
         prompt_field="messages",
     )
@@ -56,10 +57,11 @@ def for_template(messages: Sequence[Message]) -> list[dict[str, str]]:
     """Return `messages` as chat templates know them.
 
     Raises:
-        InvalidRequest: one has no content.
+        InvalidRequest: one has no content, or such that it cannot have.
     """
     return [
         {"role": _role(message), "content": _content(message, index)}
+        | ({"name": message.name} if message.name else {})
         for index, message in enumerate(messages)
     ]
 
@@ -71,9 +73,15 @@ class ChatShape:
     streamed = "chat.completion.chunk"
     whole = "chat.completion"
 
-    def __init__(self, detokenizers: Detokenizers, logprobs: bool) -> None:
+    def __init__(
+        self, detokenizers: Detokenizers, fields: ChatRequest, prompt_ids: Sequence[int]
+    ) -> None:
         self._detokenizers = detokenizers
-        self._wants_logprobs = logprobs
+        self._wants_logprobs = bool(fields.logprobs)
+        self._wants_ids = bool(fields.return_token_ids)
+        self.prompt_token_ids: list[int] | UnsetType = (
+            list(prompt_ids) if self._wants_ids else UNSET
+        )
 
     def opening(self, index: int) -> ChatChunkChoice:
         """Return the role, which is said once."""
@@ -82,18 +90,23 @@ class ChatShape:
     def part(self, piece: Piece) -> ChatChunkChoice:
         """Return text."""
         delta = Delta(content=piece.text)
-        return ChatChunkChoice(piece.index, delta, self._logprobs([piece]), None)
+        logprobs, ids = self._logprobs([piece]), self._ids([piece])
+        return ChatChunkChoice(piece.index, delta, logprobs, None, ids)
 
-    def end(self, index: int, finish_reason: str) -> ChatChunkChoice:
+    def end(self, piece: Piece) -> ChatChunkChoice:
         """Return the finish reason beside an empty delta."""
-        return ChatChunkChoice(index, Delta(), None, finish_reason)
+        ids = self._ids([piece])
+        return ChatChunkChoice(piece.index, Delta(), None, piece.finish_reason, ids)
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> ChatChoice:
         """Return the whole message."""
         message = ChatMessage("".join(piece.text for piece in pieces))
         reason = pieces[-1].finish_reason
         assert reason is not None
-        return ChatChoice(index, message, self._logprobs(pieces), reason)
+        return ChatChoice(index, message, self._logprobs(pieces), reason, self._ids(pieces))
+
+    def _ids(self, pieces: Sequence[Piece]) -> list[int] | UnsetType:
+        return token_ids(pieces) if self._wants_ids else UNSET
 
     def _logprobs(self, pieces: Sequence[Piece]) -> ChatLogprobs | None:
         if not self._wants_logprobs:
@@ -101,6 +114,7 @@ class ChatShape:
         return ChatLogprobs([self._logprob(token) for piece in pieces for token in piece.tokens])
 
     def _logprob(self, token: Token) -> ChatLogprob:
+        assert token.logprobs is not None
         top = [self._alternative(*alternative) for alternative in token.logprobs.top]
         own = self._alternative(token.id, token.logprobs.logprob)
         return ChatLogprob(own.token, own.logprob, own.bytes, top)
@@ -116,12 +130,22 @@ def _role(message: Message) -> str:
 
 
 def _content(message: Message, index: int) -> str:
-    if message.content is None:
-        raise InvalidRequest(
-            f"messages[{index}].content: a {message.role} message needs content",
-            param=f"messages[{index}].content",
-            code="invalid_value",
-        )
-    if isinstance(message.content, str):
-        return message.content
-    return "".join(part.text for part in message.content)
+    if message.audio is not None:
+        raise _wrong(f"messages[{index}].audio", "audio is not supported by this server")
+    spoken = message.role == "assistant"
+    if message.refusal and not spoken:
+        raise _wrong(f"messages[{index}].refusal", "only the assistant refuses")
+    content = message.content if message.content is not None else message.refusal
+    if content is None:
+        raise _wrong(f"messages[{index}].content", f"a {message.role} message needs content")
+    if isinstance(content, str):
+        return content
+    for number, part in enumerate(content):
+        if isinstance(part, RefusalPart) and not spoken:
+            place = f"messages[{index}].content[{number}].type"
+            raise _wrong(place, "only the assistant refuses")
+    return "".join(p.refusal if isinstance(p, RefusalPart) else p.text for p in content)
+
+
+def _wrong(place: str, problem: str) -> InvalidRequest:
+    return InvalidRequest(f"{place}: {problem}", param=place, code="invalid_value")

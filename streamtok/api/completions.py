@@ -1,12 +1,13 @@
 """`POST /v1/completions`: a text in, its continuation out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
-from streamtok.api import requests
+from msgspec import UNSET
+
 from streamtok.api.answers import CompletionChoice, CompletionLogprobs
+from streamtok.api.choice import Piece, Token, token_ids, tokens
 from streamtok.api.endpoint import Order, answer, check_ids
-from streamtok.api.generation import Piece
 from streamtok.api.requests import CompletionRequest
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
@@ -19,7 +20,7 @@ MAX_TOKENS = 16  # OpenAI's default
 
 async def complete(services: Services, call: Call) -> Response:
     """Continue a text, several texts, or texts that are token ids already."""
-    fields, ignored = requests.convert(requests.read_object(call.request.body), CompletionRequest)
+    fields, ignored = services.read(call, CompletionRequest)
     return await answer(services, call, order(services, fields, ignored))
 
 
@@ -30,14 +31,18 @@ def order(services: Services, fields: CompletionRequest, ignored: tuple[str, ...
         RequestError: it cannot be had.
     """
     services.check_model(fields.model)
+    candidates = _candidates(fields)
+    prompts = list(_prompts(services, fields.prompt))
     return Order(
         endpoint=ENDPOINT,
         fields=fields,
-        prompts=_prompts(services, fields.prompt),
-        max_tokens=fields.max_tokens or MAX_TOKENS,
+        prompts=[ids for ids, _ in prompts],
+        max_tokens=MAX_TOKENS if fields.max_tokens is None else fields.max_tokens,
         top_logprobs=fields.logprobs,
-        shape=CompletionShape(services.detokenizers, fields.logprobs is not None),
+        shape=CompletionShape(services.detokenizers, fields, [ids for ids, _ in prompts]),
         ignored=ignored,
+        candidates=candidates,
+        echoes=[_text(services, fields, *prompt) for prompt in prompts] if fields.echo else (),
     )
 
 
@@ -47,65 +52,117 @@ class CompletionShape:
     prefix = "cmpl"
     streamed = "text_completion"
     whole = "text_completion"
+    prompt_token_ids = UNSET  # each choice has its own
 
-    def __init__(self, detokenizers: Detokenizers, logprobs: bool) -> None:
+    def __init__(
+        self,
+        detokenizers: Detokenizers,
+        fields: CompletionRequest,
+        prompts: Sequence[tuple[int, ...]],
+    ) -> None:
         self._detokenizers = detokenizers
-        self._wants_logprobs = logprobs
-        self._offsets: dict[int, int] = {}  # characters reported so far, by choice
+        self._wants_logprobs = fields.logprobs is not None
+        self._wants_ids = bool(fields.return_token_ids)
+        # Each choice's prompt, until it has been told
+        self._untold = {
+            index: list(ids)
+            for index, ids in enumerate(ids for ids in prompts for _ in range(fields.n or 1))
+        }
 
     def opening(self, index: int) -> None:
         """Return nothing: a completion begins with its text."""
 
     def part(self, piece: Piece) -> CompletionChoice:
         """Return text."""
-        return CompletionChoice(piece.index, piece.text, self._logprobs(piece.index, [piece]), None)
+        return self.choice(piece.index, [piece])
 
-    def end(self, index: int, finish_reason: str) -> CompletionChoice:
+    def end(self, piece: Piece) -> CompletionChoice:
         """Return the finish reason beside an empty text."""
-        return CompletionChoice(index, "", None, finish_reason)
+        return self.choice(piece.index, [piece])
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> CompletionChoice:
         """Return the whole text."""
         text = "".join(piece.text for piece in pieces)
-        return CompletionChoice(
-            index, text, self._logprobs(index, pieces), pieces[-1].finish_reason
+        choice = CompletionChoice(index, text, self._logprobs(pieces), pieces[-1].finish_reason)
+        if self._wants_ids:
+            choice.token_ids = token_ids(pieces)
+            choice.prompt_token_ids = self._untold.pop(index, UNSET)
+        return choice
+
+    def _logprobs(self, pieces: Sequence[Piece]) -> CompletionLogprobs | None:
+        reported = list(tokens(pieces)) if self._wants_logprobs else []
+        if not reported:
+            return None
+        return CompletionLogprobs(
+            tokens=[self._text(token.id) for token in reported],
+            token_logprobs=[t.logprobs.logprob if t.logprobs else None for t in reported],
+            top_logprobs=[self._top(token) for token in reported],
+            text_offset=[token.offset for token in reported],
         )
 
-    def _logprobs(self, index: int, pieces: Sequence[Piece]) -> CompletionLogprobs | None:
-        if not self._wants_logprobs:
+    def _top(self, token: Token) -> dict[str, float] | None:
+        """Return the likeliest tokens, and the one that is there, with their log-probabilities."""
+        if token.logprobs is None:
             return None
-        logprobs = CompletionLogprobs([], [], [], [])
-        for token in (token for piece in pieces for token in piece.tokens):
-            text, offset = self._text(token.id), self._offsets.get(index, 0)
-            logprobs.tokens.append(text)
-            logprobs.token_logprobs.append(token.logprobs.logprob)
-            top = {self._text(other): value for other, value in token.logprobs.top}
-            logprobs.top_logprobs.append(top | {text: token.logprobs.logprob})
-            logprobs.text_offset.append(offset)
-            self._offsets[index] = offset + len(text)
-        return logprobs
+        top = {self._text(other): value for other, value in token.logprobs.top}
+        return top | {self._text(token.id): token.logprobs.logprob}
 
     def _text(self, token_id: int) -> str:
-        return self._detokenizers.token_bytes(token_id).decode("utf-8", "replace")
+        """Return a token's text, or its bytes: texts are keys here, and so must differ."""
+        octets = self._detokenizers.token_bytes(token_id)
+        try:
+            return octets.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{octet:02x}" for octet in octets)
+
+
+def _candidates(fields: CompletionRequest) -> int:
+    """Return how many choices to generate of each prompt.
+
+    Raises:
+        InvalidRequest: they are too few, or to be chosen from while they are streamed.
+    """
+    choices = fields.n or 1
+    if fields.best_of is None:
+        return choices
+    if fields.best_of < choices:
+        problem = f"expected at least n, {choices}"
+    elif fields.best_of > 1 and fields.stream:
+        problem = "the best are known at the end only, so that they cannot be streamed"
+    else:
+        return fields.best_of
+    raise InvalidRequest(f"best_of: {problem}", param="best_of", code="invalid_value")
 
 
 def _prompts(
-    services: Services, prompt: str | list[str | int | list[int]]
-) -> list[tuple[int, ...]]:
-    """Return the token ids of each prompt."""
-    if isinstance(prompt, str):
-        return [services.tokenizer.encode(prompt, special=True)]
-    if all(isinstance(item, str) for item in prompt):
-        return [services.tokenizer.encode(str(item), special=True) for item in prompt]
-    if all(isinstance(item, int) for item in prompt):
-        return [_checked(services, cast("list[int]", prompt))]
-    if all(isinstance(item, list) for item in prompt):
-        return [_checked(services, cast("list[int]", item)) for item in prompt]
-    raise InvalidRequest(
-        "prompt: expected a string, or a list of strings, of token ids or of lists of token ids",
-        param="prompt",
-        code="invalid_value",
-    )
+    services: Services, prompt: str | list[str | int | list[int]] | None
+) -> Iterator[tuple[tuple[int, ...], str | None]]:
+    """Yield the token ids of each prompt, with its text where it is one."""
+    prompts: Sequence[object] = prompt if isinstance(prompt, list) else [prompt or ""]
+    if all(isinstance(item, int) for item in prompts):
+        prompts = [prompts]
+    if all(isinstance(item, str) for item in prompts):
+        for text in cast("list[str]", prompts):
+            yield services.tokenizer.encode(text, special=True), text
+    elif all(isinstance(item, list) for item in prompts):
+        for ids in cast("list[list[int]]", prompts):
+            yield _checked(services, ids), None
+    else:
+        raise InvalidRequest(
+            "prompt: expected a string, or a list of strings, of token ids or of lists of token "
+            "ids",
+            param="prompt",
+            code="invalid_value",
+        )
+
+
+def _text(
+    services: Services, fields: CompletionRequest, ids: tuple[int, ...], text: str | None
+) -> str:
+    """Return what an answer that echoes the prompt begins with."""
+    if text is not None:
+        return text
+    return services.tokenizer.decode(ids, special=fields.skip_special_tokens is False)
 
 
 def _checked(services: Services, ids: Sequence[int]) -> tuple[int, ...]:

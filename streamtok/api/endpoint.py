@@ -5,16 +5,17 @@ The two differ in how a prompt is made and in the shape of their JSON, which eac
 """
 
 from collections.abc import Collection, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from streamtok.api import answers, requests
+from streamtok.api import requests
 from streamtok.api.answers import Envelope
+from streamtok.api.choice import TextRules
 from streamtok.api.faults import FIELD
-from streamtok.api.generation import Generation, Job, Piece
+from streamtok.api.generation import Generation, Job
 from streamtok.api.requests import SamplingFields, StreamOptions
 from streamtok.api.services import Call, Services
-from streamtok.api.streaming import USAGE_TRAILERS, Shape, Stream, takes_trailers, usage
+from streamtok.api.streaming import USAGE_TRAILERS, Shape, Stream, takes_trailers
+from streamtok.api.whole import whole
 from streamtok.errors import ContextTooLong, InvalidRequest
 from streamtok.http.framings import OFFERS, PLAIN_TEXT, Framing, Offer, negotiate
 from streamtok.http.response import Response, json_response
@@ -25,7 +26,9 @@ from streamtok.messages import SamplingParams, SequenceRequest
 class Order:
     """What the endpoint makes of a request: prompts, and how to answer.
 
-    `prompt_field` is where the prompts stood; `offers` are the framings a stream may have.
+    `prompt_field` is where the prompts stood; `offers` are the framings a stream may have;
+    `candidates` are generated of each prompt, to choose the best (0: none but those asked for);
+    `echoes` are texts that the choices of each prompt begin with, or nothing.
     """
 
     endpoint: str
@@ -37,6 +40,8 @@ class Order:
     ignored: tuple[str, ...]
     prompt_field: str = "prompt"
     offers: Sequence[Offer] = OFFERS
+    candidates: int = 0
+    echoes: Sequence[str] = ()
 
 
 async def answer(services: Services, call: Call, order: Order) -> Response:
@@ -82,7 +87,9 @@ async def _response(
     try:
         started = await generation.started()
         if framing is None:
-            body = await _whole(generation, order.shape, envelope)
+            choices = fields.n or 1
+            candidates = order.candidates or choices
+            body = await whole(generation, order.shape, envelope, choices, candidates)
             return replace(json_response(body, headers=headers), summary=generation.summary)
     except BaseException:
         generation.close()
@@ -144,28 +151,16 @@ def check_ids(services: Services, ids: Collection[int], param: str) -> None:
         )
 
 
-async def _whole(generation: Generation, shape: Shape, envelope: Envelope) -> bytes:
-    """Return the answer that is not streamed, as JSON text."""
-    pieces: list[list[Piece]] = [[] for _ in generation.job.sequences]
-    async with aclosing(generation.pieces()) as stream:
-        async for piece in stream:
-            assert piece is not None  # there is no heartbeat without a stream
-            pieces[piece.index].append(piece)
-    envelope.choices = [shape.choice(index, parts) for index, parts in enumerate(pieces)]
-    envelope.usage = usage(generation)
-    return answers.encode(envelope)
-
-
 def _job(services: Services, call: Call, order: Order) -> Job:
     """Return the sequences to generate: `n` choices of each prompt, in order."""
     fields, context, param = order.fields, services.engine.context, order.prompt_field
     for ids in order.prompts:
         if not ids:
             raise InvalidRequest("the prompt has no tokens", param=param, code="invalid_value")
-        if len(ids) >= context:
+        if len(ids) + min(order.max_tokens, 1) > context:
+            room = " and must leave room for at least one more" * (order.max_tokens > 0)
             raise ContextTooLong(
-                f"the prompt has {len(ids)} tokens; the model's context is {context} tokens "
-                "and must leave room for at least one more",
+                f"the prompt has {len(ids)} tokens; the model's context is {context} tokens{room}",
                 param=param,
             )
     seed = services.new_seed() if fields.seed is None else fields.seed
@@ -180,6 +175,7 @@ def _job(services: Services, call: Call, order: Order) -> Job:
     if not fields.ignore_eos:
         stop_ids |= services.tokenizer.stop_ids
     bias = _logit_bias(services, fields)
+    count = order.candidates or fields.n or 1
     sequences = [
         SequenceRequest(
             index=index,
@@ -188,8 +184,9 @@ def _job(services: Services, call: Call, order: Order) -> Job:
             max_tokens=min(order.max_tokens, context - len(ids)),
             stop_ids=stop_ids,
             min_tokens=fields.min_tokens or 0,
+            prompt_logprobs=bool(order.echoes) and order.top_logprobs is not None,
         )
-        for index, ids in enumerate(ids for ids in order.prompts for _ in range(fields.n or 1))
+        for index, ids in enumerate(ids for ids in order.prompts for _ in range(count))
     ]
     return Job(
         id=services.new_id(order.shape.prefix),
@@ -200,8 +197,19 @@ def _job(services: Services, call: Call, order: Order) -> Job:
         stream=bool(fields.stream),
         prompt_tokens=sum(len(ids) for ids in order.prompts),
         sequences=tuple(sequences),
-        stops=stops(fields),
+        rules=TextRules(
+            stops=stops(fields),
+            special=fields.skip_special_tokens is False,
+            detailed=_top_logprobs(order) is not None or bool(fields.return_token_ids),
+        ),
+        echoes=tuple(text for text in order.echoes for _ in range(count)),
     )
+
+
+def _top_logprobs(order: Order) -> int | None:
+    """Return how many log-probabilities each token comes with; the best are found by its own."""
+    chosen = order.candidates > (order.fields.n or 1)
+    return 0 if order.top_logprobs is None and chosen else order.top_logprobs
 
 
 def _sampling(
@@ -219,7 +227,7 @@ def _sampling(
         frequency_penalty=order.fields.frequency_penalty or 0.0,
         logit_bias=bias,
         seed=seed,
-        top_logprobs=order.top_logprobs,
+        top_logprobs=_top_logprobs(order),
     )
 
 

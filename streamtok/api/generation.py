@@ -4,29 +4,30 @@ The seven steps of a streamed response meet here: the request is validated (1) a
 by the callers, prompt ids go to the engine (3), every token comes back through the queue and leaves
 as a piece of text at once (4, 5), ends in a finish reason (6), and is metered (7).
 
-Knows no JSON and no endpoint. Read next: `streamtok.api.chat` and `streamtok.api.completions`.
+Knows no JSON and no endpoint. Read next: `streamtok.api.choice`, where ids become text.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Protocol
 
+from streamtok.api.choice import Choice, Piece, TextRules
 from streamtok.api.meter import Meter
-from streamtok.engine.base import Engine
+from streamtok.engine.base import ENDS, Engine
 from streamtok.errors import Unavailable
 from streamtok.ledger import UsageRecord
 from streamtok.messages import (
     Event,
     Failed,
     Finished,
+    PromptScored,
     SequenceRequest,
     TokenEvent,
-    TokenLogprobs,
     Waiting,
 )
-from streamtok.text.detokenizer import Detokenizer, Detokenizers
-from streamtok.text.stops import StopMatcher
+from streamtok.text.detokenizer import Detokenizers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Job:
     """A validated request, as the engine and the ledger need it.
 
     `key` is the name of the API key it came with, empty where none is needed; `caller` is whose
-    limits it counts for.
+    limits it counts for. `echoes` has the text that each sequence is to begin with, or nothing.
     """
 
     id: str
@@ -45,64 +46,8 @@ class Job:
     stream: bool
     prompt_tokens: int
     sequences: tuple[SequenceRequest, ...]
-    stops: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A sampled token with its log-probabilities."""
-
-    id: int
-    logprobs: TokenLogprobs
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Text that became certain for choice `index`, with the `count` tokens it took.
-
-    `tokens` holds them where log-probabilities were asked for. The last piece of a choice carries
-    its finish reason, and may have no text.
-    """
-
-    index: int
-    text: str
-    count: int
-    tokens: tuple[Token, ...]
-    finish_reason: str | None
-
-
-class Choice:
-    """One sequence on the way from ids to text."""
-
-    def __init__(self, index: int, detokenizer: Detokenizer, stops: Sequence[str]) -> None:
-        self.index = index
-        self.finish_reason: str | None = None
-        self._detokenizer = detokenizer
-        self._stops = StopMatcher(stops)
-        self._held = 0  # tokens whose text has not come out
-        self._tokens: list[Token] = []  # the same tokens, where they are to be reported
-
-    def feed(self, event: TokenEvent) -> Piece | None:
-        """Return the text that `event` makes certain, if any; a stop string finishes the choice."""
-        self._held += 1
-        if event.logprobs:
-            self._tokens.append(Token(event.token_id, event.logprobs))
-        text = self._stops.feed(self._detokenizer.feed(event.token_id))
-        if self._stops.matched is not None:
-            self.finish_reason = "stop"
-        return self._piece(text) if text or self.finish_reason else None
-
-    def finish(self, event: Finished) -> Piece:
-        """Return the last piece: what was held back, and why it ended."""
-        text = self._stops.feed(self._detokenizer.flush()) + self._stops.flush()
-        self.finish_reason = "stop" if self._stops.matched is not None else event.reason
-        self._held += event.reason == "stop"  # the token that ended the text, which has none
-        return self._piece(text)
-
-    def _piece(self, text: str) -> Piece:
-        piece = Piece(self.index, text, self._held, tuple(self._tokens), self.finish_reason)
-        self._held, self._tokens = 0, []
-        return piece
+    rules: TextRules
+    echoes: tuple[str, ...]
 
 
 class Alarm(Protocol):
@@ -155,7 +100,10 @@ class Generation:
         self._delivered = 0
         self._failed = False
         self._settled: asyncio.Task[None] | None = None
-        self._choices = [Choice(s.index, detokenizers.make(), job.stops) for s in job.sequences]
+        self._choices = [
+            Choice(sequence, detokenizers, job.rules, echo)
+            for sequence, echo in zip_longest(job.sequences, job.echoes)
+        ]
         meter.limits.check_streams(job.caller, len(job.sequences))
         self._stream = engine.submit(job.id, job.sequences)
         meter.limits.begin(job.caller, len(job.sequences), job.prompt_tokens)
@@ -183,14 +131,16 @@ class Generation:
         Raises:
             RequestError: the engine could not go on.
         """
+        for choice in self._choices:
+            if (prompt := choice.begin()) is not None:
+                yield prompt
         unfinished = len(self._choices)
         while unfinished:
             event = await self._next()
-            if isinstance(event, Waiting):
-                yield None
-                continue
             piece = self._read(event)
             if piece is None:
+                if isinstance(event, Waiting):
+                    yield None
                 continue
             self.completion_tokens += piece.count
             if piece.finish_reason is not None:
@@ -224,9 +174,11 @@ class Generation:
     async def _next(self) -> Event | Waiting:
         """Return the next event, and count it; raise the error of one that failed."""
         event = await anext(self._stream)
+        self._count(event)
+        if isinstance(event, TokenEvent):
+            return event
         if isinstance(event, Waiting):
             self._set_alarm()
-        self._count(event)
         if isinstance(event, Failed):
             raise event.error
         if self._expired and isinstance(event, Finished) and event.reason == "cancelled":
@@ -253,31 +205,35 @@ class Generation:
         if self._deadline:
             self._deadline.cancel()
 
-    def _read(self, event: Event) -> Piece | None:
+    def _read(self, event: Event | Waiting) -> Piece | None:
         """Return the text of an event, if it has any and its choice is not finished already."""
+        if isinstance(event, Waiting):
+            return None
         choice = self._choices[event.index]
         if choice.finish_reason is None:
             if isinstance(event, TokenEvent):
                 return choice.feed(event)
             if isinstance(event, Finished):
                 return choice.finish(event)
+            if isinstance(event, PromptScored):
+                return choice.score(event)
         return None
 
     def _count(self, event: Event | Waiting) -> None:
         """Keep what the ledger and the metrics need of an event."""
-        if isinstance(event, Finished | Failed):
-            self._generated[event.index] = event.generated
-            self._failed = self._failed or isinstance(event, Failed)
-        elif isinstance(event, TokenEvent):
-            now_s = self._meter.clock.monotonic_s()
+        if isinstance(event, TokenEvent):
+            index, now_s = event.index, self._meter.clock.monotonic_s()
             if self._first_token_s is None:
                 self._stop_alarm()
                 self._first_token_s = now_s - self._begun_s
                 self._meter.metrics.first_token.observe(self._first_token_s)
-            if self._generated[event.index]:
-                self._meter.metrics.inter_token.observe(now_s - self._last_token_s[event.index])
-            self._last_token_s[event.index] = now_s
-            self._generated[event.index] += 1
+            if self._generated[index]:
+                self._meter.metrics.inter_token.observe(now_s - self._last_token_s[index])
+            self._last_token_s[index] = now_s
+            self._generated[index] += 1
+        elif isinstance(event, ENDS):
+            self._generated[event.index] = event.generated
+            self._failed = self._failed or isinstance(event, Failed)
 
     def _settle(self) -> asyncio.Task[None]:
         if self._settled is None:

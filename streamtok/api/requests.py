@@ -15,10 +15,11 @@ from streamtok.errors import InvalidRequest
 from streamtok.http.request import HeaderList
 
 MAX_CHOICES = 128
+MAX_CANDIDATES = 20
 MaxTokens = Annotated[int, Meta(ge=1)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
-TopP = Annotated[float, Meta(gt=0, le=1)]
+TopP = Annotated[float, Meta(ge=0, le=1)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -53,9 +54,11 @@ class SamplingFields(Struct, kw_only=True):
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, Bias] | None = None
     seed: Seed | None = None
-    ignore_eos: bool = False
+    ignore_eos: bool | None = None
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
     stop_token_ids: list[TokenId] | None = None
+    skip_special_tokens: bool | None = None
+    return_token_ids: bool | None = None
     user: str | None = None
 
 
@@ -65,12 +68,20 @@ class TextPart(Struct, tag="text", tag_field="type"):
     text: str
 
 
+class RefusalPart(Struct, tag="refusal", tag_field="type"):
+    """What the assistant said instead of an answer."""
+
+    refusal: str
+
+
 class Message(Struct):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
+    content: str | list[TextPart | RefusalPart] | None = None
     name: str | None = None
+    refusal: str | None = None
+    audio: Any = None
 
 
 class ChatRequest(SamplingFields, kw_only=True):
@@ -78,15 +89,21 @@ class ChatRequest(SamplingFields, kw_only=True):
 
     messages: Annotated[list[Message], Meta(min_length=1)]
     max_completion_tokens: MaxTokens | None = None
-    logprobs: bool = False
+    logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
 
 class CompletionRequest(SamplingFields, kw_only=True):
-    """`POST /v1/completions`; a list of strings or of id lists is a batch."""
+    """`POST /v1/completions`; a list of strings or of id lists is a batch.
 
-    prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
+    Without a prompt (None) a new text is begun.
+    """
+
+    prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)] | None
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    echo: bool | None = None
+    best_of: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES)] | None = None
 
 
 class TokenizeRequest(Struct):
@@ -128,13 +145,13 @@ HINTS = frozenset(
         "metadata",
         "parallel_tool_calls",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
         "safety_identifier",
-        "service_tier",
-        "store",
     }
 )
-# Documented by OpenAI and not supported: name -> the values that ask for nothing
+# Documented by OpenAI and not supported where no field says so: name -> the values that ask for
+# nothing
 REFUSED: Mapping[str, tuple[Any, ...]] = {
     "audio": (None,),
     "best_of": (None, 1),
@@ -146,6 +163,8 @@ REFUSED: Mapping[str, tuple[Any, ...]] = {
     "prediction": (None,),
     "reasoning_effort": (None, "none"),
     "response_format": (None, {"type": "text"}),
+    "service_tier": (None, "auto", "default"),
+    "store": (None, False),
     "suffix": (None, ""),
     "tool_choice": (None, "none", "auto"),
     "tools": (None, []),
@@ -156,7 +175,7 @@ REFUSED: Mapping[str, tuple[Any, ...]] = {
 # What msgspec's message leaves open, by the last part of the field's path
 EXPECTED = {
     "role": "; expected system, developer, user or assistant",
-    "type": "; only parts of type text are supported",
+    "type": "; only parts of type text are supported, and refusal of the assistant",
 }
 
 
@@ -188,8 +207,8 @@ def convert(value: dict[str, Any], kind: type[Kind]) -> tuple[Kind, tuple[str, .
     Raises:
         InvalidRequest: a field has the wrong type or value, or is not supported; names it.
     """
-    for name, harmless in REFUSED.items():
-        if name in value and value[name] not in harmless:
+    for name in REFUSED.keys() - kind.__struct_fields__:
+        if name in value and value[name] not in REFUSED[name]:
             raise InvalidRequest(
                 f"{name} is not supported by this server", param=name, code="unsupported_parameter"
             )

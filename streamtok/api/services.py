@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from streamtok.api import requests
+from streamtok.api.faults import FIELD
 from streamtok.api.generation import Timers
 from streamtok.api.limits import network
 from streamtok.api.meter import Meter
 from streamtok.api.planting import Faults
+from streamtok.api.requests import Kind
 from streamtok.engine.base import Engine
-from streamtok.errors import NotFound
+from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.request import Request
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
@@ -35,7 +38,7 @@ class Services:
 
     `defaults` are the sampling parameters a request gets that does not name its own; `new_id`
     makes a request's id from a prefix; `timers` watch over each. `faults` are what clients may ask
-    to go wrong, where they may.
+    to go wrong, where they may; `refuse_unknown` fields, or ignore them.
     """
 
     engine: Engine
@@ -51,6 +54,22 @@ class Services:
     close_after_stream: bool
     timers: Timers
     faults: Faults | None = None
+    refuse_unknown: bool = False
+
+    def read(self, call: Call, kind: type[Kind]) -> tuple[Kind, tuple[str, ...]]:
+        """Return the JSON of a request as a `kind`, and the names of fields that no one knows.
+
+        Raises:
+            InvalidRequest: it is no JSON object, a field has a wrong value or is not supported, or
+                it is unknown and such are refused.
+        """
+        fields, unknown = requests.convert(requests.read_object(call.request.body), kind)
+        wrong = [name for name in unknown if name != FIELD or self.faults is None]
+        if wrong and self.refuse_unknown:
+            raise InvalidRequest(
+                f"{wrong[0]}: there is no such field", param=wrong[0], code="unknown_parameter"
+            )
+        return fields, unknown
 
     def check_model(self, name: str | None) -> None:
         """Check that `name` is the model served here; None stands for it.

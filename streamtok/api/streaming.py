@@ -4,15 +4,16 @@ Knows neither the engine nor sockets. Read next: `streamtok.http.framings`.
 """
 
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from streamtok.api import answers
 from streamtok.api.answers import Envelope, UsageBody
-from streamtok.api.generation import Generation, Piece
+from streamtok.api.choice import Piece, split
+from streamtok.api.generation import Generation
 from streamtok.api.requests import StreamOptions
 from streamtok.errors import RequestError
 from streamtok.http.framings import Framing
@@ -26,11 +27,18 @@ OBFUSCATED_BYTES = 64
 
 
 class Shape(Protocol):
-    """The JSON of one endpoint, for one request: it may count what has passed."""
+    """The JSON of one endpoint, for one request: it may remember what has passed.
+
+    `prompt_token_ids` are told once, where they were asked for and belong to no single choice.
+    """
 
     prefix: str
     streamed: str
     whole: str
+
+    @property
+    def prompt_token_ids(self) -> list[int] | UnsetType:
+        """The ids of the one prompt, if they are to be told."""
 
     def opening(self, index: int) -> Any | None:
         """Return the choice of the chunk before any text, if there is one."""
@@ -38,8 +46,8 @@ class Shape(Protocol):
     def part(self, piece: Piece) -> Any:
         """Return the choice of a chunk that carries a piece's text."""
 
-    def end(self, index: int, finish_reason: str) -> Any:
-        """Return the choice of the chunk after the last text."""
+    def end(self, piece: Piece) -> Any:
+        """Return the choice of the chunk after the last text, which says why it ended."""
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> Any:
         """Return the whole of a choice."""
@@ -66,6 +74,7 @@ class Stream:
         self._framing = framing
         self._options = options
         envelope.usage = None if options.include_usage else UNSET
+        envelope.prompt_token_ids = shape.prompt_token_ids
 
     async def chunks(self, started: bool) -> AsyncGenerator[bytes, None]:
         """Yield the chunks; `started` says whether the generation has left the queue.
@@ -76,10 +85,20 @@ class Stream:
             BrokenOff: it failed, and the framing has no place for an error.
         """
         try:
-            async with aclosing(self._parts(started)) as parts:
-                async for part in parts:
-                    if part:
-                        yield part
+            while not started:
+                yield self._framing.ping
+                started = await self._generation.started()
+            for chunk in filter(None, self._openings()):
+                yield chunk
+            async with aclosing(self._generation.pieces()) as pieces:
+                async for piece in pieces:
+                    for chunk in self._chunks(piece):
+                        if chunk:  # bare text has none where there is no text
+                            yield chunk
+            if self._options.include_usage:
+                self._envelope.usage = usage(self._generation)
+                if chunk := self._framing.chunk("", lambda: self._encode([])):
+                    yield chunk
         except RequestError as error:
             self._generation.close(failed=True)
             yield self._framing.error(answers.error_body(error))
@@ -94,29 +113,26 @@ class Stream:
         values = (counts.prompt_tokens, counts.completion_tokens, counts.total_tokens)
         return tuple(zip(USAGE_TRAILERS, map(str, values), strict=True))
 
-    async def _parts(self, started: bool) -> AsyncGenerator[bytes, None]:
-        generation, shape = self._generation, self._shape
-        while not started:
-            yield self._framing.ping
-            started = await generation.started()
-        for sequence in generation.job.sequences:
-            if (opening := shape.opening(sequence.index)) is not None:
+    def _openings(self) -> Iterator[bytes]:
+        for sequence in self._generation.job.sequences:
+            if (opening := self._shape.opening(sequence.index)) is not None:
                 yield self._chunk("", opening)
-        async with aclosing(generation.pieces()) as pieces:
-            async for piece in pieces:
-                if piece is None:
-                    yield self._framing.ping
-                    continue
-                if piece.text or piece.tokens:
-                    yield self._chunk(piece.text, shape.part(piece))
-                if piece.finish_reason is not None:
-                    yield self._chunk("", shape.end(piece.index, piece.finish_reason))
-        if self._options.include_usage:
-            self._envelope.usage = usage(generation)
-            yield self._framing.chunk("", lambda: self._encode([]))
+
+    def _chunks(self, piece: Piece | None) -> Sequence[bytes]:
+        """Return the chunks of a piece: its text, and why the choice ended if it did."""
+        if piece is None:
+            return (self._framing.ping,)
+        if piece.finish_reason is None:
+            return (self._chunk(piece.text, self._shape.part(piece)),)
+        body, end = split(piece)
+        has_text = bool(body.text or body.tokens)
+        text = (self._chunk(body.text, self._shape.part(body)),) if has_text else ()
+        return (*text, self._chunk("", self._shape.end(end)))
 
     def _chunk(self, text: str, choice: Any) -> bytes:
-        return self._framing.chunk(text, lambda: self._encode([choice]))
+        chunk = self._framing.chunk(text, lambda: self._encode([choice]))
+        self._envelope.prompt_token_ids = UNSET
+        return chunk
 
     def _encode(self, choices: list[Any]) -> bytes:
         envelope = self._envelope

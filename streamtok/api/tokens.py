@@ -15,7 +15,7 @@ from streamtok.http.response import Response, json_response
 
 async def tokenize(services: Services, call: Call) -> Response:
     """`POST /tokenize`: a text's ids, with the text of each where `with_pieces` is true."""
-    fields, ignored = requests.convert(requests.read_object(call.request.body), TokenizeRequest)
+    fields, ignored = services.read(call, TokenizeRequest)
     ids = services.tokenizer.encode(fields.content, special=fields.add_special)
     tokens = [_piece(services, token) for token in ids] if fields.with_pieces else list(ids)
     return _answer({"tokens": tokens, "count": len(ids)}, ignored)
@@ -23,14 +23,14 @@ async def tokenize(services: Services, call: Call) -> Response:
 
 async def detokenize(services: Services, call: Call) -> Response:
     """`POST /detokenize`: the text of ids, special tokens by their names."""
-    fields, ignored = requests.convert(requests.read_object(call.request.body), DetokenizeRequest)
+    fields, ignored = services.read(call, DetokenizeRequest)
     check_ids(services, fields.tokens, "tokens")
     return _answer({"content": services.tokenizer.decode(fields.tokens, special=True)}, ignored)
 
 
 async def apply_template(services: Services, call: Call) -> Response:
     """`POST /apply-template`: the prompt that a chat's messages become."""
-    fields, ignored = requests.convert(requests.read_object(call.request.body), TemplateRequest)
+    fields, ignored = services.read(call, TemplateRequest)
     prompt = services.template.render(chat.for_template(fields.messages))
     return _answer({"prompt": prompt}, ignored)
 

@@ -1,10 +1,11 @@
 """The engine's protocol, and the stream through which its events reach one request.
 
-An engine takes token ids and gives token ids. It runs wherever it likes; its events arrive in an
-`asyncio.Queue` on the event loop. Read next: `streamtok.engine.local`, the engine in a thread.
+An engine takes token ids and gives token ids. It runs wherever it likes; its events arrive in a
+`TokenStream` on the event loop. Read next: `streamtok.engine.local`, the engine in a thread.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -12,11 +13,14 @@ from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceReq
 
 HIGH_WATER = 64  # unread events at which a request's sequences are paused
 LOW_WATER = 16  # unread events at which they go on
+ENDS = (Finished, Failed)
 
 
 class TokenStream:
     """The events of one request, in order, for one reader on the event loop.
 
+    One event for each token comes this way, so that it is the least a queue can be: a deque, and a
+    future where the reader waits.
     Iteration ends when every sequence has had its one terminal event. `produced` is written by the
     engine alone and `consumed` by the reader alone, so that neither needs a lock.
     """
@@ -24,7 +28,8 @@ class TokenStream:
     def __init__(self, sequences: int, resume: Callable[[], None]) -> None:
         self.produced = 0
         self.consumed = 0
-        self._queue: asyncio.Queue[Event | Waiting] = asyncio.Queue()
+        self._events: deque[Event | Waiting] = deque()
+        self._arrived: asyncio.Future[None] | None = None  # what the reader waits for
         self._open = sequences
         self._resume = resume
 
@@ -35,12 +40,17 @@ class TokenStream:
 
     def deliver(self, event: Event) -> None:
         """Append an event; called on the event loop."""
-        self._queue.put_nowait(event)
+        self._append(event)
 
     def nudge(self) -> None:
         """Let the reader have `Waiting`, after what it has not read yet."""
         self.consumed -= 1  # the engine does not count it
-        self._queue.put_nowait(Waiting())
+        self._append(Waiting())
+
+    def _append(self, event: Event | Waiting) -> None:
+        self._events.append(event)
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
 
     def __aiter__(self) -> "TokenStream":
         return self
@@ -48,11 +58,14 @@ class TokenStream:
     async def __anext__(self) -> Event | Waiting:
         if not self._open:
             raise StopAsyncIteration
-        event = await self._queue.get()
+        while not self._events:
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        event = self._events.popleft()
         self.consumed += 1
         if self.unread == LOW_WATER:
             self._resume()
-        if isinstance(event, Finished | Failed):
+        if isinstance(event, ENDS):
             self._open -= 1
         return event
 

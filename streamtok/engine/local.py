@@ -11,10 +11,12 @@ import queue
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from streamtok.config import EngineConfig
 from streamtok.engine.backlog import Backlog
 from streamtok.engine.base import HIGH_WATER, LOW_WATER, TokenStream
+from streamtok.engine.logprobs import score
 from streamtok.engine.runner import Runner
 from streamtok.engine.sampler import Draw, sample
 from streamtok.engine.scheduler import Addressed, Plan, Scheduler, Work
@@ -164,16 +166,21 @@ class LocalEngine:
     def _step(self, plan: Plan) -> list[Addressed]:
         """Run one plan; whatever it raises ends the sequences that were in it, and only those."""
         try:
-            logits = self._runner.run(plan)  # [sampled, V]
-            sampled = [work for work in plan.works if work.sampled]
-            samples = sample(logits, [_draw(work) for work in sampled])
+            logits = self._runner.run(plan)  # [rows, V]
+            ends = accumulate(work.rows for work in plan.works)
+            rows = [(work, end) for work, end in zip(plan.works, ends, strict=True) if work.rows]
+            sampled = [(work, end - 1) for work, end in rows if work.sampled]
+            scored = [(work, slice(end - work.rows, end)) for work, end in rows if work.scored]
+            samples = sample(logits[[row for _, row in sampled]], [_draw(w) for w, _ in sampled])
+            scores = [score(logits[part], work) for work, part in scored]
         except Exception:
             log.exception("an engine step failed")
             self._runner.forget(work.slot for work in plan.works)
             return self._scheduler.fail(EngineFailed("the engine failed in a step"), plan)
-        results = zip(sampled, samples, strict=True)
+        works = [work for work, _ in (*sampled, *scored)]
+        results = zip(works, (*samples, *scores), strict=True)
         self._runner.forget(work.slot for work, s in results if isinstance(s, RequestError))
-        return self._scheduler.commit(plan, samples)
+        return self._scheduler.commit(plan, samples, scores)
 
     def _post(self, events: Sequence[Addressed]) -> None:
         """Hand events to the event loop, all in one crossing."""

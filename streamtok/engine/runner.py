@@ -21,13 +21,15 @@ class Runner:
         self._cache = KVCache(decoder.config, slots)
 
     def run(self, plan: Plan) -> Array:
-        """Compute the works of `plan` and return the logits of its sampled ones: [sampled, V]."""
+        """Compute the works of `plan`; return the rows of logits they need, in order: [., V]."""
         groups = list(_neighbours(plan.works))
         logits = self._decoder.forward(self._cache, [_segment(group) for group in groups])
-        computed = [work for group in groups for work in group if work.sampled]
-        row = {id(work): index for index, work in enumerate(computed)}
-        order = [row[id(work)] for work in plan.works if work.sampled]
-        return logits[order]  # [sampled, V]
+        start, first = 0, {}
+        for work in (work for group in groups for work in group):
+            first[id(work)] = start
+            start += work.rows
+        order = [first[id(work)] + row for work in plan.works for row in range(work.rows)]
+        return logits[order]  # [., V]
 
     def forget(self, slots: Iterable[int]) -> None:
         """Wipe slots whose contents must not be seen by whoever comes next."""
@@ -40,7 +42,7 @@ def _neighbours(works: Sequence[Work]) -> Iterator[list[Work]]:
     group: list[Work] = []
     for work in sorted(works, key=lambda work: work.slot):
         joins = group and work.count == group[-1].count == 1 and work.slot == group[-1].slot + 1
-        if group and not (joins and work.sampled == group[-1].sampled):
+        if group and not (joins and work.rows == group[-1].rows):
             yield group
             group = []
         group.append(work)
@@ -55,4 +57,4 @@ def _segment(group: Sequence[Work]) -> Segment:
     positions = start + np.arange(first.count)  # [N, R]
     ids = [w.sequence.ids[w.sequence.computed : w.sequence.computed + w.count] for w in group]
     slots = slice(first.slot, first.slot + len(group))
-    return Segment(slots, np.array(ids), positions, first.sampled)
+    return Segment(slots, np.array(ids), positions, first.sampled, first.scored)

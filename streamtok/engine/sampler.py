@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from streamtok.engine.logprobs import NOT_FINITE, logprobs
 from streamtok.engine.scheduler import Sample
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.messages import SamplingParams, TokenLogprobs
@@ -45,7 +46,7 @@ def sample(logits: Array, draws: Rows) -> list[Sample | RequestError]:
     return [
         Sample(int(token), _logprobs(row, int(token), draw.params.top_logprobs))
         if good
-        else EngineFailed("the model gave a score that is not a finite number")
+        else EngineFailed(NOT_FINITE)
         for token, row, draw, good in zip(tokens, logits, draws, finite, strict=True)
     ]
 
@@ -170,11 +171,5 @@ def _draw(scores: Array, at: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
 
 
 def _logprobs(logits: Array, token: int, count: int | None) -> TokenLogprobs | None:
-    """Return the model's own log-probability of `token` and of the `count` likeliest tokens."""
-    if count is None:
-        return None
-    shifted = logits - logits.max()  # [V]
-    logprobs = shifted - np.log(np.add.reduce(np.exp(shifted)))  # [V]
-    likeliest = np.argsort(-logprobs, kind="stable")[:count]  # [count]
-    top = tuple((int(i), float(logprobs[i])) for i in likeliest)
-    return TokenLogprobs(float(logprobs[token]), top)
+    """Return the model's own log-probability of `token` after one row of logits [V], if wanted."""
+    return None if count is None else logprobs(logits[None], [token], count)[0]

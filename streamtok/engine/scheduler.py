@@ -20,6 +20,7 @@ from streamtok.messages import (
     Failed,
     Finished,
     FinishReason,
+    PromptScored,
     SequenceRequest,
     Started,
     TokenEvent,
@@ -31,12 +32,27 @@ Addressed = tuple[str, Event]  # the request's id, and what to tell it
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Compute the next `count` ids of `sequence`; `sampled` if its next token is then drawn."""
+    """Compute the next `count` ids of `sequence`; `sampled` if its next token is then drawn.
+
+    `scored` says that the ids are part of a prompt whose tokens' log-probabilities are wanted.
+    """
 
     sequence: Sequence
     slot: int
     count: int
     sampled: bool
+    scored: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many rows of logits it needs: after each of its ids, the last, or none."""
+        return self.count if self.scored else int(self.sampled)
+
+    @property
+    def scored_ids(self) -> tuple[int, ...]:
+        """The prompt's tokens that the first rows of logits foretell, if it is scored."""
+        start = self.sequence.computed + 1
+        return self.sequence.request.prompt_ids[start : start + self.count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,9 @@ class Sample:
 
     token_id: int
     logprobs: TokenLogprobs | None = None
+
+
+PromptScore = tuple[TokenLogprobs, ...]  # of some neighbouring tokens of a prompt
 
 
 class Scheduler:
@@ -99,21 +118,35 @@ class Scheduler:
                 budget -= works[-1].count
         return Plan(tuple(works), tuple(events))
 
-    def commit(self, plan: Plan, samples: Iterable[Sample | RequestError]) -> list[Addressed]:
-        """Take over what a step did: one sample for each sampled work of `plan`, in its order.
+    def commit(
+        self,
+        plan: Plan,
+        samples: Iterable[Sample | RequestError],
+        scores: Iterable[PromptScore | RequestError] = (),
+    ) -> list[Addressed]:
+        """Take over what a step did: one sample for each sampled work of `plan`, in its order, and
+        one score for each scored one.
 
-        A sample that is an error ends its sequence with it.
+        A sample or a score that is an error ends its sequence with it.
         """
         events: list[Addressed] = []
-        drawn = iter(samples)
+        drawn, scored = iter(samples), iter(scores)
         for work in plan.works:
-            work.sequence.computed += work.count
-            if work.sampled:
-                sample = next(drawn)
-                if isinstance(sample, RequestError):
-                    events.append(self._fail(work.sequence, sample))
-                else:
-                    events.extend(self._extend(work.sequence, sample))
+            sequence = work.sequence
+            sequence.computed += work.count
+            score = next(scored) if work.scored else ()
+            sample = next(drawn) if work.sampled else None
+            if isinstance(score, RequestError):
+                events.append(self._fail(sequence, score))
+                continue
+            if score:
+                events.append((sequence.request_id, PromptScored(sequence.request.index, score)))
+            if isinstance(sample, RequestError):
+                events.append(self._fail(sequence, sample))
+            elif sample is not None:
+                events.extend(self._extend(sequence, sample))
+            elif not sequence.pending:  # nothing is to be generated
+                events.append(self._finish(sequence, "length"))
         return events
 
     def cancel(self, request_id: str, index: int | None = None) -> list[Addressed]:
@@ -135,22 +168,27 @@ class Scheduler:
     @staticmethod
     def _work(sequence: Sequence, count: int) -> Work:
         assert sequence.slot is not None
-        return Work(sequence, sequence.slot, count, count == sequence.pending)
+        request = sequence.request
+        sampled = count == sequence.pending and request.max_tokens > 0
+        scored = request.prompt_logprobs and sequence.computed + 1 < len(request.prompt_ids)
+        return Work(sequence, sequence.slot, count, sampled, scored)
 
     def _extend(self, sequence: Sequence, sample: Sample) -> Iterable[Addressed]:
         request = sequence.request
         sequence.ids.append(sample.token_id)
-        if sample.token_id in request.stop_ids:
-            yield self._finish(sequence, "stop")
-            return
         event = TokenEvent(request.index, sample.token_id, sample.logprobs)
+        if sample.token_id in request.stop_ids:
+            yield self._finish(sequence, "stop", event)
+            return
         yield sequence.request_id, event
         if sequence.generated >= request.max_tokens:
             yield self._finish(sequence, "length")
 
-    def _finish(self, sequence: Sequence, reason: FinishReason) -> Addressed:
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, stop: TokenEvent | None = None
+    ) -> Addressed:
         self._leave(sequence)
-        event = Finished(sequence.request.index, reason, sequence.generated)
+        event = Finished(sequence.request.index, reason, sequence.generated, stop)
         return sequence.request_id, event
 
     def _fail(self, sequence: Sequence, error: RequestError) -> Addressed:

@@ -15,7 +15,8 @@ PING = b": ping\n"
 
 def encode(data: bytes) -> bytes:
     """Return one event that carries `data`, which holds no line break (JSON text never does)."""
-    assert not {10, 13}.intersection(data)
+    assert b"\n" not in data
+    assert b"\r" not in data
     return b"data: " + data + b"\n\n"
 
 

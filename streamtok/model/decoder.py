@@ -28,13 +28,15 @@ class Segment:
     """Part of one pass: `ids` [N, R] at `positions` [N, R] of the neighbouring slots `slots`.
 
     Decoding is N sequences of one position each, prefill one sequence of R positions. The logits
-    after the last position of each sequence are computed only if `sampled`.
+    are computed after every position if `scored`, else after the last position of each sequence if
+    `sampled`.
     """
 
     slots: slice
     ids: npt.NDArray[np.intp]
     positions: Positions
     sampled: bool
+    scored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Decoder:
     def forward(self, cache: KVCache, segments: Sequence[Segment]) -> Array:
         """Compute the positions of `segments`, store their keys and values, return logits.
 
-        The result is [sampled sequences, V], in the order of the segments and of their slots.
+        The result is [rows, V], in the order of the segments, of their slots, and of positions.
         """
         config = self.config
         ids = np.concatenate([segment.ids.ravel() for segment in segments])  # [rows]
@@ -132,10 +134,9 @@ class Decoder:
         return out[:, : config.dim]
 
     def _logits(self, x: Array, segments: Sequence[Segment]) -> Array:
-        """Return the scores after the last position of every sampled sequence: [., V]."""
-        rows = last_rows(x, segments)  # [sampled padded, D]
-        count = sum(len(segment.ids) for segment in segments if segment.sampled)
-        out = np.empty((len(rows), self._head.width), np.float32)  # [sampled padded, V padded]
+        """Return the scores after every position that is scored or sampled: [., V]."""
+        rows, count = wanted_rows(x, segments)  # [wanted padded, D]
+        out = np.empty((len(rows), self._head.width), np.float32)  # [wanted padded, V padded]
         return self._head(_norm(rows, self.config.norm_eps), out)[:count, : self.config.vocab]
 
     def is_exact(self) -> bool:
@@ -178,22 +179,24 @@ def gather(
     return gathered
 
 
-def last_rows(x: Array, segments: Sequence[Segment]) -> Array:
-    """Return the last position of every sampled sequence in `x` [rows, D], padded to whole tiles.
+def wanted_rows(x: Array, segments: Sequence[Segment]) -> tuple[Array, int]:
+    """Return the positions in `x` [rows, D] that are scored or sampled, and how many they are.
 
-    The result is [sampled padded, D].
+    The result is [wanted padded, D]: padded to whole tiles.
     """
-    last: list[int] = []
+    wanted: list[int] = []
     start = 0
     for segment in segments:
         count, length = segment.ids.shape
-        if segment.sampled:
-            last.extend(range(start + length - 1, start + count * length, length))
+        if segment.scored:
+            wanted.extend(range(start, start + count * length))
+        elif segment.sampled:
+            wanted.extend(range(start + length - 1, start + count * length, length))
         start += count * length
-    rows = np.zeros((padded(len(last), GRANULE), x.shape[1]), np.float32)  # [sampled padded, D]
-    if last:
-        rows[: len(last)] = x[last]
-    return rows
+    rows = np.zeros((padded(len(wanted), GRANULE), x.shape[1]), np.float32)  # [wanted padded, D]
+    if wanted:
+        rows[: len(wanted)] = x[wanted]
+    return rows, len(wanted)
 
 
 def _norm(x: Array, eps: float) -> Array:

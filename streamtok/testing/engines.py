@@ -11,9 +11,11 @@ from streamtok.messages import (
     Event,
     Failed,
     Finished,
+    PromptScored,
     SequenceRequest,
     Started,
     TokenEvent,
+    TokenLogprobs,
 )
 from streamtok.testing.models import TINY
 
@@ -21,7 +23,8 @@ from streamtok.testing.models import TINY
 class ScriptedEngine:
     """An engine whose sequences all get the same tokens, at once or when a test says so.
 
-    With `held`, requests wait for `step` or `emit`. `cancelled` lists what was.
+    With `held`, requests wait for `step` or `emit`. `cancelled` lists what was. It is certain of
+    each token: where log-probabilities are asked for, they are 0.
     """
 
     def __init__(self, tokens: Sequence[int], *, held: bool = False, context: int = 1024) -> None:
@@ -57,9 +60,9 @@ class ScriptedEngine:
         if not self._held:
             for sequence in sequences:
                 tokens = self._tokens[: sequence.max_tokens]
-                self.emit(request_id, Started(sequence.index))
+                self._start(request_id, sequence)
                 for token in tokens:
-                    self.emit(request_id, TokenEvent(sequence.index, token))
+                    self.emit(request_id, _event(sequence, token))
                 self.emit(request_id, Finished(sequence.index, "length", len(tokens)))
         return stream
 
@@ -78,12 +81,12 @@ class ScriptedEngine:
         """
         open_now = [key for key in sorted(self._open) if self._streams[key[0]].unread < HIGH_WATER]
         for request_id, index in open_now:
-            made = self._made[request_id, index]
-            wanted = self._tokens[: self.requests[request_id][index].max_tokens]
+            made, sequence = self._made[request_id, index], self.requests[request_id][index]
+            wanted = self._tokens[: sequence.max_tokens]
             if not made:
-                self.emit(request_id, Started(index))
+                self._start(request_id, sequence)
             if made < len(wanted):
-                self.emit(request_id, TokenEvent(index, wanted[made]))
+                self.emit(request_id, _event(sequence, wanted[made]))
                 self._made[request_id, index] += 1
             else:
                 self.emit(request_id, Finished(index, "length", made))
@@ -105,3 +108,18 @@ class ScriptedEngine:
         """See `streamtok.engine.base.Engine.close`."""
         for request_id, index in sorted(self._open):
             self.emit(request_id, Failed(index, Unavailable("closed"), 0))
+
+    def _start(self, request_id: str, sequence: SequenceRequest) -> None:
+        self.emit(request_id, Started(sequence.index))
+        if sequence.prompt_logprobs:
+            scores = tuple(_certainty(sequence, token) for token in sequence.prompt_ids[1:])
+            self.emit(request_id, PromptScored(sequence.index, scores))
+
+
+def _event(sequence: SequenceRequest, token: int) -> TokenEvent:
+    wanted = sequence.sampling.top_logprobs is not None
+    return TokenEvent(sequence.index, token, _certainty(sequence, token) if wanted else None)
+
+
+def _certainty(sequence: SequenceRequest, token: int) -> TokenLogprobs:
+    return TokenLogprobs(0.0, ((token, 0.0),)[: sequence.sampling.top_logprobs])

@@ -93,6 +93,12 @@ class Detokenizers:
             return ByteLevelDetokenizer(self._pieces)
         return WindowDetokenizer(self._tokenizer)
 
+    def special_name(self, token_id: int) -> str:
+        """Return the name of a special token, nothing for any other."""
+        if token_id not in self._tokenizer.special_ids:
+            return ""
+        return self._tokenizer.backend.id_to_token(token_id) or ""
+
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes of one token as it stands in the middle of a text.
 

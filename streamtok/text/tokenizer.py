@@ -44,8 +44,11 @@ class Tokenizer:
     def encode(self, text: str, *, special: bool) -> tuple[int, ...]:
         """Return the ids of `text`, with what the tokenizer adds to a text's ends if `special`.
 
-        Special tokens written in `text` become themselves, as chat templates need it.
+        Special tokens written in `text` become themselves, as chat templates need it; a text that
+        begins with the beginning of texts is not given another.
         """
+        begin = self.special_text("bos_token")
+        special = special and not (begin and text.startswith(begin))
         return tuple(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:

@@ -1,0 +1,53 @@
+"""Log-probabilities as they are reported: the model's own, before anything that shapes the draw.
+
+The same for a token that was drawn and for one of a prompt. Read next: `streamtok.engine.sampler`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from streamtok.engine.scheduler import PromptScore, Work
+from streamtok.errors import EngineFailed, RequestError
+from streamtok.messages import TokenLogprobs
+from streamtok.model.weights import Array
+
+NOT_FINITE = "the model gave a score that is not a finite number"
+
+
+def logprobs(logits: Array, tokens: Sequence[int], count: int) -> list[TokenLogprobs]:
+    """Return for each row of `logits` [rows, V] the log-probability of its token in `tokens`, and
+    of the `count` likeliest; among equals those with the lower ids.
+    """
+    shifted = logits - logits.max(axis=-1, keepdims=True)  # [rows, V]
+    sums = np.add.reduce(np.exp(shifted), axis=-1, dtype=np.float64)  # [rows]
+    count = min(count, logits.shape[1])
+    return [
+        TokenLogprobs(
+            float(row[token] - total),
+            tuple((int(i), float(row[i] - total)) for i in _likeliest(row, count)),
+        )
+        for row, token, total in zip(shifted, tokens, np.log(sums), strict=True)
+    ]
+
+
+def score(logits: Array, work: Work) -> PromptScore | RequestError:
+    """Return what the rows of `work` [rows, V] say of the prompt's tokens that follow its ids."""
+    tokens, count = work.scored_ids, work.sequence.request.sampling.top_logprobs
+    assert count is not None
+    if not np.isfinite(logits).all():
+        return EngineFailed(NOT_FINITE)
+    return tuple(logprobs(logits[: len(tokens)], tokens, count))
+
+
+def _likeliest(row: Array, count: int) -> Sequence[int]:
+    """Return the ids of the `count` greatest values of `row` [V], greatest first."""
+    if count == 0:
+        return ()
+    if count == 1:
+        return (int(np.argmax(row)),)
+    least = np.partition(row, -count)[-count]
+    candidates = np.flatnonzero(row >= least)  # [count or more]
+    order = np.argsort(-row[candidates], kind="stable")[:count]  # [count]
+    likeliest: list[int] = candidates[order].tolist()
+    return likeliest
