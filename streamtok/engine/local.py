@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from streamtok.config import EngineConfig
 from streamtok.engine.backlog import Backlog
 from streamtok.engine.base import HIGH_WATER, LOW_WATER, TokenStream
+from streamtok.engine.memory import count_slots
 from streamtok.engine.runner import Runner
 from streamtok.engine.sampler import Draw, sample
 from streamtok.engine.scheduler import Addressed, Plan, Scheduler, Work
@@ -58,20 +59,26 @@ class LocalEngine:
 
     `exact` tells whether results are reproducible on this machine. Must be made on a running event
     loop, which receives the events.
+
+    Raises:
+        ConfigError: there is no memory for the keys and values of one context.
     """
 
     def __init__(self, decoder: Decoder, exact: bool, config: EngineConfig) -> None:
         self.context = decoder.config.context
         self.vocab = decoder.config.vocab
         self.fingerprint = f"fp_{decoder.digest}" + ("" if exact else "_inexact")
-        self._room = config.max_streams + config.max_queue
-        self._scheduler = Scheduler(config.max_streams, config.step_tokens)
-        self._runner = Runner(decoder, config.max_streams)
+        streams = min(config.max_streams, count_slots(decoder.config, config))
+        if streams < config.max_streams:
+            log.warning("the memory for keys and values holds %d sequences at once", streams)
+        self._room = streams + config.max_queue
+        self._scheduler = Scheduler(streams, config.step_tokens)
+        self._runner = Runner(decoder, streams)
         self._inbox: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._clients: dict[str, _Client] = {}  # the engine's thread alone reads and writes it
         self._paused: set[str] = set()
         self._unfinished = 0  # sequences submitted and not yet terminal, as the event loop sees it
-        self._backlog = Backlog(config.max_streams)
+        self._backlog = Backlog(streams)
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
