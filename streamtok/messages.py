@@ -4,7 +4,9 @@ The engine deals in token ids only; text, HTTP and JSON live elsewhere. One requ
 sequences (the prompts of a batch, the `n` choices of a chat); their events share one queue and are
 told apart by `index`. For every sequence the events come in this order:
 
-    Started, TokenEvent*, then exactly one of Finished or Failed
+    Started, Prefilled, TokenEvent*, then exactly one of Finished or Failed
+
+The end may come at any point.
 
 Read next: `streamtok.engine.base`, the protocol these values belong to.
 """
@@ -48,7 +50,8 @@ class SequenceRequest:
     """One sequence to generate: `index` tells it from the others of the same request.
 
     Generation ends at `max_tokens` tokens or at a token in `stop_ids`, which is not reported, and
-    which is not drawn among the first `min_tokens`.
+    which is not drawn among the first `min_tokens`. `client` is who asks: clients take turns, and
+    only sequences of the same client profit from each other's prompts.
     """
 
     index: int
@@ -57,6 +60,7 @@ class SequenceRequest:
     max_tokens: int
     stop_ids: frozenset[int] = frozenset()
     min_tokens: int = 0
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,14 @@ class Started:
     """The sequence has left the queue: its prefill begins with the next engine step."""
 
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The prompt is computed; `cached` of its tokens had been for another sequence."""
+
+    index: int
+    cached: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +118,7 @@ class Waiting:
     """Nothing has come for a while: the client is owed a sign of life. Not an engine's event."""
 
 
-Event = Started | TokenEvent | Finished | Failed
+Event = Started | Prefilled | TokenEvent | Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from streamtok.messages import (
     Event,
     Failed,
     Finished,
+    Prefilled,
     SamplingParams,
     SequenceRequest,
     Started,
@@ -59,8 +60,10 @@ class Known:
         assert not self.ended
         if isinstance(event, Started):
             assert self.events == []
+        elif isinstance(event, Prefilled):
+            assert list(map(type, self.events)) == [Started]
         elif isinstance(event, TokenEvent):
-            assert self.started
+            assert Prefilled in map(type, self.events)
             assert self.sampled < self.max_tokens
         elif isinstance(event, Finished) and event.reason == "stop":
             assert event.generated == self.sampled + 1
@@ -156,7 +159,7 @@ class Schedules(RuleBasedStateMachine):
         # Every decoding sequence goes one on; prompts get the rest of the budget, the oldest first
         decoding = [k for k, known in able.items() if known.pending == 1]
         assert [key(work) for work in plan.works[: len(decoding)]] == decoding
-        budget = self.step_tokens - len(decoding)
+        budget = max(1, self.step_tokens - len(decoding))
         prompts = [(k, known.pending) for k, known in able.items() if known.pending > 1]
         for k, pending in prompts:
             count = works[k].count if k in works else 0
@@ -190,11 +193,13 @@ class Schedules(RuleBasedStateMachine):
             known, generated = self.known[k], self.known[k].sampled
             if isinstance(sample, RequestError):
                 assert told[k] == [Failed(k[1], sample, generated)]
-            elif sample.token_id == STOP:
-                assert told[k] == [Finished(k[1], "stop", generated + 1)]
+                continue
+            prefilled = [e for e in told[k] if isinstance(e, Prefilled)]
+            if sample.token_id == STOP:
+                assert told[k] == [*prefilled, Finished(k[1], "stop", generated + 1)]
             else:
                 end = [Finished(k[1], "length", generated)] * (generated == known.max_tokens)
-                assert told[k] == [TokenEvent(k[1], TOKEN), *end]
+                assert told[k] == [*prefilled, TokenEvent(k[1], TOKEN), *end]
 
 
 TestSchedules = Schedules.TestCase
@@ -211,7 +216,11 @@ def key(work: Work) -> Key:
 
 def request(index: int, prompt: int, max_tokens: int) -> SequenceRequest:
     return SequenceRequest(
-        index, (0,) * prompt, SamplingParams(), max_tokens, stop_ids=frozenset({STOP})
+        index,
+        tuple(range(index, index + prompt)),
+        SamplingParams(),
+        max_tokens,
+        stop_ids=frozenset({STOP}),
     )
 
 
@@ -223,7 +232,7 @@ def step(scheduler: Scheduler, paused: tuple[str, ...] = ()) -> list[tuple[str, 
 
 
 def test_a_long_prompt_delays_a_stream_by_one_budget_at_most() -> None:
-    scheduler = Scheduler(slots=2, step_tokens=8)
+    scheduler = Scheduler(streams=2, step_tokens=8)
     scheduler.add("short", [request(0, 1, 10)])
     step(scheduler)
     scheduler.add("long", [request(0, 20, 10)])
@@ -233,13 +242,13 @@ def test_a_long_prompt_delays_a_stream_by_one_budget_at_most() -> None:
 
 
 def test_a_step_is_one_position_of_each_stream_even_above_the_budget() -> None:
-    scheduler = Scheduler(slots=3, step_tokens=1)
+    scheduler = Scheduler(streams=3, step_tokens=1)
     scheduler.add("a", [request(index, 1, 9) for index in range(3)])
     assert step(scheduler) == [("a", 0, 1), ("a", 1, 1), ("a", 2, 1)]
 
 
 def test_a_paused_request_keeps_its_place_and_goes_on_where_it_stood() -> None:
-    scheduler = Scheduler(slots=1, step_tokens=4)
+    scheduler = Scheduler(streams=1, step_tokens=4)
     scheduler.add("a", [request(0, 6, 2)])
     scheduler.add("b", [request(0, 1, 1)])
     assert step(scheduler) == [("a", 0, 4)]
@@ -249,7 +258,7 @@ def test_a_paused_request_keeps_its_place_and_goes_on_where_it_stood() -> None:
 
 
 def test_one_sequence_of_a_request_can_be_cancelled_alone() -> None:
-    scheduler = Scheduler(slots=2, step_tokens=8)
+    scheduler = Scheduler(streams=2, step_tokens=8)
     scheduler.add("a", [request(index, 1, 9) for index in range(3)])
     step(scheduler)
     assert scheduler.cancel("a", 1) == [("a", Finished(1, "cancelled", 1))]
@@ -263,14 +272,14 @@ def test_one_sequence_of_a_request_can_be_cancelled_alone() -> None:
 
 
 def test_what_waits_can_be_cancelled_before_it_starts() -> None:
-    scheduler = Scheduler(slots=1, step_tokens=8)
+    scheduler = Scheduler(streams=1, step_tokens=8)
     scheduler.add("a", [request(0, 1, 1)])
     assert scheduler.cancel("a") == [("a", Finished(0, "cancelled", 0))]
     assert scheduler.plan() == Plan((), ())
 
 
 def test_a_failed_step_ends_those_that_were_in_it_alone() -> None:
-    scheduler = Scheduler(slots=2, step_tokens=2)
+    scheduler = Scheduler(streams=2, step_tokens=2)
     scheduler.add("a", [request(0, 2, 9)])
     scheduler.add("b", [request(0, 5, 9)])
     plan = scheduler.plan()
@@ -280,9 +289,12 @@ def test_a_failed_step_ends_those_that_were_in_it_alone() -> None:
 
 
 def test_a_stop_token_is_counted_but_not_told() -> None:
-    scheduler = Scheduler(slots=1, step_tokens=8)
+    scheduler = Scheduler(streams=1, step_tokens=8)
     scheduler.add("a", [request(0, 3, 9)])
-    assert scheduler.commit(scheduler.plan(), [Sample(STOP)]) == [("a", Finished(0, "stop", 1))]
+    assert scheduler.commit(scheduler.plan(), [Sample(STOP)]) == [
+        ("a", Prefilled(0, 0)),
+        ("a", Finished(0, "stop", 1)),
+    ]
 
 
 @pytest.mark.parametrize("slots", [1, 3])

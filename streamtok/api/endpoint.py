@@ -174,6 +174,7 @@ def _job(services: Services, call: Call, order: Order) -> Job:
             max_tokens=min(order.max_tokens, context - len(ids)),
             stop_ids=stop_ids,
             min_tokens=fields.min_tokens or 0,
+            client=call.caller,
         )
         for index, ids in enumerate(ids for ids in order.prompts for _ in range(fields.n or 1))
     ]
@@ -187,6 +188,7 @@ def _job(services: Services, call: Call, order: Order) -> Job:
         prompt_tokens=sum(len(ids) for ids in order.prompts),
         sequences=tuple(sequences),
         stops=stops(fields),
+        choices=fields.n or 1,
     )
 
 

@@ -20,6 +20,7 @@ from streamtok.messages import (
     Event,
     Failed,
     Finished,
+    Prefilled,
     SequenceRequest,
     TokenEvent,
     TokenLogprobs,
@@ -34,7 +35,7 @@ class Job:
     """A validated request, as the engine and the ledger need it.
 
     `key` is the name of the API key it came with, empty where none is needed; `caller` is whose
-    limits it counts for.
+    limits it counts for; `choices` is how many sequences there are of each prompt, side by side.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Job:
     prompt_tokens: int
     sequences: tuple[SequenceRequest, ...]
     stops: tuple[str, ...]
+    choices: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ class Generation:
     ) -> None:
         self.job = job
         self.completion_tokens = 0  # as the client is told; what came after a stop string is not in
+        self.cached_tokens = 0  # of the prompts; the choices of one prompt count once
         self._engine = engine
         self._meter = meter
         self._created_s = meter.clock.wall_s()
@@ -267,6 +270,9 @@ class Generation:
         if isinstance(event, Finished | Failed):
             self._generated[event.index] = event.generated
             self._failed = self._failed or isinstance(event, Failed)
+        elif isinstance(event, Prefilled):
+            if event.index % self.job.choices == 0:
+                self.cached_tokens += event.cached
         elif isinstance(event, TokenEvent):
             now_s = self._meter.clock.monotonic_s()
             if self._first_token_s is None:
@@ -293,6 +299,7 @@ class Generation:
         reason = "error" if failed else "cancelled" if None in reasons else str(reasons[0])
         assert self._ended_s is not None
         generated = sum(self._generated)
+        self._meter.metrics.cached_tokens.inc(self.cached_tokens)
         self._meter.limits.end(self.job.caller, len(self.job.sequences), generated)
         self._meter.record(
             UsageRecord(

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from msgspec import UNSET
 
 from streamtok.api import answers
-from streamtok.api.answers import Envelope, UsageBody
+from streamtok.api.answers import Envelope, PromptDetails, UsageBody
 from streamtok.api.generation import Generation, Piece
 from streamtok.api.requests import StreamOptions
 from streamtok.errors import RequestError
@@ -133,7 +133,8 @@ class Stream:
 def usage(generation: Generation) -> UsageBody:
     """Return what `generation` has cost so far."""
     prompt, completion = generation.job.prompt_tokens, generation.completion_tokens
-    return UsageBody(prompt, completion, prompt + completion)
+    cached = PromptDetails(generation.cached_tokens)
+    return UsageBody(prompt, completion, prompt + completion, cached)
 
 
 def takes_trailers(request: Request) -> bool:

@@ -17,9 +17,9 @@ from streamtok.engine.backlog import Backlog
 from streamtok.engine.base import HIGH_WATER, LOW_WATER, TokenStream
 from streamtok.engine.memory import count_slots
 from streamtok.engine.runner import Runner
-from streamtok.engine.sampler import Draw, sample
-from streamtok.engine.scheduler import Addressed, Plan, Scheduler, Work
-from streamtok.errors import EngineFailed, InvalidRequest, RequestError, Unavailable
+from streamtok.engine.scheduler import Addressed, Plan, Scheduler
+from streamtok.engine.verifier import draw
+from streamtok.errors import EngineFailed, InvalidRequest, Unavailable
 from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceRequest, Started
 from streamtok.model.decoder import Decoder
 
@@ -68,12 +68,13 @@ class LocalEngine:
         self.context = decoder.config.context
         self.vocab = decoder.config.vocab
         self.fingerprint = f"fp_{decoder.digest}" + ("" if exact else "_inexact")
-        streams = min(config.max_streams, count_slots(decoder.config, config))
+        slots = count_slots(decoder.config, config)
+        self.streams = streams = min(config.max_streams, slots)
         if streams < config.max_streams:
             log.warning("the memory for keys and values holds %d sequences at once", streams)
         self._room = streams + config.max_queue
-        self._scheduler = Scheduler(streams, config.step_tokens)
-        self._runner = Runner(decoder, streams)
+        self._scheduler = Scheduler(streams, config.step_tokens, slots - streams)
+        self._runner = Runner(decoder, slots)
         self._inbox: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._clients: dict[str, _Client] = {}  # the engine's thread alone reads and writes it
         self._paused: set[str] = set()
@@ -141,7 +142,7 @@ class LocalEngine:
             self._take_orders(wait=idle)
             plan = self._scheduler.plan(self._pause())
             self._post(plan.events)
-            if plan.works:
+            if not plan.is_empty:
                 self._post(self._step(plan))
             idle = not plan.works
         self._take_orders(wait=False)
@@ -171,15 +172,10 @@ class LocalEngine:
     def _step(self, plan: Plan) -> list[Addressed]:
         """Run one plan; whatever it raises ends the sequences that were in it, and only those."""
         try:
-            logits = self._runner.run(plan)  # [sampled, V]
-            sampled = [work for work in plan.works if work.sampled]
-            samples = sample(logits, [_draw(work) for work in sampled])
+            samples = draw(self._runner.run(plan), plan.works)
         except Exception:
             log.exception("an engine step failed")
-            self._runner.forget(work.slot for work in plan.works)
             return self._scheduler.fail(EngineFailed("the engine failed in a step"), plan)
-        results = zip(sampled, samples, strict=True)
-        self._runner.forget(work.slot for work, s in results if isinstance(s, RequestError))
         return self._scheduler.commit(plan, samples)
 
     def _post(self, events: Sequence[Addressed]) -> None:
@@ -195,10 +191,3 @@ class LocalEngine:
                 del self._clients[request_id]
             addressed.append((client.stream, event))
         self._loop.call_soon_threadsafe(self._deliver, addressed)
-
-
-def _draw(work: Work) -> Draw:
-    request = work.sequence.request
-    generated_ids = work.sequence.generated_ids
-    barred_ids = request.stop_ids if len(generated_ids) < request.min_tokens else ()
-    return Draw(request.sampling, request.prompt_ids, generated_ids, barred_ids)

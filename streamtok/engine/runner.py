@@ -3,7 +3,7 @@
 Owns the cache. Knows neither queues nor sampling. Read next: `streamtok.engine.sampler`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -21,18 +21,19 @@ class Runner:
         self._cache = KVCache(decoder.config, slots)
 
     def run(self, plan: Plan) -> Array:
-        """Compute the works of `plan` and return the logits of its sampled ones: [sampled, V]."""
+        """Carry out `plan` and return the logits of its sampled works: [sampled, V]."""
+        for slot in plan.wipes:
+            self._cache.clear(slot)
+        for copy in plan.copies:
+            self._cache.copy(copy.source, copy.target, slice(copy.start, copy.stop))
+        if not plan.works:
+            return np.zeros((0, self._decoder.config.vocab), np.float32)  # [0, V]
         groups = list(_neighbours(plan.works))
         logits = self._decoder.forward(self._cache, [_segment(group) for group in groups])
         computed = [work for group in groups for work in group if work.sampled]
         row = {id(work): index for index, work in enumerate(computed)}
         order = [row[id(work)] for work in plan.works if work.sampled]
         return logits[order]  # [sampled, V]
-
-    def forget(self, slots: Iterable[int]) -> None:
-        """Wipe slots whose contents must not be seen by whoever comes next."""
-        for slot in slots:
-            self._cache.clear(slot)
 
 
 def _neighbours(works: Sequence[Work]) -> Iterator[list[Work]]:

@@ -8,11 +8,11 @@ so that a long prompt delays running streams by one step's budget at most.
 Read next: `streamtok.engine.runner`, which runs a plan.
 """
 
-import heapq
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from streamtok.engine.prefixes import Copy, Prefixes, is_ahead
 from streamtok.engine.sequence import Sequence
 from streamtok.errors import RequestError
 from streamtok.messages import (
@@ -20,6 +20,7 @@ from streamtok.messages import (
     Failed,
     Finished,
     FinishReason,
+    Prefilled,
     SequenceRequest,
     Started,
     TokenEvent,
@@ -41,10 +42,20 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step: the work to do, and what to announce before it."""
+    """One step: slots to clear, then rows to copy, then the work to do.
+
+    `events` are to be announced before it.
+    """
 
     works: tuple[Work, ...]
     events: tuple[Addressed, ...]
+    wipes: tuple[int, ...] = ()
+    copies: tuple[Copy, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.works or self.wipes or self.copies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +69,14 @@ class Sample:
 class Scheduler:
     """Holds every sequence between its admission and its terminal event.
 
-    `slots` is how many run at once, `step_tokens` how many positions one step computes at most;
+    `streams` is how many run at once, `step_tokens` how many positions one step computes at most;
     a step never computes fewer than one position for each decoding sequence and one of a prompt.
+    `kept` is how many ended sequences leave their keys and values to others.
     """
 
-    def __init__(self, slots: int, step_tokens: int) -> None:
+    def __init__(self, streams: int, step_tokens: int, kept: int = 0) -> None:
         self._step_tokens = step_tokens
-        self._free = list(range(slots))
+        self._prefixes = Prefixes(streams, kept)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
 
@@ -85,19 +97,26 @@ class Scheduler:
     def plan(self, paused: Collection[str] = ()) -> Plan:
         """Admit what fits and choose the next step's work; requests in `paused` stand still."""
         events: list[Addressed] = []
-        while self._waiting and self._free:
+        copies: list[Copy] = []
+        while self._waiting and self._prefixes.free:
             sequence = self._waiting.popleft()
-            sequence.slot = heapq.heappop(self._free)
+            copies += self._prefixes.admit(sequence)
             self._running.append(sequence)
             events.append((sequence.request_id, Started(sequence.request.index)))
         able = [s for s in self._running if s.request_id not in paused]
         works = [self._work(s, 1) for s in able if s.pending == 1]
         budget = max(1, self._step_tokens - len(works))  # prompts go on in any case
+        leaders: list[Sequence] = []
         for sequence in able:
             if sequence.pending > 1 and budget > 0:
+                if sequence.untouched:
+                    if any(is_ahead(leader, sequence) for leader in leaders):
+                        continue
+                    copies += self._prefixes.reuse(sequence)
+                leaders.append(sequence)
                 works.append(self._work(sequence, min(sequence.pending, budget)))
                 budget -= works[-1].count
-        return Plan(tuple(works), tuple(events))
+        return Plan(tuple(works), tuple(events), self._prefixes.wipes(), tuple(copies))
 
     def commit(self, plan: Plan, samples: Iterable[Sample | RequestError]) -> list[Addressed]:
         """Take over what a step did: one sample for each sampled work of `plan`, in its order.
@@ -127,6 +146,8 @@ class Scheduler:
     def fail(self, error: RequestError, plan: Plan | None = None) -> list[Addressed]:
         """End the sequences of `plan` with an error, or all there are."""
         sequences = self._all() if plan is None else [work.sequence for work in plan.works]
+        if plan:  # how far it got is not known
+            self._prefixes.spoil([*plan.wipes, *(copy.target for copy in plan.copies)])
         return [self._fail(sequence, error) for sequence in sequences]
 
     def _all(self) -> list[Sequence]:
@@ -139,6 +160,8 @@ class Scheduler:
 
     def _extend(self, sequence: Sequence, sample: Sample) -> Iterable[Addressed]:
         request = sequence.request
+        if not sequence.generated:
+            yield sequence.request_id, Prefilled(request.index, sequence.cached)
         sequence.ids.append(sample.token_id)
         if sample.token_id in request.stop_ids:
             yield self._finish(sequence, "stop")
@@ -154,6 +177,7 @@ class Scheduler:
         return sequence.request_id, event
 
     def _fail(self, sequence: Sequence, error: RequestError) -> Addressed:
+        self._prefixes.forget(sequence)
         self._leave(sequence)
         return sequence.request_id, Failed(sequence.request.index, error, sequence.generated)
 
@@ -162,5 +186,4 @@ class Scheduler:
             self._waiting.remove(sequence)
         else:
             self._running.remove(sequence)
-            heapq.heappush(self._free, sequence.slot)
-            sequence.slot = None
+            self._prefixes.leave(sequence)

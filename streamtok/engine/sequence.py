@@ -10,13 +10,15 @@ class Sequence:
     """The state of one sequence, owned by the scheduler.
 
     `ids` are the prompt and what was sampled since; the keys and values of the first `computed`
-    of them lie in the cache, in `slot` (None while waiting).
+    of them lie in the cache, in `slot` (None while waiting, and after the end). The first `cached`
+    of these were computed for another sequence.
     """
 
     request_id: str
     request: SequenceRequest
     ids: list[int] = field(default_factory=list)
     computed: int = 0
+    cached: int = 0
     slot: int | None = None
 
     def __post_init__(self) -> None:
@@ -26,6 +28,11 @@ class Sequence:
     def pending(self) -> int:
         """How many ids are known but not computed: one while decoding, more during prefill."""
         return len(self.ids) - self.computed
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has been computed for it yet."""
+        return self.computed == self.cached
 
     @property
     def generated(self) -> int:

@@ -40,6 +40,11 @@ class KVCache:
         self.keys[layer][slots, :, rows.positions] = keys
         self.values[layer][slots, :, rows.positions] = values
 
+    def copy(self, source: int, target: int, positions: slice) -> None:
+        """Give slot `target` what slot `source` holds at `positions`."""
+        for array in (*self.keys, *self.values):
+            array[target, :, positions] = array[source, :, positions]
+
     def clear(self, slot: int) -> None:
         """Zero a slot: a value that is not finite would otherwise outlive its sequence there."""
         for array in (*self.keys, *self.values):
