@@ -1,19 +1,21 @@
 """Who is computed in the next step, and what becomes of what was sampled. Pure: no arrays, no IO.
 
-A step is plan, run, commit. Between steps sequences join (from the queue, first come first served,
-as slots fall free) and leave (finished or cancelled): continuous batching. Each step computes one
-position of every sequence that is decoding, and spends what is left of its token budget on prompts,
-so that a long prompt delays running streams by one step's budget at most.
+A step is plan, run, commit. Between steps sequences join (from the queue, in which clients take
+turns, as slots fall free) and leave (finished or cancelled): continuous batching. Each step
+computes one position of every sequence that is decoding, and spends what is left of its token
+budget on prompts, as much on one client's as on another's, so that a long prompt delays running
+streams by one step's budget at most, and many prompts of one client do not hold up another's.
 
 Read next: `streamtok.engine.runner`, which runs a plan.
 """
 
-from collections import deque
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from streamtok.engine.prefixes import Copy, Prefixes, is_ahead
 from streamtok.engine.sequence import Sequence
+from streamtok.engine.turns import Turns, divide
 from streamtok.errors import RequestError
 from streamtok.messages import (
     Event,
@@ -77,7 +79,7 @@ class Scheduler:
     def __init__(self, streams: int, step_tokens: int, kept: int = 0) -> None:
         self._step_tokens = step_tokens
         self._prefixes = Prefixes(streams, kept)
-        self._waiting: deque[Sequence] = deque()
+        self._waiting = Turns()
         self._running: list[Sequence] = []
 
     @property
@@ -92,31 +94,23 @@ class Scheduler:
 
     def add(self, request_id: str, requests: Iterable[SequenceRequest]) -> None:
         """Let a request's sequences wait for their slots."""
-        self._waiting.extend(Sequence(request_id, request) for request in requests)
+        self._waiting.add(Sequence(request_id, request) for request in requests)
 
     def plan(self, paused: Collection[str] = ()) -> Plan:
         """Admit what fits and choose the next step's work; requests in `paused` stand still."""
         events: list[Addressed] = []
         copies: list[Copy] = []
         while self._waiting and self._prefixes.free:
-            sequence = self._waiting.popleft()
+            sequence = self._waiting.take()
             copies += self._prefixes.admit(sequence)
             self._running.append(sequence)
             events.append((sequence.request_id, Started(sequence.request.index)))
         able = [s for s in self._running if s.request_id not in paused]
         works = [self._work(s, 1) for s in able if s.pending == 1]
         budget = max(1, self._step_tokens - len(works))  # prompts go on in any case
-        leaders: list[Sequence] = []
-        for sequence in able:
-            if sequence.pending > 1 and budget > 0:
-                if sequence.untouched:
-                    if any(is_ahead(leader, sequence) for leader in leaders):
-                        continue
-                    copies += self._prefixes.reuse(sequence)
-                leaders.append(sequence)
-                works.append(self._work(sequence, min(sequence.pending, budget)))
-                budget -= works[-1].count
-        return Plan(tuple(works), tuple(events), self._prefixes.wipes(), tuple(copies))
+        prefills, reused = self._prefill([s for s in able if s.pending > 1], budget)
+        wipes = self._prefixes.wipes()
+        return Plan((*works, *prefills), tuple(events), wipes, (*copies, *reused))
 
     def commit(self, plan: Plan, samples: Iterable[Sample | RequestError]) -> list[Addressed]:
         """Take over what a step did: one sample for each sampled work of `plan`, in its order.
@@ -149,6 +143,26 @@ class Scheduler:
         if plan:  # how far it got is not known
             self._prefixes.spoil([*plan.wipes, *(copy.target for copy in plan.copies)])
         return [self._fail(sequence, error) for sequence in sequences]
+
+    def _prefill(self, prompts: Collection[Sequence], budget: int) -> tuple[list[Work], list[Copy]]:
+        """Spend `budget` positions on prompts, each client's oldest first."""
+        works: list[Work] = []
+        copies: list[Copy] = []
+        wanted: Counter[str] = Counter()
+        for sequence in prompts:
+            wanted[sequence.request.client] += sequence.pending
+        left = divide(budget, wanted)
+        for sequence in prompts:
+            client = sequence.request.client
+            if not left[client]:
+                continue
+            if sequence.untouched:
+                if any(is_ahead(work.sequence, sequence) for work in works):
+                    continue
+                copies += self._prefixes.reuse(sequence)
+            works.append(self._work(sequence, min(sequence.pending, left[client])))
+            left[client] -= works[-1].count
+        return works, copies
 
     def _all(self) -> list[Sequence]:
         return [*self._running, *self._waiting]
