@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,8 +35,10 @@ Ids = tuple[int, ...]
 class Bench:
     """A scheduler and a runner with a real model, driven by hand."""
 
-    def __init__(self, decoder: Decoder, streams: int, kept: int, step_tokens: int) -> None:
-        self.scheduler = Scheduler(streams, step_tokens, kept)
+    def __init__(
+        self, decoder: Decoder, streams: int, kept: int, step_tokens: int, tile: int = 1
+    ) -> None:
+        self.scheduler = Scheduler(streams, step_tokens, kept, tile)
         self.runner = Runner(decoder, streams + kept)
         self.told: dict[tuple[str, int], list[Event]] = defaultdict(list)
         self.computed = 0  # positions
@@ -51,9 +54,9 @@ class Bench:
 
     def step(self) -> Plan:
         plan = self.plan()
-        samples = draw(self.runner.run(plan), plan.works)
+        drawn = draw(self.runner.run(plan), plan.works)
         self.computed += sum(work.count for work in plan.works)
-        self.tell(self.scheduler.commit(plan, samples))
+        self.tell(self.scheduler.commit(plan, drawn))
         return plan
 
     def fail(self) -> None:
@@ -84,10 +87,10 @@ def decoder() -> Decoder:
 
 
 def request(
-    ids: Ids, seed: int = 0, index: int = 0, max_tokens: int = 4, **options: str
+    ids: Ids, seed: int = 0, index: int = 0, max_tokens: int = 4, **options: Any
 ) -> SequenceRequest:
     params = SamplingParams(seed=seed, top_logprobs=2)
-    return SequenceRequest(index, ids, params, max_tokens, **options)  # type: ignore[arg-type]
+    return SequenceRequest(index, ids, **{"sampling": params, "max_tokens": max_tokens} | options)
 
 
 def text(seed: int, length: int) -> Ids:
@@ -99,6 +102,16 @@ def alone(asked: SequenceRequest) -> list[Event]:
     """Return what a sequence gives on its own: all its tokens with their log-probabilities."""
     events = Bench(decoder(), 1, 0, 1000).run("alone", replace(asked, client=""))
     return [event for event in events if isinstance(event, TokenEvent | Finished)]
+
+
+def told(events: list[Event], asked: SequenceRequest) -> tuple[list[Event], list[Event]]:
+    """Return what a sequence gave, and what it gives on its own up to where this one ended."""
+    got = [event for event in events if isinstance(event, TokenEvent | Finished)]
+    whole, end = alone(asked), events[-1]
+    if isinstance(end, Failed) or (isinstance(end, Finished) and end.reason == "cancelled"):
+        got = [event for event in got if isinstance(event, TokenEvent)]
+        whole = whole[: len(got)]
+    return got, whole
 
 
 def cached(events: list[Event]) -> list[int]:
@@ -213,21 +226,47 @@ def prompts(draw: st.DrawFn) -> Ids:
     return stem + text(draw(st.integers(2, 4)), 30)[: draw(st.integers(0, 30))]
 
 
+few = tuple((token, 100.0) for token in (65, 66, 67))  # texts repeat themselves
+samplings = st.sampled_from(
+    [
+        SamplingParams(temperature=0.0, logit_bias=few, top_logprobs=2),
+        SamplingParams(temperature=0.0, logit_bias=few, repetition_penalty=1.1, top_logprobs=1),
+        SamplingParams(logit_bias=few, frequency_penalty=0.5, presence_penalty=0.5),
+        SamplingParams(top_p=0.9, top_k=5, top_logprobs=0),
+    ]
+)
+endings = st.sampled_from(
+    [
+        {},
+        {},
+        {"stop_ids": frozenset(range(60))},
+        {"stop_ids": frozenset(range(60)), "min_tokens": 5},
+    ]
+)
+
+
 @given(data=st.data())
-@settings(max_examples=60)
-def test_reuse_changes_no_bit_in_any_schedule(data: st.DataObject) -> None:
+@settings(max_examples=30)
+def test_reuse_and_guesses_change_no_bit_in_any_schedule(data: st.DataObject) -> None:
     """Requests, forks, cancels and failures at random: tokens and log-probabilities stay."""
     bench = Bench(
         decoder(),
         streams=data.draw(st.integers(1, 4)),
         kept=data.draw(st.integers(0, 3)),
         step_tokens=data.draw(st.integers(1, 80)),
+        tile=data.draw(st.sampled_from([1, 4, 8])),
     )
     asked: dict[tuple[str, int], SequenceRequest] = {}
     for number in range(data.draw(st.integers(2, 8))):
         ids, client = data.draw(prompts()), data.draw(st.sampled_from(["a", "a", "b"]))
-        tokens, choices = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 3))
-        fork = [request(ids, seed, seed, tokens, client=client) for seed in range(choices)]
+        ids *= data.draw(st.integers(1, 100 // len(ids)))  # what repeats itself can be guessed
+        tokens, choices = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 3))
+        options = {"max_tokens": tokens, "client": client, **data.draw(endings)}
+        params = data.draw(samplings)
+        fork = [
+            request(ids, index=i, sampling=replace(params, seed=i), **options)
+            for i in range(choices)
+        ]
         asked |= {(f"r{number}", sequence.index): sequence for sequence in fork}
         bench.scheduler.add(f"r{number}", fork)
         for _ in range(data.draw(st.integers(0, 6))):
@@ -238,10 +277,5 @@ def test_reuse_changes_no_bit_in_any_schedule(data: st.DataObject) -> None:
             bench.fail()
     bench.finish()
     for key, sequence in asked.items():
-        got = [event for event in bench.told[key] if isinstance(event, TokenEvent | Finished)]
-        whole = alone(replace(sequence, index=key[1]))
-        end = bench.told[key][-1]
-        if isinstance(end, Failed) or (isinstance(end, Finished) and end.reason == "cancelled"):
-            got = [event for event in got if isinstance(event, TokenEvent)]
-            whole = whole[: len(got)]
+        got, whole = told(bench.told[key], sequence)
         assert got == whole

@@ -184,8 +184,8 @@ class Schedules(RuleBasedStateMachine):
         assert bool(works) == bool(able)
         # Every decoding sequence goes one on; the rest of the budget is divided among the clients
         # that have prompts, and each one's oldest comes first
-        decoding = [k for k, known in able.items() if known.pending == 1]
-        assert [key(work) for work in plan.works[: len(decoding)]] == decoding
+        decoding = sorted(k for k, known in able.items() if known.pending == 1)
+        assert sorted(key(work) for work in plan.works[: len(decoding)]) == decoding
         budget = max(1, self.step_tokens - len(decoding))
         prompts = [k for k, known in able.items() if known.pending > 1]
         wanted, got = Counter[str](), Counter[str]()
@@ -217,7 +217,7 @@ class Schedules(RuleBasedStateMachine):
         for work in plan.works:
             self.known[key(work)].computed += work.count
         sampled = [key(work) for work in plan.works if work.sampled]
-        events = self.scheduler.commit(plan, samples)
+        events = self.scheduler.commit(plan, [[sample] for sample in samples])
         self.tell(events)
         told: dict[Key, list[Event]] = defaultdict(list)
         for name, event in events:
@@ -256,7 +256,7 @@ def request(index: int, prompt: int, max_tokens: int, client: str = "") -> Seque
 def step(scheduler: Scheduler, paused: tuple[str, ...] = ()) -> list[tuple[str, int, int]]:
     """Make one step; return the request, the index and the count of each work."""
     plan = scheduler.plan(paused)
-    scheduler.commit(plan, [Sample(TOKEN) for work in plan.works if work.sampled])
+    scheduler.commit(plan, [[Sample(TOKEN)] for work in plan.works if work.sampled])
     return [(*key(work), work.count) for work in plan.works]
 
 
@@ -354,7 +354,7 @@ def test_a_failed_step_ends_those_that_were_in_it_alone() -> None:
 def test_a_stop_token_is_counted_but_not_told() -> None:
     scheduler = Scheduler(streams=1, step_tokens=8)
     scheduler.add("a", [request(0, 3, 9)])
-    assert scheduler.commit(scheduler.plan(), [Sample(STOP)]) == [
+    assert scheduler.commit(scheduler.plan(), [[Sample(STOP)]]) == [
         ("a", Prefilled(0, 0)),
         ("a", Finished(0, "stop", 1)),
     ]

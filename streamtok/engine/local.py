@@ -22,6 +22,7 @@ from streamtok.engine.verifier import draw
 from streamtok.errors import EngineFailed, InvalidRequest, Unavailable
 from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceRequest, Started
 from streamtok.model.decoder import Decoder
+from streamtok.model.linear import GRANULE
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class LocalEngine:
         if streams < config.max_streams:
             log.warning("the memory for keys and values holds %d sequences at once", streams)
         self._room = streams + config.max_queue
-        self._scheduler = Scheduler(streams, config.step_tokens, slots - streams)
+        self._scheduler = Scheduler(streams, config.step_tokens, slots - streams, GRANULE)
         self._runner = Runner(decoder, slots)
         self._inbox: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._clients: dict[str, _Client] = {}  # the engine's thread alone reads and writes it
@@ -172,11 +173,11 @@ class LocalEngine:
     def _step(self, plan: Plan) -> list[Addressed]:
         """Run one plan; whatever it raises ends the sequences that were in it, and only those."""
         try:
-            samples = draw(self._runner.run(plan), plan.works)
+            drawn = draw(self._runner.run(plan), plan.works)
         except Exception:
             log.exception("an engine step failed")
             return self._scheduler.fail(EngineFailed("the engine failed in a step"), plan)
-        return self._scheduler.commit(plan, samples)
+        return self._scheduler.commit(plan, drawn)
 
     def _post(self, events: Sequence[Addressed]) -> None:
         """Hand events to the event loop, all in one crossing."""

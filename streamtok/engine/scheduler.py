@@ -10,8 +10,8 @@ Read next: `streamtok.engine.runner`, which runs a plan.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from streamtok.engine.prefixes import Copy, Prefixes, is_ahead
 from streamtok.engine.sequence import Sequence
@@ -34,12 +34,21 @@ Addressed = tuple[str, Event]  # the request's id, and what to tell it
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Compute the next `count` ids of `sequence`; `sampled` if its next token is then drawn."""
+    """Compute the next `count` ids of `sequence`; `sampled` if its next token is then drawn.
+
+    The ids in `guess`, which may come next, are computed besides.
+    """
 
     sequence: Sequence
     slot: int
     count: int
     sampled: bool
+    guess: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many of its last positions need logits."""
+        return 1 + len(self.guess) if self.sampled else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +77,21 @@ class Sample:
     logprobs: TokenLogprobs | None = None
 
 
+Drawn = list[Sample | RequestError]  # for one sequence, in order; an error is the last
+
+
 class Scheduler:
     """Holds every sequence between its admission and its terminal event.
 
     `streams` is how many run at once, `step_tokens` how many positions one step computes at most;
     a step never computes fewer than one position for each decoding sequence and one of a prompt.
-    `kept` is how many ended sequences leave their keys and values to others.
+    `kept` is how many ended sequences leave their keys and values to others. A step that would
+    compute fewer than `tile` positions is filled up with guesses.
     """
 
-    def __init__(self, streams: int, step_tokens: int, kept: int = 0) -> None:
+    def __init__(self, streams: int, step_tokens: int, kept: int = 0, tile: int = 1) -> None:
         self._step_tokens = step_tokens
+        self._tile = tile
         self._prefixes = Prefixes(streams, kept)
         self._waiting = Turns()
         self._running: list[Sequence] = []
@@ -109,24 +123,22 @@ class Scheduler:
         works = [self._work(s, 1) for s in able if s.pending == 1]
         budget = max(1, self._step_tokens - len(works))  # prompts go on in any case
         prefills, reused = self._prefill([s for s in able if s.pending > 1], budget)
+        if not prefills:
+            works = list(self._guess(works))
         wipes = self._prefixes.wipes()
         return Plan((*works, *prefills), tuple(events), wipes, (*copies, *reused))
 
-    def commit(self, plan: Plan, samples: Iterable[Sample | RequestError]) -> list[Addressed]:
-        """Take over what a step did: one sample for each sampled work of `plan`, in its order.
+    def commit(self, plan: Plan, drawn: Iterable[Drawn]) -> list[Addressed]:
+        """Take over what a step did: what was drawn for each sampled work of `plan`, in its order.
 
         A sample that is an error ends its sequence with it.
         """
         events: list[Addressed] = []
-        drawn = iter(samples)
+        samples = iter(drawn)
         for work in plan.works:
             work.sequence.computed += work.count
             if work.sampled:
-                sample = next(drawn)
-                if isinstance(sample, RequestError):
-                    events.append(self._fail(work.sequence, sample))
-                else:
-                    events.extend(self._extend(work.sequence, sample))
+                events.extend(self._take(work, next(samples)))
         return events
 
     def cancel(self, request_id: str, index: int | None = None) -> list[Addressed]:
@@ -172,6 +184,30 @@ class Scheduler:
         assert sequence.slot is not None
         return Work(sequence, sequence.slot, count, count == sequence.pending)
 
+    def _guess(self, works: list[Work]) -> Iterator[Work]:
+        """Yield `works` with guesses for the positions that are left of a tile."""
+        spare = self._tile - len(works)
+        for index, work in enumerate(works):
+            sequence = work.sequence
+            most = min(-(-spare // (len(works) - index)), sequence.left - 1)
+            guess = sequence.drafter.guess(sequence.ids, most)
+            spare -= len(guess)
+            yield replace(work, guess=guess) if guess else work
+
+    def _take(self, work: Work, drawn: Drawn) -> Iterator[Addressed]:
+        """Append what was drawn, as far as the sequence goes."""
+        sequence = work.sequence
+        if work.guess:
+            sequence.drafter.learn(len(drawn) - 1)
+        for place, sample in enumerate(drawn):
+            sequence.computed += place > 0  # the token before was guessed, and computed
+            if isinstance(sample, RequestError):
+                yield self._fail(sequence, sample)
+                return
+            yield from self._extend(sequence, sample)
+            if sequence.slot is None:
+                return
+
     def _extend(self, sequence: Sequence, sample: Sample) -> Iterable[Addressed]:
         request = sequence.request
         if not sequence.generated:
@@ -182,7 +218,7 @@ class Scheduler:
             return
         event = TokenEvent(request.index, sample.token_id, sample.logprobs)
         yield sequence.request_id, event
-        if sequence.generated >= request.max_tokens:
+        if not sequence.left:
             yield self._finish(sequence, "length")
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> Addressed:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from streamtok.engine.drafts import Drafter
 from streamtok.messages import SequenceRequest
 
 
@@ -20,6 +21,7 @@ class Sequence:
     computed: int = 0
     cached: int = 0
     slot: int | None = None
+    drafter: Drafter = field(default_factory=Drafter)
 
     def __post_init__(self) -> None:
         self.ids.extend(self.request.prompt_ids)
@@ -38,6 +40,11 @@ class Sequence:
     def generated(self) -> int:
         """How many tokens have been sampled."""
         return len(self.ids) - len(self.request.prompt_ids)
+
+    @property
+    def left(self) -> int:
+        """How many tokens may still be sampled."""
+        return self.request.max_tokens - self.generated
 
     @property
     def generated_ids(self) -> list[int]:

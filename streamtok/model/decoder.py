@@ -26,14 +26,14 @@ from streamtok.model.weights import Array, Checkpoint
 class Segment:
     """Part of one pass: `ids` [N, R] at `positions` [N, R] of the neighbouring slots `slots`.
 
-    Decoding is N sequences of one position each, prefill one sequence of R positions. The logits
-    after the last position of each sequence are computed only if `sampled`.
+    Decoding is N sequences of one position each, prefill one sequence of R positions. Logits are
+    computed after the last `sampled` positions of each sequence.
     """
 
     slots: slice
     ids: npt.NDArray[np.intp]
     positions: Positions
-    sampled: bool
+    sampled: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Decoder:
     def forward(self, cache: KVCache, segments: Sequence[Segment]) -> Array:
         """Compute the positions of `segments`, store their keys and values, return logits.
 
-        The result is [sampled sequences, V], in the order of the segments and of their slots.
+        The result is [sampled, V], in the order of the segments, of their slots and positions.
         """
         config = self.config
         ids = np.concatenate([segment.ids.ravel() for segment in segments])  # [rows]
@@ -140,14 +140,14 @@ class Decoder:
         return out[:, : config.dim]
 
     def _logits(self, x: Array, segments: Sequence[Segment]) -> Array:
-        """Return the scores after the last position of every sampled sequence: [., V]."""
+        """Return the scores after the sampled positions of every sequence: [sampled, V]."""
         last: list[int] = []
         start = 0
         for segment in segments:
             count, length = segment.ids.shape
-            if segment.sampled:
-                last.extend(range(start + length - 1, start + count * length, length))
-            start += count * length
+            for _ in range(count):
+                start += length
+                last.extend(range(start - segment.sampled, start))
         rows = np.zeros((padded(len(last), GRANULE), self.config.dim), np.float32)  # [rows, D]
         if last:
             rows[: len(last)] = x[last]
