@@ -59,6 +59,7 @@ def test_a_text_that_repeats_itself_takes_fewer_steps(sampling: SamplingParams) 
     while bench.scheduler.running or bench.scheduler.waiting:
         steps += bool(bench.step().works)
     assert steps < 80
+    assert bench.computed == 8 + steps - 1  # and nothing that was guessed right is computed again
     got, whole = told(bench.told["a", 0], asked)
     assert got == whole
     assert len([event for event in got if isinstance(event, TokenEvent)]) == 100

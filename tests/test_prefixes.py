@@ -216,6 +216,16 @@ def test_what_a_failed_step_wrote_is_not_used() -> None:
     assert events[2:] == alone(request(ids))
 
 
+def test_what_a_failed_step_copied_is_not_used() -> None:
+    bench, asked = Bench(decoder(), 1, 1, 1000), request(text(1, 60))
+    bench.run("a", asked)
+    bench.scheduler.add("b", [request(text(2, 60))])
+    bench.fail()  # it was to keep the first prompt
+    events = bench.run("c", asked)
+    assert cached(events) == [0]
+    assert events[2:] == alone(asked)
+
+
 # Any schedule
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from streamtok.engine.drafts import Drafter
 from streamtok.engine.prefixes import Copy, Prefixes, is_ahead
 from streamtok.engine.sequence import Sequence
 from streamtok.engine.turns import Turns, divide
@@ -232,6 +233,7 @@ class Scheduler:
         return sequence.request_id, Failed(sequence.request.index, error, sequence.generated)
 
     def _leave(self, sequence: Sequence) -> None:
+        sequence.drafter = Drafter()  # what it knows is of no more use; the ids may be
         if sequence.slot is None:
             self._waiting.remove(sequence)
         else:
