@@ -36,7 +36,7 @@ class Prefixes:
     """Slots for `streams` running sequences, and `kept` more for what others have left.
 
     Whoever uses it carries out the copies it returns, in their order and before anything else is
-    computed, and clears the slots that `wipes` names even before that.
+    computed, and clears the slots that `take_spoilt` names even before that.
     """
 
     def __init__(self, streams: int, kept: int = 0) -> None:
@@ -50,7 +50,7 @@ class Prefixes:
         """Whether one more sequence can run."""
         return bool(self._free)
 
-    def wipes(self) -> tuple[int, ...]:
+    def take_spoilt(self) -> tuple[int, ...]:
         """Return the slots to be cleared, each once."""
         slots, self._spoilt = sorted(self._spoilt), set()
         return tuple(slots)
@@ -59,7 +59,9 @@ class Prefixes:
         """Give `sequence` a slot, with as much of what lies there as it can use."""
         slot = sequence.slot = heapq.heappop(self._free)
         before = self._holders[slot]
-        sequence.computed = sequence.cached = min(shared(before, sequence), sequence.pending - 1)
+        sequence.computed = sequence.cached = min(
+            count_shared(before, sequence), sequence.pending - 1
+        )
         self._holders[slot] = sequence
         if before and sequence.computed < before.computed:
             return self._keep(before, slot)
@@ -68,7 +70,7 @@ class Prefixes:
     def reuse(self, sequence: Sequence) -> list[Copy]:
         """Let `sequence`, of which nothing has been computed yet, start from the best prefix."""
         most, source = max(
-            (shared(holder, sequence), slot) for slot, holder in enumerate(self._holders)
+            (count_shared(holder, sequence), slot) for slot, holder in enumerate(self._holders)
         )
         start, stop = sequence.computed, min(most, len(sequence.ids) - 1)
         if stop <= start:
@@ -90,7 +92,8 @@ class Prefixes:
         self.spoil(
             slot
             for slot, holder in enumerate(self._holders)
-            if holder is sequence or (holder and holder.slot is None and shared(holder, sequence))
+            if holder is sequence
+            or (holder and holder.slot is None and count_shared(holder, sequence))
         )
 
     def _keep(self, left: Sequence, slot: int) -> list[Copy]:
@@ -100,7 +103,7 @@ class Prefixes:
         target, start = next(iter(self._kept)), 0
         for place in self._kept:
             holder = self._holders[place]
-            common = shared(holder, left)
+            common = count_shared(holder, left)
             if common >= left.computed:
                 self._touch(place)
                 return []
@@ -123,13 +126,13 @@ class Prefixes:
         self._kept[slot] = None
 
 
-def shared(holder: Sequence | None, sequence: Sequence) -> int:
+def count_shared(holder: Sequence | None, sequence: Sequence) -> int:
     """Return how many computed rows of `holder` are rows of `sequence` too; 0 if too few."""
-    rows = min(common(holder, sequence), holder.computed) if holder else 0
+    rows = min(count_common(holder, sequence), holder.computed) if holder else 0
     return rows if rows >= LEAST else 0
 
 
-def common(one: Sequence, other: Sequence) -> int:
+def count_common(one: Sequence, other: Sequence) -> int:
     """Return how many ids two sequences of one client have in common, from the first on."""
     if one.request.client != other.request.client:
         return 0
@@ -139,5 +142,5 @@ def common(one: Sequence, other: Sequence) -> int:
 
 def is_ahead(leader: Sequence, sequence: Sequence) -> bool:
     """Whether to wait for `leader`, which is about to compute what `sequence` can copy then."""
-    most = min(common(leader, sequence), len(sequence.ids) - 1)
+    most = min(count_common(leader, sequence), len(sequence.ids) - 1)
     return most - max(leader.computed, sequence.computed) >= LEAST

@@ -126,7 +126,7 @@ class Scheduler:
         prefills, reused = self._prefill([s for s in able if s.pending > 1], budget)
         if not prefills:
             works = list(self._guess(works))
-        wipes = self._prefixes.wipes()
+        wipes = self._prefixes.take_spoilt()
         return Plan((*works, *prefills), tuple(events), wipes, (*copies, *reused))
 
     def commit(self, plan: Plan, drawn: Iterable[Drawn]) -> list[Addressed]:
