@@ -92,7 +92,7 @@ class App:
         holds the sockets open, as a supervisor does, it listens last: clients then wait meanwhile.
 
         Raises:
-            ConfigError: the address cannot be had.
+            ConfigError: the address cannot be had, or there is too little memory.
             ModelError: the model cannot be loaded.
         """
         config, share = self._config, self._share
@@ -157,6 +157,7 @@ async def load(
     """Load the model, unless it is shared, and start its engine; the event loop stays free.
 
     Raises:
+        ConfigError: there is no memory for one context of it.
         ModelError: the model cannot be loaded.
     """
     folder = config.model_folder

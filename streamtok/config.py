@@ -8,6 +8,7 @@ them.
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from streamtok.errors import ConfigError
 
 IDS = ("random", "sequential")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 EXCLUSIVE = (("uds", "host"), ("uds", "port"), ("uds", "fd"), ("fd", "host"), ("fd", "port"))
 
 
@@ -30,6 +32,11 @@ def _optional(kind: type[int] | type[float], meaning: str) -> Any:
     """Declare a number that may be left out."""
     limits = {"least": -math.inf, "most": math.inf}
     return field(default=None, metadata={"help": meaning, "kind": kind, **limits})
+
+
+def _size(default: int, meaning: str) -> Any:
+    """Declare a number of bytes, which is written with a unit or without."""
+    return field(default=default, metadata={"help": meaning, "kind": "size"})
 
 
 def _choice(default: str, choices: Sequence[str], meaning: str) -> Any:
@@ -54,7 +61,12 @@ class EngineConfig:
     model: str = _setting("", "folder of a Hugging Face model (default: the one that is shipped)")
     max_streams: int = _setting(32, "sequences generated at once", 1)
     max_queue: int = _setting(128, "sequences that may wait for a place; more are refused", 0)
-    step_tokens: int = _setting(128, "positions computed in one step, prompts included", 1)
+    step_tokens: int = _setting(96, "positions computed in one step, prompts included", 1)
+    kv_memory: int = _size(
+        0,
+        "memory for keys and values, such as 512MiB or 2GiB; 0: what twice --max-streams contexts "
+        "take, or half of the machine's memory if that is less",
+    )
 
     @property
     def model_folder(self) -> Path:
@@ -236,6 +248,8 @@ def _parse(setting: Field[Any], source: str, text: str) -> Any:
         if text.lower() in ("", "0", "false", "no", "off"):
             return False
         raise ConfigError(f"{source}: expected true or false, found {text!r}")
+    if setting.metadata.get("kind") == "size":
+        return _parse_size(source, text)
     whole = isinstance(setting.default, int) or setting.metadata.get("kind") is int
     try:
         value = int(text) if whole else float(text)
@@ -247,3 +261,11 @@ def _parse(setting: Field[Any], source: str, text: str) -> Any:
         limits = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
         raise ConfigError(f"{source}: expected {limits}, found {text}")
     return value
+
+
+def _parse_size(source: str, text: str) -> int:
+    """Return a number of bytes: `text` is a whole number with a unit behind it, or none."""
+    match = re.fullmatch(r"([0-9]+) ?([A-Za-z]*)", text)
+    if not match or match[2] not in UNITS:
+        raise ConfigError(f"{source}: expected bytes, such as 512MiB or 2GiB, found {text!r}")
+    return int(match[1]) * UNITS[match[2]]

@@ -4,7 +4,9 @@ The engine deals in token ids only; text, HTTP and JSON live elsewhere. One requ
 sequences (the prompts of a batch, the `n` choices of a chat); their events share one queue and are
 told apart by `index`. For every sequence the events come in this order:
 
-    Started, PromptScored*, TokenEvent*, then exactly one of Finished or Failed
+    Started, PromptScored*, Prefilled, TokenEvent*, then exactly one of Finished or Failed
+
+The end may come at any point.
 
 Read next: `streamtok.engine.base`, the protocol these values belong to.
 """
@@ -50,7 +52,8 @@ class SequenceRequest:
     Generation ends at `max_tokens` tokens (0: once the prompt is computed) or at a token in
     `stop_ids`, which is not drawn among the first `min_tokens`. With `prompt_logprobs` the prompt's
     tokens are reported too, so that each of them must be computed; `sampling.top_logprobs` is then
-    not None.
+    not None. `client` is who asks: clients take turns, and only sequences of the same client profit
+    from each other's prompts.
     """
 
     index: int
@@ -60,6 +63,7 @@ class SequenceRequest:
     stop_ids: frozenset[int] = frozenset()
     min_tokens: int = 0
     prompt_logprobs: bool = False
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,14 @@ class PromptScored:
 
     index: int
     logprobs: tuple[TokenLogprobs, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The prompt is computed; `cached` of its tokens had been for another sequence."""
+
+    index: int
+    cached: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +133,7 @@ class Waiting:
     """Nothing has come for a while: the client is owed a sign of life. Not an engine's event."""
 
 
-Event = Started | PromptScored | TokenEvent | Finished | Failed
+Event = Started | PromptScored | Prefilled | TokenEvent | Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,9 @@ class Metrics:
         self.prompt_tokens = Counter(
             "streamtok_prompt_tokens_total", "Prompt tokens of accepted requests.", **make
         )
+        self.cached_tokens = Counter(
+            "streamtok_cached_tokens_total", "Prompt tokens that were not computed again.", **make
+        )
         self.generated_tokens = Counter(
             "streamtok_generated_tokens_total", "Tokens sampled, delivered or not.", **make
         )

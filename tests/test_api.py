@@ -11,6 +11,7 @@ import pytest
 from streamtok.api.routing import Api
 from streamtok.http.request import Request
 from streamtok.http.response import Response
+from streamtok.messages import Finished, Prefilled, Started
 from streamtok.testing import FakeClock, ScriptedEngine, make_services
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -215,7 +216,28 @@ async def test_a_batch_of_prompts_and_choices_is_numbered_in_order(api: Api) -> 
     body = {"prompt": ["a", [1, 2], "b"][::2], "n": 2, "max_tokens": 2}
     _, answer = await send(api, "POST", COMPLETIONS, body)
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
-    assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 8, "total_tokens": 12}
+    assert answer["usage"] == {
+        "prompt_tokens": 4,
+        "completion_tokens": 8,
+        "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+
+
+async def test_what_was_cached_counts_once_for_all_choices_of_a_prompt(tiny_model: Path) -> None:
+    engine, api = ScriptedEngine([65], held=True, context=64), Api()
+    services = make_services(tiny_model, engine, FakeClock())
+    api.open(services)
+    body = {"prompt": [[1, 2, 3], [1, 2]], "n": 2, "max_tokens": 1}
+    sending = asyncio.create_task(send(api, "POST", COMPLETIONS, body))
+    await engine.submitted()
+    for index, cached in enumerate((2, 3, 1, 1)):
+        for event in (Started(index), Prefilled(index, cached), Finished(index, "stop", 1)):
+            engine.emit("cmpl-1", event)
+    _, answer = await sending
+    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
+    assert b"streamtok_cached_tokens_total 3.0" in services.meter.metrics.render()
+    await services.meter.close()
 
 
 async def test_the_answer_ends_where_the_context_does(api: Api) -> None:

@@ -251,6 +251,15 @@ async def test_keys_are_needed_while_the_model_is_loaded_too(path: Path) -> None
     assert (await api.handle(request)).status == 401
 
 
+async def test_the_engine_is_told_whose_a_sequence_is(site: Site) -> None:
+    """By that clients take turns, and share no prompts."""
+    for key in (ANNA, BEN):
+        await site.send("POST", "/v1/completions", key, {"prompt": "x"})
+    engine = site.services.engine
+    assert isinstance(engine, ScriptedEngine)
+    assert [sequence.client for (sequence,) in engine.requests.values()] == ["anna", "BEN"]
+
+
 async def test_names_go_into_ledger_and_metrics_and_each_key_sees_its_own(site: Site) -> None:
     for key, max_tokens in ((ANNA, 1), (ANNA, 2), (BEN, 2)):
         body = {"prompt": "x", "max_tokens": max_tokens, "stream": True}

@@ -67,6 +67,7 @@ def test_settings_come_from_the_environment_and_flags_win(monkeypatch: pytest.Mo
         (["serve", "--port", "99999"], "--port: expected 0 to 65535, found 99999"),
         (["serve", "--host", "256.1.1.1"], "--host 256.1.1.1"),
         (["serve", "--model", "/nowhere"], "/nowhere/config.json"),
+        (["serve", "--kv-memory", "1MiB"], "--kv-memory: 1.0 MiB cannot hold the model's context"),
         (["serve", "--log-level", "loud"], "--log-level: expected one of debug"),
         (["serve", "--ledger", "/proc/none/usage"], "--ledger /proc/none/usage"),
         (["generate", "hi", "--max-streams", "0"], "--max-streams: expected 1 or more"),

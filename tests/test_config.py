@@ -67,6 +67,10 @@ def test_names_come_from_the_field() -> None:
         ("max_streams", "0", "1 or more"),
         ("max_queue", "-1", "0 or more"),
         ("step_tokens", "0", "1 or more"),
+        ("kv_memory", "-1", "bytes, such as 512MiB or 2GiB"),
+        ("kv_memory", "1.5GiB", "bytes, such as 512MiB or 2GiB"),
+        ("kv_memory", "2GB", "bytes, such as 512MiB or 2GiB"),
+        ("kv_memory", "", "bytes, such as 512MiB or 2GiB"),
         ("max_body_bytes", "0", "1 or more"),
         ("max_header_bytes", "1023", "1024 or more"),
         ("drain_timeout_s", "soon", "a number"),
@@ -96,6 +100,11 @@ def test_errors_name_the_flag_or_the_variable(
         ("max_streams", "1", 1),
         ("max_header_bytes", "1024", 1024),
         ("drain_timeout_s", "0", 0.0),
+        ("kv_memory", "0", 0),
+        ("kv_memory", "1000", 1000),
+        ("kv_memory", "64KiB", 2**16),
+        ("kv_memory", "512 MiB", 2**29),
+        ("kv_memory", "2GiB", 2**31),
     ],
 )
 def test_the_limits_are_in_range(name: str, text: str, value: float) -> None:

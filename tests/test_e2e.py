@@ -86,6 +86,15 @@ def test_openai_completions_streamed_and_whole_agree(client: openai.OpenAI) -> N
         assert chosen == max(top.values())
 
 
+def test_a_prompt_that_comes_again_is_there_already(client: openai.OpenAI) -> None:
+    story = [{"role": "user", "content": "Tell me a story about a heron, a pear and a kite."}]
+    options: dict[str, Any] = {"model": "fireside", "max_tokens": 20, "seed": 3, "n": 2}
+    first, again = (client.chat.completions.create(**options, messages=story) for _ in range(2))
+    assert again.choices == first.choices
+    cached = [answer.usage.prompt_tokens_details.cached_tokens for answer in (first, again)]
+    assert cached[0] < cached[1] == first.usage.prompt_tokens - 1
+
+
 async def test_openai_async_and_raw_response(server: RunningServer) -> None:
     async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
         raw = await client.chat.completions.with_raw_response.create(

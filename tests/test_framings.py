@@ -135,7 +135,10 @@ async def test_json_lines_are_the_events_without_their_dress(peer: Callable[...,
     def choice(text: str, reason: str = "null") -> str:
         return f'{{"index":0,"text":"{text}","logprobs":null,"finish_reason":{reason}}}'
 
-    counts = '{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4}'
+    counts = (
+        '{"prompt_tokens":2,"completion_tokens":2,"total_tokens":4,'
+        '"prompt_tokens_details":{"cached_tokens":0}}'
+    )
     lines = [*map(line, (choice("a"), choice("b"), choice("", '"length"'))), line("", counts)]
     assert body == b"".join(chunk(text + b"\n") for text in lines) + b"0\r\n\r\n"
     assert events == (

@@ -156,7 +156,7 @@ async def test_an_answer_that_is_not_streamed_has_none(peer: Peer, timer: FakeTi
     assert not timer.is_set
     for event in (Started(0), TokenEvent(0, ScriptedIds["x"]), Finished(0, "length", 1)):
         peer.engine.emit(ID, event)
-    assert (await peer.converse()).endswith(b'"total_tokens":7}}')
+    assert (await peer.converse()).endswith(b'"cached_tokens":0}}}')
 
 
 async def test_heartbeats_do_not_count_as_unread_events() -> None:

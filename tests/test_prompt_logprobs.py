@@ -132,7 +132,7 @@ async def test_a_prompt_whose_scores_are_not_finite_fails(
 
 def test_the_scheduler_asks_for_scores_of_the_prompt_alone() -> None:
     """Rows that no token of the prompt follows are not computed but where one is drawn."""
-    scheduler = Scheduler(slots=1, step_tokens=4)
+    scheduler = Scheduler(streams=1, step_tokens=4)
     scheduler.add("a", [request(PROMPT[:9], 2)])
     steps = []
     for _ in range(4):
@@ -140,7 +140,7 @@ def test_the_scheduler_asks_for_scores_of_the_prompt_alone() -> None:
         (work,) = plan.works
         steps.append((work.count, work.scored, work.sampled, work.rows, len(work.scored_ids)))
         scored: list[tuple[TokenLogprobs, ...]] = [()] * work.scored
-        scheduler.commit(plan, [Sample(1)] * work.sampled, scored)
+        scheduler.commit(plan, [[Sample(1)]] * work.sampled, scored)
     assert steps == [
         (4, True, False, 4, 4),
         (4, True, False, 4, 4),
@@ -150,9 +150,9 @@ def test_the_scheduler_asks_for_scores_of_the_prompt_alone() -> None:
 
 
 def test_an_error_in_a_score_ends_its_sequence_once() -> None:
-    scheduler, error = Scheduler(slots=1, step_tokens=99), EngineFailed("not finite")
+    scheduler, error = Scheduler(streams=1, step_tokens=99), EngineFailed("not finite")
     scheduler.add("a", [request(max_tokens=2)])
-    assert scheduler.commit(scheduler.plan(), [Sample(1)], [error]) == [("a", Failed(0, error, 0))]
+    assert scheduler.commit(scheduler.plan(), [[Sample(1)]], [error]) == [("a", Failed(0, error, 0))]
     assert scheduler.plan().works == ()
 
 

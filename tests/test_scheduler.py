@@ -1,6 +1,7 @@
 """The scheduler under random schedules, and by example: who is computed, who waits, who is told."""
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import pytest
@@ -8,12 +9,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from streamtok.config import EngineConfig
 from streamtok.engine.scheduler import Addressed, Plan, Sample, Scheduler, Work
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.messages import (
     Event,
     Failed,
     Finished,
+    Prefilled,
     SamplingParams,
     SequenceRequest,
     Started,
@@ -34,6 +37,7 @@ class Known:
 
     prompt: int
     max_tokens: int
+    client: str
     events: list[Event] = field(default_factory=list)
     computed: int = 0
     slot: int | None = None
@@ -59,8 +63,10 @@ class Known:
         assert not self.ended
         if isinstance(event, Started):
             assert self.events == []
+        elif isinstance(event, Prefilled):
+            assert list(map(type, self.events)) == [Started]
         elif isinstance(event, TokenEvent):
-            assert self.started
+            assert Prefilled in map(type, self.events)
             assert self.sampled < self.max_tokens
         elif isinstance(event, Finished) and event.reason == "stop":
             assert event.generated == self.sampled + 1
@@ -77,14 +83,20 @@ class Schedules(RuleBasedStateMachine):
         self.slots, self.step_tokens = slots, step_tokens
         self.scheduler = Scheduler(slots, step_tokens)
         self.known: dict[Key, Known] = {}  # in the order of their coming
+        self.turns: list[str] = []  # clients that have something waiting
         self.requests = 0
 
-    @rule(sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3))
-    def add(self, sizes: list[tuple[int, int]]) -> None:
+    @rule(
+        sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3),
+        client=st.sampled_from("abc"),
+    )
+    def add(self, sizes: list[tuple[int, int]], client: str) -> None:
         name = f"r{self.requests}"
         self.requests += 1
-        self.known |= {(name, index): Known(*size) for index, size in enumerate(sizes)}
-        self.scheduler.add(name, [request(index, *size) for index, size in enumerate(sizes)])
+        self.known |= {(name, index): Known(*size, client) for index, size in enumerate(sizes)}
+        requests = [request(index, *size, client) for index, size in enumerate(sizes)]
+        self.scheduler.add(name, requests)
+        self.turns += [client] * (client not in self.turns)
 
     @rule(data=st.data())
     def step(self, data: st.DataObject) -> None:
@@ -103,7 +115,7 @@ class Schedules(RuleBasedStateMachine):
             events = self.scheduler.fail(ERROR)
             assert sorted(map(address, events)) == sorted(self.open())
         assert all(isinstance(event, Failed) for _, event in events)
-        self.tell(events)
+        self.drop(events)
 
     @rule(number=st.integers(0, 9), index=st.none() | st.integers(0, 3))
     def cancel(self, number: int, index: int | None) -> None:
@@ -112,7 +124,7 @@ class Schedules(RuleBasedStateMachine):
         mine = [(n, i) for n, i in self.open() if n == name and index in (None, i)]
         assert sorted(map(address, events)) == sorted(mine)
         assert all(isinstance(e, Finished) and e.reason == "cancelled" for _, e in events)
-        self.tell(events)
+        self.drop(events)
         assert self.scheduler.cancel(name, index) == []
 
     @invariant()
@@ -123,7 +135,8 @@ class Schedules(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened before, every sequence that is left gets to its end."""
-        for _ in range(200 * bool(self.open())):
+        positions = sum(self.known[key].prompt + self.known[key].max_tokens for key in self.open())
+        for _ in range(positions):
             plan = self.plan(set())
             self.commit(plan, [Sample(TOKEN) for work in plan.works if work.sampled])
         assert self.open() == []
@@ -131,20 +144,36 @@ class Schedules(RuleBasedStateMachine):
     def open(self) -> list[Key]:
         return [key for key, known in self.known.items() if not known.ended]
 
+    def waiting(self) -> dict[str, list[Key]]:
+        """Return what has not started, by client."""
+        waiting: dict[str, list[Key]] = defaultdict(list)
+        for key in self.open():
+            if not self.known[key].started:
+                waiting[self.known[key].client].append(key)
+        return waiting
+
     def tell(self, events: list[Addressed]) -> None:
         for name, event in events:
             self.known[name, event.index].expect(event)
 
+    def drop(self, events: list[Addressed]) -> None:
+        """Note ends, of what waited too."""
+        self.tell(events)
+        waiting = self.waiting()
+        self.turns = [client for client in self.turns if waiting[client]]
+
     def plan(self, paused: set[str]) -> Plan:
         """Plan a step and check all that must be so of it."""
-        waiting = [key for key in self.open() if not self.known[key].started]
+        waiting = self.waiting()
         plan = self.scheduler.plan(paused)
+        # In turns, into every slot that is free
+        for event in plan.events:
+            client = self.turns.pop(0)
+            assert address(event) == waiting[client].pop(0)
+            self.turns += [client] * bool(waiting[client])
         self.tell(list(plan.events))
-        # First come, first served, into every slot that is free
-        started = [address(event) for event in plan.events]
-        assert started == waiting[: len(started)]
         assert all(isinstance(event, Started) for _, event in plan.events)
-        assert len(started) == len(waiting) or self.scheduler.running == self.slots
+        assert not self.turns or self.scheduler.running == self.slots
 
         able = {
             k: self.known[k] for k in self.open() if self.known[k].started and k[0] not in paused
@@ -153,15 +182,23 @@ class Schedules(RuleBasedStateMachine):
         assert len(works) == len(plan.works)
         assert works.keys() <= able.keys()
         assert bool(works) == bool(able)
-        # Every decoding sequence goes one on; prompts get the rest of the budget, the oldest first
-        decoding = [k for k, known in able.items() if known.pending == 1]
-        assert [key(work) for work in plan.works[: len(decoding)]] == decoding
-        budget = self.step_tokens - len(decoding)
-        prompts = [(k, known.pending) for k, known in able.items() if known.pending > 1]
-        for k, pending in prompts:
-            count = works[k].count if k in works else 0
-            assert count == max(0, min(pending, budget))
-            budget -= count
+        # Every decoding sequence goes one on; the rest of the budget is divided among the clients
+        # that have prompts, and each one's oldest comes first
+        decoding = sorted(k for k, known in able.items() if known.pending == 1)
+        assert sorted(key(work) for work in plan.works[: len(decoding)]) == decoding
+        budget = max(1, self.step_tokens - len(decoding))
+        prompts = [k for k, known in able.items() if known.pending > 1]
+        wanted, got = Counter[str](), Counter[str]()
+        for k in prompts:
+            wanted[able[k].client] += able[k].pending
+            got[able[k].client] += works[k].count if k in works else 0
+        assert got.total() == min(budget, wanted.total())
+        for client, share in got.items():
+            assert share == wanted[client] or share >= max(got.values()) - 1
+        for k in prompts:
+            count = min(able[k].pending, got[able[k].client])
+            assert count == (works[k].count if k in works else 0)
+            got[able[k].client] -= count
         for k, work in works.items():
             self.check_slot(k, work.slot)
             assert work.sequence.computed == able[k].computed
@@ -180,7 +217,7 @@ class Schedules(RuleBasedStateMachine):
         for work in plan.works:
             self.known[key(work)].computed += work.count
         sampled = [key(work) for work in plan.works if work.sampled]
-        events = self.scheduler.commit(plan, samples)
+        events = self.scheduler.commit(plan, [[sample] for sample in samples])
         self.tell(events)
         told: dict[Key, list[Event]] = defaultdict(list)
         for name, event in events:
@@ -190,16 +227,18 @@ class Schedules(RuleBasedStateMachine):
             known, generated = self.known[k], self.known[k].sampled
             if isinstance(sample, RequestError):
                 assert told[k] == [Failed(k[1], sample, generated)]
-            elif sample.token_id == STOP:
+                continue
+            prefilled = [e for e in told[k] if isinstance(e, Prefilled)]
+            if sample.token_id == STOP:
                 stop = TokenEvent(k[1], STOP)
-                assert told[k] == [Finished(k[1], "stop", generated + 1, stop)]
+                assert told[k] == [*prefilled, Finished(k[1], "stop", generated + 1, stop)]
             else:
                 end = [Finished(k[1], "length", generated)] * (generated == known.max_tokens)
-                assert told[k] == [TokenEvent(k[1], TOKEN), *end]
+                assert told[k] == [*prefilled, TokenEvent(k[1], TOKEN), *end]
 
 
 TestSchedules = Schedules.TestCase
-TestSchedules.settings = settings(max_examples=60, stateful_step_count=30)
+TestSchedules.settings = settings(max_examples=30, stateful_step_count=20)
 
 
 def address(event: Addressed) -> Key:
@@ -210,21 +249,20 @@ def key(work: Work) -> Key:
     return work.sequence.request_id, work.sequence.request.index
 
 
-def request(index: int, prompt: int, max_tokens: int) -> SequenceRequest:
-    return SequenceRequest(
-        index, (0,) * prompt, SamplingParams(), max_tokens, stop_ids=frozenset({STOP})
-    )
+def request(index: int, prompt: int, max_tokens: int, client: str = "") -> SequenceRequest:
+    ids, stop_ids = tuple(range(index, index + prompt)), frozenset({STOP})
+    return SequenceRequest(index, ids, SamplingParams(), max_tokens, stop_ids, client=client)
 
 
 def step(scheduler: Scheduler, paused: tuple[str, ...] = ()) -> list[tuple[str, int, int]]:
     """Make one step; return the request, the index and the count of each work."""
     plan = scheduler.plan(paused)
-    scheduler.commit(plan, [Sample(TOKEN) for work in plan.works if work.sampled])
+    scheduler.commit(plan, [[Sample(TOKEN)] for work in plan.works if work.sampled])
     return [(*key(work), work.count) for work in plan.works]
 
 
 def test_a_long_prompt_delays_a_stream_by_one_budget_at_most() -> None:
-    scheduler = Scheduler(slots=2, step_tokens=8)
+    scheduler = Scheduler(streams=2, step_tokens=8)
     scheduler.add("short", [request(0, 1, 10)])
     step(scheduler)
     scheduler.add("long", [request(0, 20, 10)])
@@ -233,14 +271,48 @@ def test_a_long_prompt_delays_a_stream_by_one_budget_at_most() -> None:
     assert works[3] == [("short", 0, 1), ("long", 0, 1)]
 
 
+def test_nobody_waits_more_than_a_step_for_a_token_when_a_long_prompt_comes() -> None:
+    config = EngineConfig()
+    scheduler = Scheduler(config.max_streams, config.step_tokens)
+    scheduler.add("streams", [request(index, 2, 100) for index in range(31)])
+    step(scheduler)
+    scheduler.add("long", [request(0, 900, 1, "another")])
+    for _ in range(math.ceil(900 / (config.step_tokens - 31))):
+        works = step(scheduler)
+        assert [work for work in works if work[0] == "streams"] == [
+            ("streams", index, 1) for index in range(31)
+        ]
+        assert sum(count for _, _, count in works) <= config.step_tokens
+    assert scheduler.running == 31  # and the long one is through
+
+
+def test_a_client_with_much_to_do_does_not_keep_another_waiting() -> None:
+    scheduler = Scheduler(streams=1, step_tokens=8)
+    scheduler.add("many", [request(index, 1, 1, "anna") for index in range(64)])
+    step(scheduler)
+    scheduler.add("few", [request(index, 1, 1, "ben") for index in range(2)])
+    started = [step(scheduler)[0][:2] for _ in range(6)]
+    assert started == [
+        ("many", 1), ("few", 0), ("many", 2), ("few", 1), ("many", 3), ("many", 4)
+    ]  # fmt: skip
+
+
+def test_prompts_of_one_client_do_not_hold_up_those_of_another() -> None:
+    scheduler = Scheduler(streams=4, step_tokens=12)
+    scheduler.add("many", [request(index, 9, 1, "anna") for index in range(3)])
+    scheduler.add("one", [request(0, 7, 1, "ben")])
+    assert step(scheduler) == [("many", 0, 6), ("one", 0, 6)]
+    assert step(scheduler) == [("one", 0, 1), ("many", 0, 3), ("many", 1, 8)]
+
+
 def test_a_step_is_one_position_of_each_stream_even_above_the_budget() -> None:
-    scheduler = Scheduler(slots=3, step_tokens=1)
+    scheduler = Scheduler(streams=3, step_tokens=1)
     scheduler.add("a", [request(index, 1, 9) for index in range(3)])
     assert step(scheduler) == [("a", 0, 1), ("a", 1, 1), ("a", 2, 1)]
 
 
 def test_a_paused_request_keeps_its_place_and_goes_on_where_it_stood() -> None:
-    scheduler = Scheduler(slots=1, step_tokens=4)
+    scheduler = Scheduler(streams=1, step_tokens=4)
     scheduler.add("a", [request(0, 6, 2)])
     scheduler.add("b", [request(0, 1, 1)])
     assert step(scheduler) == [("a", 0, 4)]
@@ -250,7 +322,7 @@ def test_a_paused_request_keeps_its_place_and_goes_on_where_it_stood() -> None:
 
 
 def test_one_sequence_of_a_request_can_be_cancelled_alone() -> None:
-    scheduler = Scheduler(slots=2, step_tokens=8)
+    scheduler = Scheduler(streams=2, step_tokens=8)
     scheduler.add("a", [request(index, 1, 9) for index in range(3)])
     step(scheduler)
     assert scheduler.cancel("a", 1) == [("a", Finished(1, "cancelled", 1))]
@@ -264,14 +336,14 @@ def test_one_sequence_of_a_request_can_be_cancelled_alone() -> None:
 
 
 def test_what_waits_can_be_cancelled_before_it_starts() -> None:
-    scheduler = Scheduler(slots=1, step_tokens=8)
+    scheduler = Scheduler(streams=1, step_tokens=8)
     scheduler.add("a", [request(0, 1, 1)])
     assert scheduler.cancel("a") == [("a", Finished(0, "cancelled", 0))]
     assert scheduler.plan() == Plan((), ())
 
 
 def test_a_failed_step_ends_those_that_were_in_it_alone() -> None:
-    scheduler = Scheduler(slots=2, step_tokens=2)
+    scheduler = Scheduler(streams=2, step_tokens=2)
     scheduler.add("a", [request(0, 2, 9)])
     scheduler.add("b", [request(0, 5, 9)])
     plan = scheduler.plan()
@@ -281,10 +353,11 @@ def test_a_failed_step_ends_those_that_were_in_it_alone() -> None:
 
 
 def test_a_stop_token_is_told_as_the_end() -> None:
-    scheduler = Scheduler(slots=1, step_tokens=8)
+    scheduler = Scheduler(streams=1, step_tokens=8)
     scheduler.add("a", [request(0, 3, 9)])
     end = Finished(0, "stop", 1, TokenEvent(0, STOP))
-    assert scheduler.commit(scheduler.plan(), [Sample(STOP)]) == [("a", end)]
+    told = scheduler.commit(scheduler.plan(), [[Sample(STOP)]])
+    assert told == [("a", Prefilled(0, 0)), ("a", end)]
 
 
 @pytest.mark.parametrize("slots", [1, 3])

@@ -13,6 +13,7 @@ from streamtok.api.answers import (
     CompletionChoice,
     Delta,
     Envelope,
+    PromptDetails,
     UsageBody,
     encode,
     error_body,
@@ -233,10 +234,11 @@ def test_usage_is_absent_or_null_or_there() -> None:
     choice = CompletionChoice(0, "a", None, None)
     assert "usage" not in envelope(choice)
     assert envelope(choice, None)["usage"] is None
-    assert envelope(choice, UsageBody(1, 2, 3))["usage"] == {
+    assert envelope(choice, UsageBody(1, 2, 3, PromptDetails(1)))["usage"] == {
         "prompt_tokens": 1,
         "completion_tokens": 2,
         "total_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": 1},
     }
 
 

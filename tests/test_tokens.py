@@ -59,6 +59,7 @@ async def test_the_properties_of_the_model(api: Api) -> None:
     _, props = await send(api, "GET", "/props")
     assert props["default_generation_settings"] == {"n_ctx": 64, "params": {"temperature": 1.0}}
     assert props["model_alias"] == "tiny"
+    assert props["total_slots"] == 4
     assert "messages" in props["chat_template"]
     assert props["build_info"] == f"streamtok/{__version__}"
 

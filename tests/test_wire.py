@@ -141,7 +141,10 @@ async def test_usage_comes_last_and_is_null_before(peer: Callable[..., Peer]) ->
     options = {"stream_options": {"include_usage": True}, "max_tokens": 1}
     answer = await peer("ab").converse(post("/v1/chat/completions", CHAT | options))
     events = [chat_event(1, c, ',"usage":null') for c in (ROLE, said("a"), delta("", '"length"'))]
-    total = ',"usage":{"prompt_tokens":6,"completion_tokens":1,"total_tokens":7}'
+    total = (
+        ',"usage":{"prompt_tokens":6,"completion_tokens":1,"total_tokens":7,'
+        '"prompt_tokens_details":{"cached_tokens":0}}'
+    )
     assert answer == HEAD + CHUNKED + b"".join([*events, chat_event(1, "", total)]) + DONE
 
 
@@ -276,7 +279,12 @@ async def test_a_whole_answer_has_its_length(peer: Callable[..., Peer]) -> None:
                 "finish_reason": "length",
             }
         ],
-        "usage": {"prompt_tokens": 6, "completion_tokens": 2, "total_tokens": 8},
+        "usage": {
+            "prompt_tokens": 6,
+            "completion_tokens": 2,
+            "total_tokens": 8,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        },
     }
 
 

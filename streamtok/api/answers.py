@@ -34,7 +34,7 @@ class ErrorResponse(Struct):
 
 
 class PromptDetails(Struct):
-    """Part of `usage`."""
+    """Part of `usage`: how many tokens of the prompt did not have to be computed again."""
 
     cached_tokens: int
 
@@ -45,6 +45,7 @@ class UsageBody(Struct):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails
 
 
 class TopLogprob(Struct):

@@ -185,6 +185,7 @@ def _job(services: Services, call: Call, order: Order) -> Job:
             stop_ids=stop_ids,
             min_tokens=fields.min_tokens or 0,
             prompt_logprobs=bool(order.echoes) and order.top_logprobs is not None,
+            client=call.caller,
         )
         for index, ids in enumerate(ids for ids in order.prompts for _ in range(count))
     ]
@@ -203,6 +204,7 @@ def _job(services: Services, call: Call, order: Order) -> Job:
             detailed=_top_logprobs(order) is not None or bool(fields.return_token_ids),
         ),
         echoes=tuple(text for text in order.echoes for _ in range(count)),
+        choices=count,
     )
 
 

@@ -22,6 +22,7 @@ from streamtok.messages import (
     Event,
     Failed,
     Finished,
+    Prefilled,
     PromptScored,
     SequenceRequest,
     TokenEvent,
@@ -35,7 +36,8 @@ class Job:
     """A validated request, as the engine and the ledger need it.
 
     `key` is the name of the API key it came with, empty where none is needed; `caller` is whose
-    limits it counts for. `echoes` has the text that each sequence is to begin with, or nothing.
+    limits it counts for; `choices` is how many sequences there are of each prompt, side by side.
+    `echoes` has the text that each sequence is to begin with, or nothing.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Job:
     sequences: tuple[SequenceRequest, ...]
     rules: TextRules
     echoes: tuple[str, ...]
+    choices: int = 1
 
 
 class Alarm(Protocol):
@@ -89,6 +92,7 @@ class Generation:
     ) -> None:
         self.job = job
         self.completion_tokens = 0  # as the client is told; what came after a stop string is not in
+        self.cached_tokens = 0  # of the prompts; the choices of one prompt count once
         self._engine = engine
         self._meter = meter
         self._created_s = meter.clock.wall_s()
@@ -221,7 +225,10 @@ class Generation:
 
     def _count(self, event: Event | Waiting) -> None:
         """Keep what the ledger and the metrics need of an event."""
-        if isinstance(event, TokenEvent):
+        if isinstance(event, Prefilled):
+            if event.index % self.job.choices == 0:
+                self.cached_tokens += event.cached
+        elif isinstance(event, TokenEvent):
             index, now_s = event.index, self._meter.clock.monotonic_s()
             if self._first_token_s is None:
                 self._stop_alarm()
@@ -250,6 +257,7 @@ class Generation:
         reason = "error" if failed else "cancelled" if None in reasons else str(reasons[0])
         assert self._ended_s is not None
         generated = sum(self._generated)
+        self._meter.metrics.cached_tokens.inc(self.cached_tokens)
         self._meter.limits.end(self.job.caller, len(self.job.sequences), generated)
         self._meter.record(
             UsageRecord(

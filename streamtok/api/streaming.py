@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from msgspec import UNSET, UnsetType
 
 from streamtok.api import answers
-from streamtok.api.answers import Envelope, UsageBody
+from streamtok.api.answers import Envelope, PromptDetails, UsageBody
 from streamtok.api.choice import Piece, split
 from streamtok.api.generation import Generation
 from streamtok.api.requests import StreamOptions
@@ -150,7 +150,8 @@ class Stream:
 def usage(generation: Generation) -> UsageBody:
     """Return what `generation` has cost so far."""
     prompt, completion = generation.job.prompt_tokens, generation.completion_tokens
-    return UsageBody(prompt, completion, prompt + completion)
+    cached = PromptDetails(generation.cached_tokens)
+    return UsageBody(prompt, completion, prompt + completion, cached)
 
 
 def takes_trailers(request: Request) -> bool:

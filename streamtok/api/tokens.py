@@ -36,7 +36,7 @@ async def apply_template(services: Services, call: Call) -> Response:
 
 
 async def props(services: Services, _: Call) -> Response:
-    """`GET /props`: the model's context, template and defaults."""
+    """`GET /props`: context, template, defaults, and how many sequences run at once."""
     tokenizer = services.tokenizer
     return _answer(
         {
@@ -44,6 +44,7 @@ async def props(services: Services, _: Call) -> Response:
                 "n_ctx": services.engine.context,
                 "params": services.defaults,
             },
+            "total_slots": services.engine.streams,
             "model_alias": services.model,
             "chat_template": services.template.source,
             "bos_token": tokenizer.special_text("bos_token"),

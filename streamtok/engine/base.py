@@ -82,6 +82,10 @@ class Engine(Protocol):
         """How many token ids there are."""
 
     @property
+    def streams(self) -> int:
+        """How many sequences it generates at once."""
+
+    @property
     def fingerprint(self) -> str:
         """A string that changes whenever the same request might give other tokens."""
 

@@ -11,18 +11,19 @@ import queue
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from streamtok.config import EngineConfig
 from streamtok.engine.backlog import Backlog
 from streamtok.engine.base import HIGH_WATER, LOW_WATER, TokenStream
 from streamtok.engine.logprobs import score
+from streamtok.engine.memory import count_slots
 from streamtok.engine.runner import Runner
-from streamtok.engine.sampler import Draw, sample
-from streamtok.engine.scheduler import Addressed, Plan, Scheduler, Work
-from streamtok.errors import EngineFailed, InvalidRequest, RequestError, Unavailable
+from streamtok.engine.scheduler import Addressed, Plan, Scheduler
+from streamtok.engine.verifier import draw
+from streamtok.errors import EngineFailed, InvalidRequest, Unavailable
 from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceRequest, Started
 from streamtok.model.decoder import Decoder
+from streamtok.model.linear import GRANULE
 
 log = logging.getLogger(__name__)
 
@@ -60,20 +61,27 @@ class LocalEngine:
 
     `exact` tells whether results are reproducible on this machine. Must be made on a running event
     loop, which receives the events.
+
+    Raises:
+        ConfigError: there is no memory for the keys and values of one context.
     """
 
     def __init__(self, decoder: Decoder, exact: bool, config: EngineConfig) -> None:
         self.context = decoder.config.context
         self.vocab = decoder.config.vocab
         self.fingerprint = f"fp_{decoder.digest}" + ("" if exact else "_inexact")
-        self._room = config.max_streams + config.max_queue
-        self._scheduler = Scheduler(config.max_streams, config.step_tokens)
-        self._runner = Runner(decoder, config.max_streams)
+        slots = count_slots(decoder.config, config)
+        self.streams = streams = min(config.max_streams, slots)
+        if streams < config.max_streams:
+            log.warning("the memory for keys and values holds %d sequences at once", streams)
+        self._room = streams + config.max_queue
+        self._scheduler = Scheduler(streams, config.step_tokens, slots - streams, GRANULE)
+        self._runner = Runner(decoder, slots)
         self._inbox: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._clients: dict[str, _Client] = {}  # the engine's thread alone reads and writes it
         self._paused: set[str] = set()
         self._unfinished = 0  # sequences submitted and not yet terminal, as the event loop sees it
-        self._backlog = Backlog(config.max_streams)
+        self._backlog = Backlog(streams)
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
@@ -136,7 +144,7 @@ class LocalEngine:
             self._take_orders(wait=idle)
             plan = self._scheduler.plan(self._pause())
             self._post(plan.events)
-            if plan.works:
+            if not plan.is_empty:
                 self._post(self._step(plan))
             idle = not plan.works
         self._take_orders(wait=False)
@@ -167,20 +175,12 @@ class LocalEngine:
         """Run one plan; whatever it raises ends the sequences that were in it, and only those."""
         try:
             logits = self._runner.run(plan)  # [rows, V]
-            ends = accumulate(work.rows for work in plan.works)
-            rows = [(work, end) for work, end in zip(plan.works, ends, strict=True) if work.rows]
-            sampled = [(work, end - 1) for work, end in rows if work.sampled]
-            scored = [(work, slice(end - work.rows, end)) for work, end in rows if work.scored]
-            samples = sample(logits[[row for _, row in sampled]], [_draw(w) for w, _ in sampled])
-            scores = [score(logits[part], work) for work, part in scored]
+            drawn = draw(logits, plan.works)
+            scores = score(logits, plan.works)
         except Exception:
             log.exception("an engine step failed")
-            self._runner.forget(work.slot for work in plan.works)
             return self._scheduler.fail(EngineFailed("the engine failed in a step"), plan)
-        works = [work for work, _ in (*sampled, *scored)]
-        results = zip(works, (*samples, *scores), strict=True)
-        self._runner.forget(work.slot for work, s in results if isinstance(s, RequestError))
-        return self._scheduler.commit(plan, samples, scores)
+        return self._scheduler.commit(plan, drawn, scores)
 
     def _post(self, events: Sequence[Addressed]) -> None:
         """Hand events to the event loop, all in one crossing."""
@@ -195,10 +195,3 @@ class LocalEngine:
                 del self._clients[request_id]
             addressed.append((client.stream, event))
         self._loop.call_soon_threadsafe(self._deliver, addressed)
-
-
-def _draw(work: Work) -> Draw:
-    request = work.sequence.request
-    generated_ids = work.sequence.generated_ids
-    barred_ids = request.stop_ids if len(generated_ids) < request.min_tokens else ()
-    return Draw(request.sampling, request.prompt_ids, generated_ids, barred_ids)

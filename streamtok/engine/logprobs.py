@@ -4,6 +4,7 @@ The same for a token that was drawn and for one of a prompt. Read next: `streamt
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -31,7 +32,17 @@ def logprobs(logits: Array, tokens: Sequence[int], count: int) -> list[TokenLogp
     ]
 
 
-def score(logits: Array, work: Work) -> PromptScore | RequestError:
+def score(logits: Array, works: Sequence[Work]) -> list[PromptScore | RequestError]:
+    """Score the prompts of the scored ones of `works`, whose rows of `logits` [., V] follow."""
+    ends = accumulate(work.rows for work in works)
+    return [
+        _score(logits[end - work.rows : end], work)
+        for work, end in zip(works, ends, strict=True)
+        if work.scored
+    ]
+
+
+def _score(logits: Array, work: Work) -> PromptScore | RequestError:
     """Return what the rows of `work` [rows, V] say of the prompt's tokens that follow its ids."""
     tokens, count = work.scored_ids, work.sequence.request.sampling.top_logprobs
     assert count is not None

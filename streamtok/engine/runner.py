@@ -3,7 +3,8 @@
 Owns the cache. Knows neither queues nor sampling. Read next: `streamtok.engine.sampler`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -21,28 +22,28 @@ class Runner:
         self._cache = KVCache(decoder.config, slots)
 
     def run(self, plan: Plan) -> Array:
-        """Compute the works of `plan`; return the rows of logits they need, in order: [., V]."""
+        """Carry out `plan` and return the logits that its works need, in their order: [., V]."""
+        for slot in plan.wipes:
+            self._cache.clear(slot)
+        for copy in plan.copies:
+            self._cache.copy(copy.source, copy.target, slice(copy.start, copy.stop))
+        if not plan.works:
+            return np.zeros((0, self._decoder.config.vocab), np.float32)  # [0, V]
         groups = list(_neighbours(plan.works))
         logits = self._decoder.forward(self._cache, [_segment(group) for group in groups])
-        start, first = 0, {}
-        for work in (work for group in groups for work in group):
-            first[id(work)] = start
-            start += work.rows
-        order = [first[id(work)] + row for work in plan.works for row in range(work.rows)]
+        computed = [work for group in groups for work in group]
+        first = [0, *accumulate(work.rows for work in computed)]
+        start = {id(work): row for work, row in zip(computed, first, strict=False)}
+        order = [start[id(work)] + row for work in plan.works for row in range(work.rows)]
         return logits[order]  # [., V]
-
-    def forget(self, slots: Iterable[int]) -> None:
-        """Wipe slots whose contents must not be seen by whoever comes next."""
-        for slot in slots:
-            self._cache.clear(slot)
 
 
 def _neighbours(works: Sequence[Work]) -> Iterator[list[Work]]:
-    """Group single positions of neighbouring slots; anything longer stands alone."""
+    """Group what decodes in neighbouring slots with guesses of a length; prompts stand alone."""
     group: list[Work] = []
     for work in sorted(works, key=lambda work: work.slot):
-        joins = group and work.count == group[-1].count == 1 and work.slot == group[-1].slot + 1
-        if group and not (joins and work.rows == group[-1].rows):
+        joins = group and work.slot == group[-1].slot + 1 and _form(work) == _form(group[-1])
+        if group and not (joins and work.count == 1):
             yield group
             group = []
         group.append(work)
@@ -50,11 +51,15 @@ def _neighbours(works: Sequence[Work]) -> Iterator[list[Work]]:
         yield group
 
 
+def _form(work: Work) -> tuple[int, int]:
+    return work.count, work.rows
+
+
 def _segment(group: Sequence[Work]) -> Segment:
     """Return the rows of neighbouring works of equal length."""
     first = group[0]
     start = np.array([[work.sequence.computed] for work in group])  # [N, 1]
-    positions = start + np.arange(first.count)  # [N, R]
-    ids = [w.sequence.ids[w.sequence.computed : w.sequence.computed + w.count] for w in group]
+    positions = start + np.arange(first.count + len(first.guess))  # [N, R]
+    ids = [[*w.sequence.ids[w.sequence.computed :], *w.guess][: positions.shape[1]] for w in group]
     slots = slice(first.slot, first.slot + len(group))
-    return Segment(slots, np.array(ids), positions, first.sampled, first.scored)
+    return Segment(slots, np.array(ids), positions, first.rows)

@@ -1,25 +1,29 @@
 """Who is computed in the next step, and what becomes of what was sampled. Pure: no arrays, no IO.
 
-A step is plan, run, commit. Between steps sequences join (from the queue, first come first served,
-as slots fall free) and leave (finished or cancelled): continuous batching. Each step computes one
-position of every sequence that is decoding, and spends what is left of its token budget on prompts,
-so that a long prompt delays running streams by one step's budget at most.
+A step is plan, run, commit. Between steps sequences join (from the queue, in which clients take
+turns, as slots fall free) and leave (finished or cancelled): continuous batching. Each step
+computes one position of every sequence that is decoding, and spends what is left of its token
+budget on prompts, as much on one client's as on another's, so that a long prompt delays running
+streams by one step's budget at most, and many prompts of one client do not hold up another's.
 
 Read next: `streamtok.engine.runner`, which runs a plan.
 """
 
-import heapq
-from collections import deque
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 
+from streamtok.engine.drafts import Drafter
+from streamtok.engine.prefixes import Copy, Prefixes, is_ahead
 from streamtok.engine.sequence import Sequence
+from streamtok.engine.turns import Turns, divide
 from streamtok.errors import RequestError
 from streamtok.messages import (
     Event,
     Failed,
     Finished,
     FinishReason,
+    Prefilled,
     PromptScored,
     SequenceRequest,
     Started,
@@ -34,19 +38,23 @@ Addressed = tuple[str, Event]  # the request's id, and what to tell it
 class Work:
     """Compute the next `count` ids of `sequence`; `sampled` if its next token is then drawn.
 
-    `scored` says that the ids are part of a prompt whose tokens' log-probabilities are wanted.
+    The ids in `guess`, which may come next, are computed besides. `scored` says that the ids are
+    part of a prompt whose tokens' log-probabilities are wanted.
     """
 
     sequence: Sequence
     slot: int
     count: int
     sampled: bool
+    guess: tuple[int, ...] = ()
     scored: bool = False
 
     @property
     def rows(self) -> int:
-        """How many rows of logits it needs: after each of its ids, the last, or none."""
-        return self.count if self.scored else int(self.sampled)
+        """How many of its last positions need logits."""
+        if self.scored:
+            return self.count
+        return 1 + len(self.guess) if self.sampled else 0
 
     @property
     def scored_ids(self) -> tuple[int, ...]:
@@ -57,10 +65,20 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step: the work to do, and what to announce before it."""
+    """One step: slots to clear, then rows to copy, then the work to do.
+
+    `events` are to be announced before it.
+    """
 
     works: tuple[Work, ...]
     events: tuple[Addressed, ...]
+    wipes: tuple[int, ...] = ()
+    copies: tuple[Copy, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.works or self.wipes or self.copies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +89,24 @@ class Sample:
     logprobs: TokenLogprobs | None = None
 
 
+Drawn = list[Sample | RequestError]  # for one sequence, in order; an error is the last
 PromptScore = tuple[TokenLogprobs, ...]  # of some neighbouring tokens of a prompt
 
 
 class Scheduler:
     """Holds every sequence between its admission and its terminal event.
 
-    `slots` is how many run at once, `step_tokens` how many positions one step computes at most;
+    `streams` is how many run at once, `step_tokens` how many positions one step computes at most;
     a step never computes fewer than one position for each decoding sequence and one of a prompt.
+    `kept` is how many ended sequences leave their keys and values to others. A step that would
+    compute fewer than `tile` positions is filled up with guesses.
     """
 
-    def __init__(self, slots: int, step_tokens: int) -> None:
+    def __init__(self, streams: int, step_tokens: int, kept: int = 0, tile: int = 1) -> None:
         self._step_tokens = step_tokens
-        self._free = list(range(slots))
-        self._waiting: deque[Sequence] = deque()
+        self._tile = tile
+        self._prefixes = Prefixes(streams, kept)
+        self._waiting = Turns()
         self._running: list[Sequence] = []
 
     @property
@@ -99,52 +121,51 @@ class Scheduler:
 
     def add(self, request_id: str, requests: Iterable[SequenceRequest]) -> None:
         """Let a request's sequences wait for their slots."""
-        self._waiting.extend(Sequence(request_id, request) for request in requests)
+        self._waiting.add(Sequence(request_id, request) for request in requests)
 
     def plan(self, paused: Collection[str] = ()) -> Plan:
         """Admit what fits and choose the next step's work; requests in `paused` stand still."""
         events: list[Addressed] = []
-        while self._waiting and self._free:
-            sequence = self._waiting.popleft()
-            sequence.slot = heapq.heappop(self._free)
+        copies: list[Copy] = []
+        while self._waiting and self._prefixes.free:
+            sequence = self._waiting.take()
+            copies += self._prefixes.admit(sequence)
             self._running.append(sequence)
             events.append((sequence.request_id, Started(sequence.request.index)))
         able = [s for s in self._running if s.request_id not in paused]
         works = [self._work(s, 1) for s in able if s.pending == 1]
         budget = max(1, self._step_tokens - len(works))  # prompts go on in any case
-        for sequence in able:
-            if sequence.pending > 1 and budget > 0:
-                works.append(self._work(sequence, min(sequence.pending, budget)))
-                budget -= works[-1].count
-        return Plan(tuple(works), tuple(events))
+        prefills, reused = self._prefill([s for s in able if s.pending > 1], budget)
+        if not prefills:
+            works = list(self._guess(works))
+        wipes = self._prefixes.take_spoilt()
+        return Plan((*works, *prefills), tuple(events), wipes, (*copies, *reused))
 
     def commit(
         self,
         plan: Plan,
-        samples: Iterable[Sample | RequestError],
+        drawn: Iterable[Drawn],
         scores: Iterable[PromptScore | RequestError] = (),
     ) -> list[Addressed]:
-        """Take over what a step did: one sample for each sampled work of `plan`, in its order, and
-        one score for each scored one.
+        """Take over what a step did: what was drawn for each sampled work of `plan`, in its order,
+        and one score for each scored one.
 
         A sample or a score that is an error ends its sequence with it.
         """
         events: list[Addressed] = []
-        drawn, scored = iter(samples), iter(scores)
+        samples, scored = iter(drawn), iter(scores)
         for work in plan.works:
             sequence = work.sequence
             sequence.computed += work.count
             score = next(scored) if work.scored else ()
-            sample = next(drawn) if work.sampled else None
+            tokens = next(samples) if work.sampled else []
             if isinstance(score, RequestError):
                 events.append(self._fail(sequence, score))
                 continue
             if score:
                 events.append((sequence.request_id, PromptScored(sequence.request.index, score)))
-            if isinstance(sample, RequestError):
-                events.append(self._fail(sequence, sample))
-            elif sample is not None:
-                events.extend(self._extend(sequence, sample))
+            if work.sampled:
+                events.extend(self._take(work, tokens))
             elif not sequence.pending:  # nothing is to be generated
                 events.append(self._finish(sequence, "length"))
         return events
@@ -160,7 +181,29 @@ class Scheduler:
     def fail(self, error: RequestError, plan: Plan | None = None) -> list[Addressed]:
         """End the sequences of `plan` with an error, or all there are."""
         sequences = self._all() if plan is None else [work.sequence for work in plan.works]
+        if plan:  # how far it got is not known
+            self._prefixes.spoil([*plan.wipes, *(copy.target for copy in plan.copies)])
         return [self._fail(sequence, error) for sequence in sequences]
+
+    def _prefill(self, prompts: Collection[Sequence], budget: int) -> tuple[list[Work], list[Copy]]:
+        """Spend `budget` positions on prompts, each client's oldest first."""
+        works: list[Work] = []
+        copies: list[Copy] = []
+        wanted: Counter[str] = Counter()
+        for sequence in prompts:
+            wanted[sequence.request.client] += sequence.pending
+        left = divide(budget, wanted)
+        for sequence in prompts:
+            client = sequence.request.client
+            if not left[client]:
+                continue
+            if sequence.untouched:
+                if any(is_ahead(work.sequence, sequence) for work in works):
+                    continue
+                copies += self._prefixes.reuse(sequence)
+            works.append(self._work(sequence, min(sequence.pending, left[client])))
+            left[client] -= works[-1].count
+        return works, copies
 
     def _all(self) -> list[Sequence]:
         return [*self._running, *self._waiting]
@@ -171,17 +214,43 @@ class Scheduler:
         request = sequence.request
         sampled = count == sequence.pending and request.max_tokens > 0
         scored = request.prompt_logprobs and sequence.computed + 1 < len(request.prompt_ids)
-        return Work(sequence, sequence.slot, count, sampled, scored)
+        return Work(sequence, sequence.slot, count, sampled, scored=scored)
+
+    def _guess(self, works: list[Work]) -> Iterator[Work]:
+        """Yield `works` with guesses for the positions that are left of a tile."""
+        spare = self._tile - len(works)
+        for index, work in enumerate(works):
+            sequence = work.sequence
+            most = max(0, min(-(-spare // (len(works) - index)), sequence.left - 1))
+            guess = sequence.drafter.guess(sequence.ids, most)
+            spare -= len(guess)
+            yield replace(work, guess=guess) if guess else work
+
+    def _take(self, work: Work, drawn: Drawn) -> Iterator[Addressed]:
+        """Append what was drawn, as far as the sequence goes."""
+        sequence = work.sequence
+        if work.guess:
+            sequence.drafter.learn(len(drawn) - 1)
+        for place, sample in enumerate(drawn):
+            sequence.computed += place > 0  # the token before was guessed, and computed
+            if isinstance(sample, RequestError):
+                yield self._fail(sequence, sample)
+                return
+            yield from self._extend(sequence, sample)
+            if sequence.slot is None:
+                return
 
     def _extend(self, sequence: Sequence, sample: Sample) -> Iterable[Addressed]:
         request = sequence.request
+        if not sequence.generated:
+            yield sequence.request_id, Prefilled(request.index, sequence.cached)
         sequence.ids.append(sample.token_id)
         event = TokenEvent(request.index, sample.token_id, sample.logprobs)
         if sample.token_id in request.stop_ids:
             yield self._finish(sequence, "stop", event)
             return
         yield sequence.request_id, event
-        if sequence.generated >= request.max_tokens:
+        if not sequence.left:
             yield self._finish(sequence, "length")
 
     def _finish(
@@ -192,13 +261,14 @@ class Scheduler:
         return sequence.request_id, event
 
     def _fail(self, sequence: Sequence, error: RequestError) -> Addressed:
+        self._prefixes.forget(sequence)
         self._leave(sequence)
         return sequence.request_id, Failed(sequence.request.index, error, sequence.generated)
 
     def _leave(self, sequence: Sequence) -> None:
+        sequence.drafter = Drafter()  # what it knows is of no more use; the ids may be
         if sequence.slot is None:
             self._waiting.remove(sequence)
         else:
             self._running.remove(sequence)
-            heapq.heappush(self._free, sequence.slot)
-            sequence.slot = None
+            self._prefixes.leave(sequence)

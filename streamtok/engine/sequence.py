@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from streamtok.engine.drafts import Drafter
 from streamtok.messages import SequenceRequest
 
 
@@ -10,14 +11,17 @@ class Sequence:
     """The state of one sequence, owned by the scheduler.
 
     `ids` are the prompt and what was sampled since; the keys and values of the first `computed`
-    of them lie in the cache, in `slot` (None while waiting).
+    of them lie in the cache, in `slot` (None while waiting, and after the end). The first `cached`
+    of these were computed for another sequence.
     """
 
     request_id: str
     request: SequenceRequest
     ids: list[int] = field(default_factory=list)
     computed: int = 0
+    cached: int = 0
     slot: int | None = None
+    drafter: Drafter = field(default_factory=Drafter)
 
     def __post_init__(self) -> None:
         self.ids.extend(self.request.prompt_ids)
@@ -28,9 +32,19 @@ class Sequence:
         return len(self.ids) - self.computed
 
     @property
+    def untouched(self) -> bool:
+        """Whether nothing has been computed for it yet."""
+        return self.computed == self.cached
+
+    @property
     def generated(self) -> int:
         """How many tokens have been sampled."""
         return len(self.ids) - len(self.request.prompt_ids)
+
+    @property
+    def left(self) -> int:
+        """How many tokens may still be sampled."""
+        return self.request.max_tokens - self.generated
 
     @property
     def generated_ids(self) -> list[int]:

@@ -29,7 +29,7 @@ class KVCache:
     """
 
     def __init__(self, config: ModelConfig, slots: int) -> None:
-        self.capacity = padded(config.context, BLOCK)
+        self.capacity = _capacity(config)
         shape = (slots, config.kv_heads, self.capacity, config.head_dim)
         self.keys = [np.zeros(shape, np.float32) for _ in range(config.layers)]
         self.values = [np.zeros(shape, np.float32) for _ in range(config.layers)]
@@ -40,10 +40,25 @@ class KVCache:
         self.keys[layer][slots, :, rows.positions] = keys
         self.values[layer][slots, :, rows.positions] = values
 
+    def copy(self, source: int, target: int, positions: slice) -> None:
+        """Give slot `target` what slot `source` holds at `positions`."""
+        for array in (*self.keys, *self.values):
+            array[target, :, positions] = array[source, :, positions]
+
     def clear(self, slot: int) -> None:
         """Zero a slot: a value that is not finite would otherwise outlive its sequence there."""
         for array in (*self.keys, *self.values):
             array[slot] = 0.0
+
+
+def slot_bytes(config: ModelConfig) -> int:
+    """Return how much memory one slot takes when its context is full."""
+    position = 2 * config.layers * config.kv_heads * config.head_dim * np.dtype(np.float32).itemsize
+    return position * _capacity(config)
+
+
+def _capacity(config: ModelConfig) -> int:
+    return padded(config.context, BLOCK)
 
 
 class Rows:

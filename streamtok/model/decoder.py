@@ -27,16 +27,14 @@ from streamtok.model.weights import Array, Checkpoint
 class Segment:
     """Part of one pass: `ids` [N, R] at `positions` [N, R] of the neighbouring slots `slots`.
 
-    Decoding is N sequences of one position each, prefill one sequence of R positions. The logits
-    are computed after every position if `scored`, else after the last position of each sequence if
-    `sampled`.
+    Decoding is N sequences of one position each, prefill one sequence of R positions. Logits are
+    computed after the last `sampled` positions of each sequence.
     """
 
     slots: slice
     ids: npt.NDArray[np.intp]
     positions: Positions
-    sampled: bool
-    scored: bool = False
+    sampled: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class Decoder:
     def forward(self, cache: KVCache, segments: Sequence[Segment]) -> Array:
         """Compute the positions of `segments`, store their keys and values, return logits.
 
-        The result is [rows, V], in the order of the segments, of their slots, and of positions.
+        The result is [sampled, V], in the order of the segments, of their slots and positions.
         """
         config = self.config
         ids = np.concatenate([segment.ids.ravel() for segment in segments])  # [rows]
@@ -134,9 +132,9 @@ class Decoder:
         return out[:, : config.dim]
 
     def _logits(self, x: Array, segments: Sequence[Segment]) -> Array:
-        """Return the scores after every position that is scored or sampled: [., V]."""
-        rows, count = wanted_rows(x, segments)  # [wanted padded, D]
-        out = np.empty((len(rows), self._head.width), np.float32)  # [wanted padded, V padded]
+        """Return the scores after the sampled positions of every sequence: [sampled, V]."""
+        rows, count = sampled_rows(x, segments)  # [sampled padded, D]
+        out = np.empty((len(rows), self._head.width), np.float32)  # [sampled padded, V padded]
         return self._head(_norm(rows, self.config.norm_eps), out)[:count, : self.config.vocab]
 
     def is_exact(self) -> bool:
@@ -179,24 +177,22 @@ def gather(
     return gathered
 
 
-def wanted_rows(x: Array, segments: Sequence[Segment]) -> tuple[Array, int]:
-    """Return the positions in `x` [rows, D] that are scored or sampled, and how many they are.
+def sampled_rows(x: Array, segments: Sequence[Segment]) -> tuple[Array, int]:
+    """Return the sampled positions of every sequence in `x` [rows, D], and how many they are.
 
-    The result is [wanted padded, D]: padded to whole tiles.
+    The result is [sampled padded, D]: padded to whole tiles.
     """
-    wanted: list[int] = []
+    sampled: list[int] = []
     start = 0
     for segment in segments:
         count, length = segment.ids.shape
-        if segment.scored:
-            wanted.extend(range(start, start + count * length))
-        elif segment.sampled:
-            wanted.extend(range(start + length - 1, start + count * length, length))
-        start += count * length
-    rows = np.zeros((padded(len(wanted), GRANULE), x.shape[1]), np.float32)  # [wanted padded, D]
-    if wanted:
-        rows[: len(wanted)] = x[wanted]
-    return rows, len(wanted)
+        for _ in range(count):
+            start += length
+            sampled.extend(range(start - segment.sampled, start))
+    rows = np.zeros((padded(len(sampled), GRANULE), x.shape[1]), np.float32)  # [sampled padded, D]
+    if sampled:
+        rows[: len(sampled)] = x[sampled]
+    return rows, len(sampled)
 
 
 def _norm(x: Array, eps: float) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtok.model.attention import KVCache, Rows
-from streamtok.model.decoder import Decoder, Segment, exponent, gather, wanted_rows
+from streamtok.model.decoder import Decoder, Segment, exponent, gather, sampled_rows
 from streamtok.model.gpt_families import GptConfig
 from streamtok.model.linear import GRANULE, Linear, padded
 from streamtok.model.weights import Array, Checkpoint
@@ -103,8 +103,8 @@ class GptDecoder(Decoder):
             else:
                 x += gathered
                 x += self._mlp_of(layer, _layer_norm(x, config.norm_eps))
-        wanted, count = wanted_rows(x, segments)  # [wanted padded, D]
-        return self._out(_layer_norm(wanted, config.norm_eps))[:count]
+        sampled, count = sampled_rows(x, segments)  # [sampled padded, D]
+        return self._out(_layer_norm(sampled, config.norm_eps))[:count]
 
     def _heads(self, layer: GptLayer, normed: Array, turns: npt.NDArray[np.complex64]) -> Array:
         """Return queries, keys and values of each row: [rows, 3H, E]."""

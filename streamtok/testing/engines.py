@@ -30,6 +30,7 @@ class ScriptedEngine:
     def __init__(self, tokens: Sequence[int], *, held: bool = False, context: int = 1024) -> None:
         self.context = context
         self.vocab: int = TINY["vocab_size"]
+        self.streams = 4
         self.fingerprint = "fp_scripted"
         self.cancelled: list[tuple[str, int | None]] = []
         self.requests: dict[str, tuple[SequenceRequest, ...]] = {}
