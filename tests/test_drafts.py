@@ -96,7 +96,7 @@ def test_what_was_guessed_behind_the_end_is_left_out() -> None:
     stopping = replace(sequence.request, stop_ids=frozenset({7}))
     sequence.request = stopping
     events = scheduler.commit(plan, [[Sample(7)] * 4])
-    assert events == [("a", Finished(0, "stop", 2))]
+    assert events == [("a", Finished(0, "stop", 2, TokenEvent(0, 7)))]
     assert sequence.computed < len(sequence.ids)
 
 
