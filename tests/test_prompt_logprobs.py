@@ -152,7 +152,9 @@ def test_the_scheduler_asks_for_scores_of_the_prompt_alone() -> None:
 def test_an_error_in_a_score_ends_its_sequence_once() -> None:
     scheduler, error = Scheduler(streams=1, step_tokens=99), EngineFailed("not finite")
     scheduler.add("a", [request(max_tokens=2)])
-    assert scheduler.commit(scheduler.plan(), [[Sample(1)]], [error]) == [("a", Failed(0, error, 0))]
+    assert scheduler.commit(scheduler.plan(), [[Sample(1)]], [error]) == [
+        ("a", Failed(0, error, 0))
+    ]
     assert scheduler.plan().works == ()
 
 
