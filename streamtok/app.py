@@ -26,6 +26,7 @@ from streamtok.api.services import Services
 from streamtok.clock import Clock, FrozenClock, SystemClock
 from streamtok.config import ServeConfig
 from streamtok.engine.base import Engine
+from streamtok.engine.grammars import Grammars, Vocabulary
 from streamtok.engine.local import LocalEngine
 from streamtok.errors import ConfigError, ModelError
 from streamtok.http.connection import Service
@@ -162,7 +163,7 @@ async def load(
     """
     folder = config.model_folder
     files = share.files if share else await asyncio.to_thread(load_files, folder)
-    engine = LocalEngine(files.decoder, files.exact, config)
+    engine = LocalEngine(files.decoder, files.exact, config, files.grammars)
     await _warm_up(engine)
     if config.faults:
         log.warning("--faults: whoever reaches this server may ask it for broken answers")
@@ -189,6 +190,7 @@ async def load(
         timers=Timers(_timer(config.heartbeat_s), _timer(config.request_timeout_s)),
         faults=Faults() if config.faults else None,
         refuse_unknown=config.unknown_fields == "refuse",
+        grammars=files.grammars,
     )
 
 
@@ -234,6 +236,7 @@ class ModelFiles:
     exact: bool
     tokenizer: Tokenizer
     defaults: Mapping[str, float]
+    grammars: Grammars | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +272,19 @@ def load_files(folder: Path) -> ModelFiles:
             "this machine's matrix library computes a row differently in different batches: "
             "the same seed may give other tokens under load"
         )
-    return ModelFiles(model, exact, tokenizer, _sampling_defaults(folder))
+    grammars = _load_grammars(tokenizer, model.config.vocab)
+    return ModelFiles(model, exact, tokenizer, _sampling_defaults(folder), grammars)
+
+
+def _load_grammars(tokenizer: Tokenizer, size: int) -> Grammars | None:
+    """Return what compiles grammars for a model, if the extra for it is installed."""
+    try:
+        return Grammars(Vocabulary(tokenizer.backend.to_str(), size, tokenizer.stop_ids))
+    except ImportError:
+        return None
+    except ValueError as error:
+        log.warning("no structured output: llguidance cannot read the tokenizer: %s", error)
+        return None
 
 
 def _sampling_defaults(folder: Path) -> Mapping[str, float]:

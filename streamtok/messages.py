@@ -20,6 +20,23 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What a text must be: JSON that a schema describes, or what a grammar or a regex matches.
+
+    `field` is where it stood in the request, such as "response_format.json_schema.schema".
+    """
+
+    kind: Literal["json_schema", "lark", "regex"]
+    text: str
+    field: str
+
+    @property
+    def param(self) -> str:
+        """The field of the request at its top level."""
+        return self.field.partition(".")[0].partition("[")[0]
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen from the logits; the neutral value of each field does nothing.
 
@@ -53,7 +70,8 @@ class SequenceRequest:
     `stop_ids`, which is not drawn among the first `min_tokens`. With `prompt_logprobs` the prompt's
     tokens are reported too, so that each of them must be computed; `sampling.top_logprobs` is then
     not None. `client` is who asks: clients take turns, and only sequences of the same client profit
-    from each other's prompts.
+    from each other's prompts. With a `constraint` the text ends where that is satisfied: by one of
+    the model's own stop tokens, which it allows then, or by itself where nothing can follow.
     """
 
     index: int
@@ -64,6 +82,7 @@ class SequenceRequest:
     min_tokens: int = 0
     prompt_logprobs: bool = False
     client: str = ""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)

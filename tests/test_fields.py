@@ -36,6 +36,7 @@ SUPPORTED: dict[str, tuple[Any, Any]] = {
     "n": (2, 0),
     "presence_penalty": (0.5, 3),
     "prompt": ("x", [[]]),
+    "response_format": ({"type": "text"}, {"type": "yaml"}),
     "seed": (1, "1"),
     "stop": (["x"], ["a"] * 5),
     "stream": (True, "yes"),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.engine.grammars import Grammars
 from streamtok.engine.prefixes import LEAST, Copy
 from streamtok.engine.runner import Runner
 from streamtok.engine.scheduler import Addressed, Plan, Scheduler
@@ -35,6 +36,8 @@ Ids = tuple[int, ...]
 class Bench:
     """A scheduler and a runner with a real model, driven by hand."""
 
+    grammars: Grammars | None = None
+
     def __init__(
         self, decoder: Decoder, streams: int, kept: int, step_tokens: int, tile: int = 1
     ) -> None:
@@ -54,7 +57,7 @@ class Bench:
 
     def step(self) -> Plan:
         plan = self.plan()
-        drawn = draw(self.runner.run(plan), plan.works)
+        drawn = draw(self.runner.run(plan), plan.works, self.grammars)
         self.computed += sum(work.count for work in plan.works)
         self.tell(self.scheduler.commit(plan, drawn))
         return plan

@@ -17,6 +17,7 @@ from streamtok.api.choice import Piece, Token, token_ids
 from streamtok.api.endpoint import Order, answer
 from streamtok.api.requests import ChatRequest, Message, RefusalPart
 from streamtok.api.services import Call, Services
+from streamtok.api.structured import constraint
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
 from streamtok.text.detokenizer import Detokenizers
@@ -50,6 +51,7 @@ def order(services: Services, fields: ChatRequest, ignored: tuple[str, ...] = ()
         shape=ChatShape(services.detokenizers, fields, ids),
         ignored=ignored,
         prompt_field="messages",
+        constraint=constraint(fields),
     )
 
 

@@ -125,7 +125,7 @@ class Choice:
         tail = self._detokenizer.flush()
         text = self._stops.feed(tail) + self._stops.flush()
         self.finish_reason = "stop" if self._stops.matched is not None else event.reason
-        self._held += event.reason == "stop"  # the token that ended the text, which has none
+        self._held += event.stop is not None  # the token that ended the text, which has none
         self._offset += len(tail)
         return self._piece(text, event.stop)
 

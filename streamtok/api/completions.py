@@ -10,6 +10,7 @@ from streamtok.api.choice import Piece, Token, token_ids, tokens
 from streamtok.api.endpoint import Order, answer, check_ids
 from streamtok.api.requests import CompletionRequest
 from streamtok.api.services import Call, Services
+from streamtok.api.structured import constraint
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
 from streamtok.text.detokenizer import Detokenizers
@@ -43,6 +44,7 @@ def order(services: Services, fields: CompletionRequest, ignored: tuple[str, ...
         ignored=ignored,
         candidates=candidates,
         echoes=[_text(services, fields, *prompt) for prompt in prompts] if fields.echo else (),
+        constraint=constraint(fields),
     )
 
 

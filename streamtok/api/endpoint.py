@@ -4,6 +4,7 @@ The two differ in how a prompt is made and in the shape of their JSON, which eac
 `Shape`. Read next: `streamtok.api.chat`, then `streamtok.api.completions`.
 """
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,7 @@ from streamtok.api.whole import whole
 from streamtok.errors import ContextTooLong, InvalidRequest
 from streamtok.http.framings import OFFERS, PLAIN_TEXT, Framing, Offer, negotiate
 from streamtok.http.response import Response, json_response
-from streamtok.messages import SamplingParams, SequenceRequest
+from streamtok.messages import Constraint, SamplingParams, SequenceRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class Order:
 
     `prompt_field` is where the prompts stood; `offers` are the framings a stream may have;
     `candidates` are generated of each prompt, to choose the best (0: none but those asked for);
-    `echoes` are texts that the choices of each prompt begin with, or nothing.
+    `echoes` are texts that the choices of each prompt begin with, or nothing; `constraint` is what
+    the answer must be, if anything.
     """
 
     endpoint: str
@@ -42,6 +44,7 @@ class Order:
     offers: Sequence[Offer] = OFFERS
     candidates: int = 0
     echoes: Sequence[str] = ()
+    constraint: Constraint | None = None
 
 
 async def answer(services: Services, call: Call, order: Order) -> Response:
@@ -72,6 +75,8 @@ async def _response(
     """Begin to generate, in the `framing` of a stream or as a whole; see `answer`."""
     fields = order.fields
     job = _job(services, call, order)
+    if order.constraint is not None:
+        await _check(services, order.constraint)
     has_ping = framing is not None and framing.ping
     timers = services.timers if has_ping else replace(services.timers, heartbeat=None)
     generation = Generation(job, services.engine, services.detokenizers, services.meter, timers)
@@ -104,6 +109,22 @@ async def _response(
         announced = (("trailer", ", ".join(USAGE_TRAILERS)),)
         response = replace(response, headers=headers + announced, trailers=stream.trailers)
     return response
+
+
+async def _check(services: Services, constraint: Constraint) -> None:
+    """Check that `constraint` can be met; the event loop stays free meanwhile.
+
+    Raises:
+        InvalidRequest: it cannot, or nothing can be enforced here.
+    """
+    if services.grammars is None:
+        raise InvalidRequest(
+            f"{constraint.param}: this server lacks llguidance, or it cannot read the model's "
+            "tokenizer; pip install 'streamtok[structured]'",
+            param=constraint.param,
+            code="unsupported_parameter",
+        )
+    await asyncio.to_thread(services.grammars.check, constraint)
 
 
 def stops(fields: SamplingFields) -> tuple[str, ...]:
@@ -186,6 +207,7 @@ def _job(services: Services, call: Call, order: Order) -> Job:
             min_tokens=fields.min_tokens or 0,
             prompt_logprobs=bool(order.echoes) and order.top_logprobs is not None,
             client=call.caller,
+            constraint=order.constraint,
         )
         for index, ids in enumerate(ids for ids in order.prompts for _ in range(count))
     ]

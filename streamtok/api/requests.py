@@ -5,12 +5,14 @@ OpenAI documents and this server does not support stand in `REFUSED` and are ref
 Read next: `streamtok.api.answers`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
+from streamtok.api.structured import StructuredFields
 from streamtok.errors import InvalidRequest
 from streamtok.http.request import HeaderList
 
@@ -36,7 +38,7 @@ class StreamOptions(Struct, forbid_unknown_fields=True):
     continuous_usage_stats: bool = False
 
 
-class SamplingFields(Struct, kw_only=True):
+class SamplingFields(StructuredFields, kw_only=True):
     """What both endpoints take. None means "not given": the model's own default then holds."""
 
     model: str | None = None
@@ -54,7 +56,6 @@ class SamplingFields(Struct, kw_only=True):
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, Bias] | None = None
     seed: Seed | None = None
-    ignore_eos: bool | None = None
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
     stop_token_ids: list[TokenId] | None = None
     skip_special_tokens: bool | None = None
@@ -162,7 +163,6 @@ REFUSED: Mapping[str, tuple[Any, ...]] = {
     "moderation": (None,),
     "prediction": (None,),
     "reasoning_effort": (None, "none"),
-    "response_format": (None, {"type": "text"}),
     "service_tier": (None, "auto", "default"),
     "store": (None, False),
     "suffix": (None, ""),
@@ -172,10 +172,13 @@ REFUSED: Mapping[str, tuple[Any, ...]] = {
     "web_search_options": (None,),
 }
 
-# What msgspec's message leaves open, by the last part of the field's path
+# What msgspec's message leaves open, by the field's path
 EXPECTED = {
-    "role": "; expected system, developer, user or assistant",
-    "type": "; only parts of type text are supported, and refusal of the assistant",
+    "messages[].role": "; expected system, developer, user or assistant",
+    "messages[].content[].type": (
+        "; only parts of type text are supported, and refusal of the assistant"
+    ),
+    "response_format.type": "; expected text, json_object or json_schema",
 }
 
 
@@ -237,7 +240,7 @@ def _checked(value: Mapping[str, Any], kind: type[Kind], *, strict: bool = True)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         param = path.rstrip("`").lstrip(".") or _named_field(message)
-        hint = EXPECTED.get((param or "").rpartition(".")[2], "")
+        hint = EXPECTED.get(re.sub(r"\[\d+\]", "[]", param or ""), "")
         raise InvalidRequest(
             f"{param}: {message}{hint}", param=param, code="invalid_value"
         ) from error

@@ -12,6 +12,7 @@ from streamtok.api.meter import Meter
 from streamtok.api.planting import Faults
 from streamtok.api.requests import Kind
 from streamtok.engine.base import Engine
+from streamtok.engine.grammars import Grammars
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.request import Request
 from streamtok.text.detokenizer import Detokenizers
@@ -38,7 +39,8 @@ class Services:
 
     `defaults` are the sampling parameters a request gets that does not name its own; `new_id`
     makes a request's id from a prefix; `timers` watch over each. `faults` are what clients may ask
-    to go wrong, where they may; `refuse_unknown` fields, or ignore them.
+    to go wrong, where they may; `refuse_unknown` fields, or ignore them. `grammars` compiles what
+    answers must be, where the library for it is installed.
     """
 
     engine: Engine
@@ -55,6 +57,7 @@ class Services:
     timers: Timers
     faults: Faults | None = None
     refuse_unknown: bool = False
+    grammars: Grammars | None = None
 
     def read(self, call: Call, kind: type[Kind]) -> tuple[Kind, tuple[str, ...]]:
         """Return the JSON of a request as a `kind`, and the names of fields that no one knows.

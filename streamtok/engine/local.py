@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from streamtok.config import EngineConfig
 from streamtok.engine.backlog import Backlog
 from streamtok.engine.base import HIGH_WATER, LOW_WATER, TokenStream
+from streamtok.engine.grammars import Grammars
 from streamtok.engine.logprobs import score
 from streamtok.engine.memory import count_slots
 from streamtok.engine.runner import Runner
@@ -59,14 +60,17 @@ _Order = _Submit | _Cancel | _Wake
 class LocalEngine:
     """Runs `decoder` for some sequences at once and keeps others waiting, as `config` allows.
 
-    `exact` tells whether results are reproducible on this machine. Must be made on a running event
-    loop, which receives the events.
+    `exact` tells whether results are reproducible on this machine; `grammars` compiles what
+    requests constrain their texts to. Must be made on a running event loop, which receives the
+    events.
 
     Raises:
         ConfigError: there is no memory for the keys and values of one context.
     """
 
-    def __init__(self, decoder: Decoder, exact: bool, config: EngineConfig) -> None:
+    def __init__(
+        self, decoder: Decoder, exact: bool, config: EngineConfig, grammars: Grammars | None = None
+    ) -> None:
         self.context = decoder.config.context
         self.vocab = decoder.config.vocab
         self.fingerprint = f"fp_{decoder.digest}" + ("" if exact else "_inexact")
@@ -77,6 +81,7 @@ class LocalEngine:
         self._room = streams + config.max_queue
         self._scheduler = Scheduler(streams, config.step_tokens, slots - streams, GRANULE)
         self._runner = Runner(decoder, slots)
+        self._grammars = grammars
         self._inbox: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._clients: dict[str, _Client] = {}  # the engine's thread alone reads and writes it
         self._paused: set[str] = set()
@@ -175,7 +180,7 @@ class LocalEngine:
         """Run one plan; whatever it raises ends the sequences that were in it, and only those."""
         try:
             logits = self._runner.run(plan)  # [rows, V]
-            drawn = draw(logits, plan.works)
+            drawn = draw(logits, plan.works, self._grammars)
             scores = score(logits, plan.works)
         except Exception:
             log.exception("an engine step failed")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from streamtok.engine.grammars import Mask
 from streamtok.engine.logprobs import NOT_FINITE, logprobs
 from streamtok.engine.scheduler import Sample
 from streamtok.errors import EngineFailed, RequestError
@@ -20,12 +21,16 @@ from streamtok.model.weights import Array
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What one row is drawn with: parameters, the ids before it, and those it must not be."""
+    """What one row is drawn with: parameters, the ids before it, and those it must not be.
+
+    Where a grammar decides what it may be, `allowed` [V] says so, with at least one token.
+    """
 
     params: SamplingParams
     prompt_ids: Sequence[int]
     generated_ids: Sequence[int]
     barred_ids: Collection[int] = ()
+    allowed: Mask | None = None
 
 
 Rows = Sequence[Draw]
@@ -52,10 +57,12 @@ def sample(logits: Array, draws: Rows) -> list[Sample | RequestError]:
 
 
 def bar(scores: Array, draws: Rows) -> None:
-    """Rule out tokens that may not come yet."""
+    """Rule out tokens that may not come yet, or not here."""
     for row, draw in zip(scores, draws, strict=True):
         if draw.barred_ids:
             row[list(draw.barred_ids)] = -np.inf
+        if draw.allowed is not None:
+            row[~draw.allowed] = -np.inf
 
 
 def logit_bias(scores: Array, draws: Rows) -> None:

@@ -83,10 +83,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was drawn for one sequence."""
+    """What was drawn for one sequence; `completes` says that its grammar lets nothing follow."""
 
     token_id: int
     logprobs: TokenLogprobs | None = None
+    completes: bool = False
 
 
 Drawn = list[Sample | RequestError]  # for one sequence, in order; an error is the last
@@ -250,7 +251,9 @@ class Scheduler:
             yield self._finish(sequence, "stop", event)
             return
         yield sequence.request_id, event
-        if not sequence.left:
+        if sample.completes:
+            yield self._finish(sequence, "stop")
+        elif not sequence.left:
             yield self._finish(sequence, "length")
 
     def _finish(
@@ -267,6 +270,7 @@ class Scheduler:
 
     def _leave(self, sequence: Sequence) -> None:
         sequence.drafter = Drafter()  # what it knows is of no more use; the ids may be
+        sequence.guide = None
         if sequence.slot is None:
             self._waiting.remove(sequence)
         else:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from streamtok.engine.drafts import Drafter
+from streamtok.engine.grammars import Guide
 from streamtok.messages import SequenceRequest
 
 
@@ -12,7 +13,8 @@ class Sequence:
 
     `ids` are the prompt and what was sampled since; the keys and values of the first `computed`
     of them lie in the cache, in `slot` (None while waiting, and after the end). The first `cached`
-    of these were computed for another sequence.
+    of these were computed for another sequence. `guide` knows where it is in its grammar, once the
+    first token is drawn of one that has a constraint.
     """
 
     request_id: str
@@ -22,6 +24,7 @@ class Sequence:
     cached: int = 0
     slot: int | None = None
     drafter: Drafter = field(default_factory=Drafter)
+    guide: Guide | None = None
 
     def __post_init__(self) -> None:
         self.ids.extend(self.request.prompt_ids)

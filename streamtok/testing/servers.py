@@ -12,6 +12,7 @@ from streamtok.api.services import Services
 from streamtok.clock import Clock
 from streamtok.config import ApiConfig
 from streamtok.engine.base import Engine
+from streamtok.engine.grammars import Grammars
 from streamtok.http.server import Server
 from streamtok.ledger import Ledger
 from streamtok.metrics import Metrics
@@ -30,6 +31,7 @@ def make_services(
     heartbeat: Timer | None = None,
     deadline: Timer | None = None,
     faults: Faults | None = None,
+    grammars: Grammars | None = None,
 ) -> Services:
     """Return what the endpoints need, around `engine` and the tokenizer in `folder`.
 
@@ -55,6 +57,7 @@ def make_services(
         close_after_stream=close_after_stream,
         timers=Timers(heartbeat, deadline),
         faults=faults,
+        grammars=grammars,
     )
 
 

@@ -1,0 +1,219 @@
+"""What a grammar lets a text go on with: masks over token ids, by the library llguidance.
+
+A `Constraint` is compiled once, and what was compiled is kept for the next request that has the
+same. Each sequence then has a `Guide`, which says what may come next and takes what was drawn. The
+end of the text may come where the grammar is satisfied, and special tokens nowhere, unless a
+grammar names them. A grammar from a stranger costs a bounded time: the library counts its work and
+gives up, which is an error of that one request.
+
+The library is the extra "structured" and is loaded by `Grammars` alone.
+Read next: `streamtok.engine.verifier`, which asks for each position.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamtok.errors import InvalidRequest
+from streamtok.messages import Constraint
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+Mask = npt.NDArray[np.bool_]  # [V]
+
+MAX_CHARACTERS = 65536  # of a grammar; 2000 properties of an object take 0.3 s to compile
+KEPT = 32  # compiled grammars
+# To find the part of a schema that is wrong, so many are compiled by themselves, if it is short.
+TRIES = 64
+SHORT = 8192  # characters
+# A model that may write white space anywhere may write it for ever.
+SPACING = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+PARTS = ("properties", "patternProperties", "$defs", "definitions")  # of a schema, by name
+ITEMS = ("anyOf", "allOf", "oneOf", "prefixItems")  # by number
+PART = ("items", "additionalProperties")
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The tokens of a model: its `tokenizer.json`, how many ids have logits, which end a text."""
+
+    tokenizer_json: str
+    size: int
+    stop_ids: frozenset[int]
+
+
+def json_schema(schema: Mapping[str, Any], field: str, *, strict: bool = True) -> Constraint:
+    """Return the constraint to JSON that `schema` describes.
+
+    Where it is not `strict`, keywords that cannot be enforced are passed over.
+    """
+    options = SPACING | {"lenient": not strict}
+    return Constraint("json_schema", json.dumps({**schema, "x-guidance": options}), field)
+
+
+class Guide:
+    """Where one sequence is in its grammar."""
+
+    def __init__(self, matcher: "LLMatcher", size: int, constraint: Constraint) -> None:
+        self._matcher = matcher
+        self._size = size
+        self._constraint = constraint
+
+    def allowed(self, barred_ids: Collection[int] = ()) -> Mask:
+        """Return which tokens may come: without `barred_ids`, unless the grammar has no others.
+
+        Raises:
+            InvalidRequest: that is too hard to tell, or there is none.
+        """
+        octets = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        bits = np.unpackbits(octets, bitorder="little")[: self._size]  # [V]
+        self._check()
+        mask: Mask = bits.view(np.bool_)  # [V]
+        if barred_ids:
+            left = mask.copy()  # [V]
+            left[list(barred_ids)] = False
+            mask = left if left.any() else mask
+        if not mask.any():
+            raise _wrong(
+                self._constraint, "no token of the model goes on from here", "grammar_too_complex"
+            )
+        return mask
+
+    def take(self, token_id: int) -> bool:
+        """Go on by a token that was allowed; return whether the text is complete with it.
+
+        Raises:
+            InvalidRequest: where that leads to is too hard to tell.
+        """
+        self._matcher.consume_token(token_id)
+        self._check()
+        return self._matcher.is_stopped()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            problem = f"too complex: {_reason(self._matcher)}"
+            raise _wrong(self._constraint, problem, "grammar_too_complex")
+
+
+class Grammars:
+    """Compiles constraints to texts of one vocabulary; may be used by several threads.
+
+    Raises:
+        ImportError: the library is not installed.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+        self._size = vocabulary.size
+        self._ends = bool(vocabulary.stop_ids)
+        self._tokenizer = LLTokenizer(
+            vocabulary.tokenizer_json,
+            n_vocab=vocabulary.size,
+            eos_token=sorted(vocabulary.stop_ids) or None,
+        )
+        self._matcher = LLMatcher
+        self._limits = LLParserLimits(verbose_errors=False)
+        self._forms: dict[str, Callable[[str], str]] = {
+            "json_schema": LLMatcher.grammar_from_json_schema,
+            "lark": LLMatcher.grammar_from_lark,
+            "regex": LLMatcher.grammar_from_regex,
+        }
+        self._compiled = lru_cache(KEPT)(self._compile)
+
+    def check(self, constraint: Constraint) -> None:
+        """Compile `constraint`, which may take a few hundred milliseconds, unless that was done.
+
+        Raises:
+            InvalidRequest: it is wrong, cannot be met or is too large; says where.
+        """
+        if len(constraint.text) > MAX_CHARACTERS:
+            problem = f"{len(constraint.text)} characters; at most {MAX_CHARACTERS} are supported"
+            raise _wrong(constraint, problem, "grammar_too_large")
+        if not self._ends:
+            raise _wrong(constraint, "this model has no token that ends a text", "invalid_grammar")
+        if problem := _problem(self._compiled(constraint.kind, constraint.text)):
+            place = ""
+            if constraint.kind == "json_schema" and len(constraint.text) <= SHORT:
+                place, problem = self._locate(json.loads(constraint.text), problem)
+            raise _wrong(constraint, problem, "invalid_grammar", place)
+
+    def start(self, constraint: Constraint) -> Guide:
+        """Return a guide at the beginning of a text; see `check`."""
+        self.check(constraint)
+        compiled = self._compiled(constraint.kind, constraint.text)
+        return Guide(compiled.deep_copy(), self._size, constraint)
+
+    def _compile(self, kind: str, text: str) -> "LLMatcher":
+        matcher = self._matcher(
+            self._tokenizer, self._forms[kind](text), log_level=0, limits=self._limits
+        )
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # what is too complex to begin with is known now
+        return matcher
+
+    def _locate(self, schema: dict[str, Any], problem: str) -> tuple[str, str]:
+        """Return the innermost part of `schema` that is wrong by itself, and how."""
+        shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+        options = {"x-guidance": schema["x-guidance"]}
+        place, part, tries = "", schema, TRIES
+        while True:
+            for name, inner in _parts(part):
+                tries -= 1
+                alone = json.dumps({**shared, **inner, **options})
+                found = _problem(self._compile("json_schema", alone))
+                if found and not found.startswith("Pointer"):  # to what stands outside
+                    place, part, problem = place + name, inner, found
+                    break
+                if not tries:
+                    return place, problem
+            else:
+                return place, problem
+
+
+def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the schemas right within `schema`, and where they stand."""
+    named = [(f".{key}.{name}", inner) for key in PARTS for name, inner in _items(schema, key)]
+    numbered = [
+        (f".{key}[{number}]", inner)
+        for key in ITEMS
+        if isinstance(schema.get(key), list)
+        for number, inner in enumerate(schema[key])
+    ]
+    single = [(f".{key}", schema.get(key)) for key in PART]
+    yield from ((name, inner) for name, inner in named + numbered + single if _is_schema(inner))
+
+
+def _items(schema: Mapping[str, Any], key: str) -> Collection[tuple[str, Any]]:
+    value = schema.get(key)
+    return value.items() if isinstance(value, dict) else ()
+
+
+def _is_schema(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _problem(matcher: "LLMatcher") -> str:
+    """Return what is wrong with a grammar that was just compiled, if anything."""
+    if not matcher.is_error():
+        return ""
+    problem = _reason(matcher)
+    return "there is no text that it allows" if "NoExtension" in problem else problem
+
+
+def _reason(matcher: "LLMatcher") -> str:
+    """Return the library's message without its drawings: the first line, and what it ends in."""
+    first, *others = matcher.get_error().splitlines()
+    return " ".join([first, *(line for line in others if line.startswith("error: "))])
+
+
+def _wrong(constraint: Constraint, problem: str, code: str, place: str = "") -> InvalidRequest:
+    return InvalidRequest(
+        f"{constraint.field}{place}: {problem}", param=constraint.param, code=code
+    )
