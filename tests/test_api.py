@@ -78,7 +78,6 @@ BAD_CHATS: list[tuple[Any, str | None, str]] = [
     ({"messages": HI, "seed": 2**63}, "seed", "<= 9223372036854775807"),
     ({"messages": HI, "top_logprobs": 2}, "top_logprobs", "needs logprobs"),
     ({"messages": HI, "tools": [{"type": "function"}]}, "tools", "not supported"),
-    ({"messages": HI, "response_format": {"type": "json_object"}}, "response_format", "supported"),
     ({"messages": [{"role": "user", "content": "x" * 70}]}, "messages", "the prompt has 74 tokens"),
 ]
 
