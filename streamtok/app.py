@@ -167,7 +167,6 @@ async def load(
     await _warm_up(engine)
     if config.faults:
         log.warning("--faults: whoever reaches this server may ask it for broken answers")
-    new_id = new_ids(config.ids)
     return Services(
         engine=engine,
         model=folder.resolve().name,
@@ -184,7 +183,7 @@ async def load(
             Limits(config, clock),
             clock,
         ),
-        new_id=lambda prefix: new_id(f"{prefix}-"),
+        new_id=new_ids(config.ids),
         new_seed=lambda: secrets.randbits(63),
         close_after_stream=config.close_after_stream,
         timers=Timers(_timer(config.heartbeat_s), _timer(config.request_timeout_s)),

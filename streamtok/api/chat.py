@@ -1,6 +1,7 @@
 """`POST /v1/chat/completions`: messages in, a message out."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from msgspec import UNSET, UnsetType
 
@@ -14,9 +15,10 @@ from streamtok.api.answers import (
     TopLogprob,
 )
 from streamtok.api.choice import Piece, Token, token_ids
-from streamtok.api.endpoint import Order, answer
-from streamtok.api.requests import ChatRequest, Message, RefusalPart
+from streamtok.api.endpoint import CHAT_PREFIX, Order, answer
+from streamtok.api.requests import ChatRequest, Message, RefusalPart, StreamOptions
 from streamtok.api.services import Call, Services
+from streamtok.api.streaming import Chunks
 from streamtok.api.structured import constraint
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
@@ -42,13 +44,15 @@ def order(services: Services, fields: ChatRequest, ignored: tuple[str, ...] = ()
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
     prompt = services.template.render(for_template(fields.messages))
     ids = services.tokenizer.encode(prompt, special=False)
+    shape = ChatShape(services.detokenizers, fields, ids)
     return Order(
         endpoint=ENDPOINT,
         fields=fields,
         prompts=(ids,),
         max_tokens=fields.max_completion_tokens or fields.max_tokens or services.engine.context,
         top_logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
-        shape=ChatShape(services.detokenizers, fields, ids),
+        prefix=CHAT_PREFIX,
+        dialect=partial(Chunks, shape=shape, options=fields.stream_options or StreamOptions()),
         ignored=ignored,
         prompt_field="messages",
         constraint=constraint(fields),
@@ -71,7 +75,6 @@ def for_template(messages: Sequence[Message]) -> list[dict[str, str]]:
 class ChatShape:
     """The JSON of a chat."""
 
-    prefix = "chatcmpl"
     streamed = "chat.completion.chunk"
     whole = "chat.completion"
 

@@ -1,6 +1,7 @@
 """`POST /v1/completions`: a text in, its continuation out."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import cast
 
 from msgspec import UNSET
@@ -8,8 +9,9 @@ from msgspec import UNSET
 from streamtok.api.answers import CompletionChoice, CompletionLogprobs
 from streamtok.api.choice import Piece, Token, token_ids, tokens
 from streamtok.api.endpoint import Order, answer, check_ids
-from streamtok.api.requests import CompletionRequest
+from streamtok.api.requests import CompletionRequest, StreamOptions
 from streamtok.api.services import Call, Services
+from streamtok.api.streaming import Chunks
 from streamtok.api.structured import constraint
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
@@ -34,13 +36,15 @@ def order(services: Services, fields: CompletionRequest, ignored: tuple[str, ...
     services.check_model(fields.model)
     candidates = _candidates(fields)
     prompts = list(_prompts(services, fields.prompt))
+    shape = CompletionShape(services.detokenizers, fields, [ids for ids, _ in prompts])
     return Order(
         endpoint=ENDPOINT,
         fields=fields,
         prompts=[ids for ids, _ in prompts],
         max_tokens=MAX_TOKENS if fields.max_tokens is None else fields.max_tokens,
         top_logprobs=fields.logprobs,
-        shape=CompletionShape(services.detokenizers, fields, [ids for ids, _ in prompts]),
+        prefix="cmpl-",
+        dialect=partial(Chunks, shape=shape, options=fields.stream_options or StreamOptions()),
         ignored=ignored,
         candidates=candidates,
         echoes=[_text(services, fields, *prompt) for prompt in prompts] if fields.echo else (),
@@ -51,7 +55,6 @@ def order(services: Services, fields: CompletionRequest, ignored: tuple[str, ...
 class CompletionShape:
     """The JSON of a completion."""
 
-    prefix = "cmpl"
     streamed = "text_completion"
     whole = "text_completion"
     prompt_token_ids = UNSET  # each choice has its own

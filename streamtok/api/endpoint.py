@@ -1,36 +1,40 @@
-"""What chat and text completions have in common: parameters in, a streamed or whole answer out.
+"""What all that generates has in common: parameters in, a streamed or whole answer out.
 
-The two differ in how a prompt is made and in the shape of their JSON, which each gives as a
-`Shape`. Read next: `streamtok.api.chat`, then `streamtok.api.completions`.
+Endpoints differ in how a prompt is made and in how the answer is told, by a `Dialect` of their own.
+Read next: `streamtok.api.chat`, then `streamtok.api.completions`.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from streamtok.api import requests
-from streamtok.api.answers import Envelope
 from streamtok.api.choice import TextRules
+from streamtok.api.dialect import Dialect, Occasion, chunks
 from streamtok.api.faults import FIELD
 from streamtok.api.generation import Generation, Job
-from streamtok.api.requests import SamplingFields, StreamOptions
+from streamtok.api.requests import SamplingFields
 from streamtok.api.services import Call, Services
-from streamtok.api.streaming import USAGE_TRAILERS, Shape, Stream, takes_trailers
+from streamtok.api.streaming import USAGE_TRAILERS, takes_trailers, usage_trailers
 from streamtok.api.whole import whole
 from streamtok.errors import ContextTooLong, InvalidRequest
 from streamtok.http.framings import OFFERS, PLAIN_TEXT, Framing, Offer, negotiate
 from streamtok.http.response import Response, json_response
 from streamtok.messages import Constraint, SamplingParams, SequenceRequest
 
+CHAT_PREFIX = "chatcmpl-"
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """What the endpoint makes of a request: prompts, and how to answer.
 
-    `prompt_field` is where the prompts stood; `offers` are the framings a stream may have;
-    `candidates` are generated of each prompt, to choose the best (0: none but those asked for);
-    `echoes` are texts that the choices of each prompt begin with, or nothing; `constraint` is what
-    the answer must be, if anything.
+    `dialect` makes what tells one answer, whose id begins with `prefix`; `prompt_field` is where
+    the prompts stood; `offers` are the framings a stream may have; `candidates` are generated of
+    each prompt, to choose the best (0: none but those asked for); `echoes` are texts that the
+    choices of each prompt begin with, or nothing; `constraint` is what the answer must be, if
+    anything.
     """
 
     endpoint: str
@@ -38,7 +42,8 @@ class Order:
     prompts: Sequence[tuple[int, ...]]
     max_tokens: int
     top_logprobs: int | None
-    shape: Shape
+    prefix: str
+    dialect: Callable[[Occasion], Dialect]
     ignored: tuple[str, ...]
     prompt_field: str = "prompt"
     offers: Sequence[Offer] = OFFERS
@@ -63,7 +68,7 @@ async def answer(services: Services, call: Call, order: Order) -> Response:
     framing = _framing(call, order) if fields.stream else None
     if services.faults is None:
         return await _response(services, call, order, framing)
-    plan = services.faults.asked(call.request, framing, order.shape.prefix == "chatcmpl")
+    plan = services.faults.asked(call.request, framing, order.prefix == CHAT_PREFIX)
     known = tuple(name for name in order.ignored if name != FIELD)
     response = await _response(services, call, replace(order, ignored=known), framing)
     return plan.spoil(response) if plan else response
@@ -80,34 +85,29 @@ async def _response(
     has_ping = framing is not None and framing.ping
     timers = services.timers if has_ping else replace(services.timers, heartbeat=None)
     generation = Generation(job, services.engine, services.detokenizers, services.meter, timers)
-    envelope = Envelope(
-        id=job.id,
-        object=order.shape.streamed if framing else order.shape.whole,
-        created=int(services.meter.clock.wall_s()),
-        model=services.model,
-        system_fingerprint=services.engine.fingerprint,
-        choices=[],
-    )
+    created = int(services.meter.clock.wall_s())
+    dialect = order.dialect(Occasion(generation, created, services.engine.fingerprint))
     headers = requests.ignored_header(order.ignored)
     try:
         started = await generation.started()
         if framing is None:
             choices = fields.n or 1
             candidates = order.candidates or choices
-            body = await whole(generation, order.shape, envelope, choices, candidates)
+            body = await whole(generation, dialect, choices, candidates)
             return replace(json_response(body, headers=headers), summary=generation.summary)
     except BaseException:
         generation.close()
         raise
     if services.close_after_stream:
         headers = (*headers, ("connection", "close"))
-    options = fields.stream_options or StreamOptions()
-    stream = Stream(generation, order.shape, envelope, framing, options)
     headers = (*framing.headers, *headers)
-    response = Response(200, headers, stream.chunks(started), generation.summary, generation.close)
+    stream = chunks(generation, dialect, framing, started)
+    response = Response(200, headers, stream, generation.summary, generation.close)
     if framing is PLAIN_TEXT and takes_trailers(call.request):
         announced = (("trailer", ", ".join(USAGE_TRAILERS)),)
-        response = replace(response, headers=headers + announced, trailers=stream.trailers)
+        response = replace(
+            response, headers=headers + announced, trailers=partial(usage_trailers, generation)
+        )
     return response
 
 
@@ -212,7 +212,7 @@ def _job(services: Services, call: Call, order: Order) -> Job:
         for index, ids in enumerate(ids for ids in order.prompts for _ in range(count))
     ]
     return Job(
-        id=services.new_id(order.shape.prefix),
+        id=services.new_id(order.prefix),
         endpoint=order.endpoint,
         model=services.model,
         key=call.key,

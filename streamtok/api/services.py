@@ -38,9 +38,9 @@ class Services:
     """One model, ready to serve, and what keeps its books.
 
     `defaults` are the sampling parameters a request gets that does not name its own; `new_id`
-    makes a request's id from a prefix; `timers` watch over each. `faults` are what clients may ask
-    to go wrong, where they may; `refuse_unknown` fields, or ignore them. `grammars` compiles what
-    answers must be, where the library for it is installed.
+    makes a request's id from what it begins with; `timers` watch over each. `faults` are what
+    clients may ask to go wrong, where they may; `refuse_unknown` fields, or ignore them. `grammars`
+    compiles what answers must be, where the library for it is installed.
     """
 
     engine: Engine

@@ -1,24 +1,18 @@
 """A whole answer: the pieces of each choice put together, and the best choices found.
 
-Read next: `streamtok.api.streaming`, the same answer piece by piece.
+Read next: `streamtok.api.dialect`, the same answer piece by piece.
 """
 
 import math
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from streamtok.api import answers
-from streamtok.api.answers import Envelope
 from streamtok.api.choice import Piece, tokens
+from streamtok.api.dialect import Dialect, Pieces
 from streamtok.api.generation import Generation
-from streamtok.api.streaming import Shape, usage
-
-Pieces = Sequence[Piece]  # of one choice, in order
 
 
-async def whole(
-    generation: Generation, shape: Shape, envelope: Envelope, choices: int, candidates: int
-) -> bytes:
+async def whole(generation: Generation, dialect: Dialect, choices: int, candidates: int) -> bytes:
     """Return the answer as JSON text, with the best `choices` of each prompt's `candidates`."""
     found: list[list[Piece]] = [[] for _ in generation.job.sequences]
     async with aclosing(generation.pieces()) as stream:
@@ -28,10 +22,7 @@ async def whole(
     kept: list[Pieces] = []
     for start in range(0, len(found), candidates):
         kept += best(found[start : start + candidates], choices)
-    envelope.choices = [shape.choice(index, pieces) for index, pieces in enumerate(kept)]
-    envelope.prompt_token_ids = shape.prompt_token_ids
-    envelope.usage = usage(generation)
-    return answers.encode(envelope)
+    return await dialect.whole(kept)
 
 
 def best(candidates: Sequence[Pieces], choices: int) -> Sequence[Pieces]:

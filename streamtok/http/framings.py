@@ -31,10 +31,13 @@ class Framing(Protocol):
     ping: bytes
     end: bytes
 
-    def chunk(self, text: str, encode: Callable[[], bytes]) -> bytes:
-        """Return the chunk for a piece with `text`, whose JSON is what `encode` returns."""
+    def chunk(self, text: str, event: str, encode: Callable[[], bytes]) -> bytes:
+        """Return the chunk for a piece with `text`, whose JSON is what `encode` returns.
 
-    def error(self, data: bytes) -> bytes:
+        `event` is its name as an event, or empty.
+        """
+
+    def error(self, event: str, data: bytes) -> bytes:
         """Return the chunk that tells of an error, given as JSON.
 
         Raises:
@@ -43,19 +46,21 @@ class Framing(Protocol):
 
 
 class EventStream:
-    """Server-sent events."""
+    """Server-sent events, closed by `end`."""
 
     headers: HeaderList = (("content-type", "text/event-stream; charset=utf-8"), *UNBUFFERED)
     ping = sse.PING
-    end = sse.DONE
 
-    def chunk(self, text: str, encode: Callable[[], bytes]) -> bytes:
+    def __init__(self, end: bytes) -> None:
+        self.end = end
+
+    def chunk(self, text: str, event: str, encode: Callable[[], bytes]) -> bytes:
         """See `Framing.chunk`."""
-        return sse.encode(encode())
+        return sse.encode(encode(), event)
 
-    def error(self, data: bytes) -> bytes:
+    def error(self, event: str, data: bytes) -> bytes:
         """See `Framing.error`."""
-        return sse.encode(data)
+        return sse.encode(data, event)
 
 
 class JsonLines:
@@ -65,11 +70,11 @@ class JsonLines:
     ping = b" "  # white space before the next object, which JSON allows; an empty line is no object
     end = b""
 
-    def chunk(self, text: str, encode: Callable[[], bytes]) -> bytes:
+    def chunk(self, text: str, event: str, encode: Callable[[], bytes]) -> bytes:
         """See `Framing.chunk`."""
         return encode() + b"\n"
 
-    def error(self, data: bytes) -> bytes:
+    def error(self, event: str, data: bytes) -> bytes:
         """See `Framing.error`."""
         return data + b"\n"
 
@@ -86,24 +91,32 @@ class PlainText:
     ping = b""
     end = b""
 
-    def chunk(self, text: str, encode: Callable[[], bytes]) -> bytes:
+    def chunk(self, text: str, event: str, encode: Callable[[], bytes]) -> bytes:
         """See `Framing.chunk`."""
         return text.encode()
 
-    def error(self, data: bytes) -> bytes:
+    def error(self, event: str, data: bytes) -> bytes:
         """See `Framing.error`: only a missing zero chunk can say that the text is not complete."""
         raise BrokenOff
 
 
 Offer = tuple[str, Framing]  # a media type, and the framing for whoever accepts it
-EVENT_STREAM, JSON_LINES, PLAIN_TEXT = EventStream(), JsonLines(), PlainText()
-# Among equals the first wins. OpenAI's clients ask for JSON and expect events.
-OFFERS: Sequence[Offer] = (
-    ("text/event-stream", EVENT_STREAM),
-    ("application/x-ndjson", JSON_LINES),
-    ("application/json", EVENT_STREAM),
-    ("text/plain", PLAIN_TEXT),
-)
+EVENT_STREAM, JSON_LINES, PLAIN_TEXT = EventStream(sse.DONE), JsonLines(), PlainText()
+TYPED_EVENTS = EventStream(end=b"")  # whose last event says that it is the last
+
+
+def _offers(events: EventStream) -> Sequence[Offer]:
+    """Return the offers of a stream. OpenAI's clients ask for JSON and expect events."""
+    return (
+        ("text/event-stream", events),
+        ("application/x-ndjson", JSON_LINES),
+        ("application/json", events),
+        ("text/plain", PLAIN_TEXT),
+    )
+
+
+# Among equals the first wins.
+OFFERS, TYPED_OFFERS = _offers(EVENT_STREAM), _offers(TYPED_EVENTS)
 
 
 def negotiate(accept: str | None, offers: Sequence[Offer]) -> Framing:

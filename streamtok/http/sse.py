@@ -13,11 +13,15 @@ DONE = b"data: [DONE]\n\n"  # not JSON: OpenAI's mark for the end of a stream
 PING = b": ping\n"
 
 
-def encode(data: bytes) -> bytes:
-    """Return one event that carries `data`, which holds no line break (JSON text never does)."""
+def encode(data: bytes, event: str = "") -> bytes:
+    """Return one event that carries `data`, which holds no line break (JSON text never does).
+
+    `event` is its type; without one it is a "message".
+    """
     assert b"\n" not in data
     assert b"\r" not in data
-    return b"data: " + data + b"\n\n"
+    name = b"event: " + event.encode() + b"\n" if event else b""
+    return name + b"data: " + data + b"\n\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def make_services(
             Limits(limits or ApiConfig(), clock),
             clock,
         ),
-        new_id=lambda prefix: f"{prefix}-{next(numbers)}",
+        new_id=lambda prefix: f"{prefix}{next(numbers)}",
         new_seed=lambda: 0,
         close_after_stream=close_after_stream,
         timers=Timers(heartbeat, deadline),
