@@ -123,7 +123,8 @@ class Generation:
         Raises:
             RequestError: it never will.
         """
-        event = await self._next()
+        event = await anext(self._stream)
+        self._heed(event)
         return not isinstance(event, Waiting)
 
     async def pieces(self) -> AsyncGenerator[Piece | None, None]:
@@ -139,8 +140,8 @@ class Generation:
             if (prompt := choice.begin()) is not None:
                 yield prompt
         unfinished = len(self._choices)
-        while unfinished:
-            event = await self._next()
+        async for event in self._stream:
+            self._heed(event)
             piece = self._read(event)
             if piece is None:
                 if isinstance(event, Waiting):
@@ -153,6 +154,8 @@ class Generation:
                     self._engine.cancel(self.job.id, piece.index)  # a stop string was met
             yield piece
             self._delivered += piece.count
+            if not unfinished:
+                break
         self._ended_s = self._meter.clock.monotonic_s()
         await asyncio.shield(self._settle())
 
@@ -175,12 +178,11 @@ class Generation:
                 parts.append(f"then {(generated - 1) / rest_s:.0f} tokens/s")
         return ", ".join(parts)
 
-    async def _next(self) -> Event | Waiting:
-        """Return the next event, and count it; raise the error of one that failed."""
-        event = await anext(self._stream)
+    def _heed(self, event: Event | Waiting) -> None:
+        """Count an event, and raise the error of one that failed."""
         self._count(event)
         if isinstance(event, TokenEvent):
-            return event
+            return
         if isinstance(event, Waiting):
             self._set_alarm()
         if isinstance(event, Failed):
@@ -189,7 +191,6 @@ class Generation:
             raise Unavailable(
                 "the request took longer than this server allows", code="request_timeout"
             )
-        return event
 
     def _expire(self) -> None:
         self._expired = True
@@ -225,22 +226,25 @@ class Generation:
 
     def _count(self, event: Event | Waiting) -> None:
         """Keep what the ledger and the metrics need of an event."""
-        if isinstance(event, Prefilled):
+        if isinstance(event, TokenEvent):
+            self._count_token(event.index)
+        elif isinstance(event, Prefilled):
             if event.index % self.job.choices == 0:
                 self.cached_tokens += event.cached
-        elif isinstance(event, TokenEvent):
-            index, now_s = event.index, self._meter.clock.monotonic_s()
-            if self._first_token_s is None:
-                self._stop_alarm()
-                self._first_token_s = now_s - self._begun_s
-                self._meter.metrics.first_token.observe(self._first_token_s)
-            if self._generated[index]:
-                self._meter.metrics.inter_token.observe(now_s - self._last_token_s[index])
-            self._last_token_s[index] = now_s
-            self._generated[index] += 1
         elif isinstance(event, ENDS):
             self._generated[event.index] = event.generated
             self._failed = self._failed or isinstance(event, Failed)
+
+    def _count_token(self, index: int) -> None:
+        now_s = self._meter.clock.monotonic_s()
+        if self._first_token_s is None:
+            self._stop_alarm()
+            self._first_token_s = now_s - self._begun_s
+            self._meter.metrics.first_token.observe(self._first_token_s)
+        if self._generated[index]:
+            self._meter.metrics.inter_token.observe(now_s - self._last_token_s[index])
+        self._last_token_s[index] = now_s
+        self._generated[index] += 1
 
     def _settle(self) -> asyncio.Task[None]:
         if self._settled is None:

@@ -38,19 +38,16 @@ class TokenStream:
         """How many events the engine has made that the reader has not taken."""
         return self.produced - self.consumed
 
-    def deliver(self, event: Event) -> None:
+    def deliver(self, event: Event | Waiting) -> None:
         """Append an event; called on the event loop."""
-        self._append(event)
+        self._events.append(event)
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
 
     def nudge(self) -> None:
         """Let the reader have `Waiting`, after what it has not read yet."""
         self.consumed -= 1  # the engine does not count it
-        self._append(Waiting())
-
-    def _append(self, event: Event | Waiting) -> None:
-        self._events.append(event)
-        if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
+        self.deliver(Waiting())
 
     def __aiter__(self) -> "TokenStream":
         return self

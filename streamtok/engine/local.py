@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from streamtok.config import EngineConfig
 from streamtok.engine.backlog import Backlog
-from streamtok.engine.base import HIGH_WATER, LOW_WATER, TokenStream
+from streamtok.engine.base import ENDS, HIGH_WATER, LOW_WATER, TokenStream
 from streamtok.engine.grammars import Grammars
 from streamtok.engine.logprobs import score
 from streamtok.engine.memory import count_slots
@@ -135,7 +135,7 @@ class LocalEngine:
         for stream, event in events:
             if isinstance(event, Started):
                 self._backlog.start((stream, event.index), now_s)
-            elif isinstance(event, Finished | Failed):
+            elif isinstance(event, ENDS):
                 self._unfinished -= 1
                 self._backlog.end((stream, event.index), now_s)
             stream.deliver(event)

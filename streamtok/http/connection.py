@@ -233,10 +233,8 @@ class Connection:
             async with aclosing(body):
                 await self._send_event(self._head(response, None))
                 if not head_only:
-                    output = self._output or self._stream
-                    frame = _chunk if self._speaks_1_1() else bytes
                     async for part in body:
-                        await output.send(frame(part))
+                        await self._send_event(h11.Data(data=part))
                     trailers = response.trailers()
         await self._send_event(h11.EndOfMessage(headers=_titled(trailers)))
 
@@ -302,15 +300,6 @@ class Connection:
         if response and (summary := response.summary()):
             parts.append(summary)
         access.info(" ".join(parts))
-
-
-def _chunk(data: bytes) -> bytes:
-    """Return `data` as one chunk (RFC 9112 section 7.1).
-
-    It is what h11 makes of it too; but there is one for each token, and this is far cheaper.
-    """
-    assert data  # an empty chunk would be the end
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def _titled(headers: HeaderList) -> list[tuple[str, str]]:

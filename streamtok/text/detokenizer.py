@@ -4,8 +4,8 @@ Whatever pieces come out, put together they are what decoding all ids at once gi
 ends within a character: bytes that may still become one are held back. Two ways, chosen by the
 tokenizer's own decoder:
 
-  * byte-level vocabularies: every token is a fixed string of bytes, and Python's incremental UTF-8
-    decoder does the holding back;
+  * byte-level vocabularies: every token is a fixed string of bytes, and bytes that do not complete
+    a character wait for the next one;
   * all others (SentencePiece with its spaces and byte fallback): the text of a short window of ids
     with the new token, less the text of the window without it.
 
@@ -37,15 +37,19 @@ class ByteLevelDetokenizer:
 
     def __init__(self, pieces: dict[int, bytes]) -> None:
         self._pieces = pieces
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = b""  # the beginning of a character
 
     def feed(self, token_id: int) -> str:
         """See `Detokenizer.feed`. An id without a token, or a special one, has no text."""
-        return self._decoder.decode(self._pieces.get(token_id, b""))
+        octets = self._held + self._pieces.get(token_id, b"")
+        text, used = codecs.utf_8_decode(octets, "replace", False)
+        self._held = octets[used:]
+        return text
 
     def flush(self) -> str:
         """See `Detokenizer.flush`."""
-        return self._decoder.decode(b"", final=True)
+        held, self._held = self._held, b""
+        return held.decode(errors="replace")
 
 
 class WindowDetokenizer:
