@@ -221,6 +221,10 @@ async def test_all_else_is_closed(site: Site, method: str, target: str) -> None:
         assert response.status == 401
         assert ("x-request-id", "req_1") in response.headers
         assert dict(response.headers)["www-authenticate"].startswith("Bearer")
+        if target.startswith("/v1/messages"):
+            assert answer["error"].keys() == {"message", "type"}
+            assert answer["error"]["type"] == "authentication_error"
+            continue
         assert answer["error"]["type"] == "invalid_request_error"
         assert answer["error"]["code"] == "invalid_api_key"
         assert answer["error"].keys() == {"message", "type", "param", "code"}

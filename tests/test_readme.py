@@ -82,6 +82,9 @@ def test_a_command_works(command: str, port: str) -> None:
     elif "x-ndjson" in command:
         assert all(line.startswith('{"id":') for line in output.splitlines())
         assert output.endswith("\n")
+    elif "/v1/messages" in command:
+        assert output.startswith("event: message_start\n")
+        assert output.endswith('data: {"type":"message_stop"}\n\n')
     elif "/v1/generate" in command:
         assert len(output) > 40
     elif command.startswith("curl"):

@@ -42,12 +42,16 @@ class KeyFile:
         else:
             log.info("%d API keys were read from %s", len(self._keys), self._path)
 
-    def authenticate(self, authorization: str | None) -> str:
+    def authenticate(self, authorization: str | None, api_key: str | None = None) -> str:
         """Return the name of the key in an `Authorization` header (RFC 6750 section 2.1).
+
+        Without one, `api_key` is what stands in `X-Api-Key`.
 
         Raises:
             Unauthorized: there is none, or it is not in the file.
         """
+        if authorization is None and api_key:
+            authorization = f"Bearer {api_key}"
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise Unauthorized("an API key is needed; send it as `Authorization: Bearer KEY`")

@@ -33,8 +33,10 @@ async def chat(services: Services, call: Call) -> Response:
     return await answer(services, call, order(services, fields, ignored))
 
 
-def order(services: Services, fields: ChatRequest, ignored: tuple[str, ...] = ()) -> Order:
-    """Return what a request asks for.
+def order(
+    services: Services, fields: ChatRequest, ignored: tuple[str, ...] = (), begun: str = ""
+) -> Order:
+    """Return what a request asks for; its answer goes on from what is `begun`.
 
     Raises:
         RequestError: it cannot be had.
@@ -42,8 +44,7 @@ def order(services: Services, fields: ChatRequest, ignored: tuple[str, ...] = ()
     services.check_model(fields.model)
     if fields.top_logprobs is not None and not fields.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
-    prompt = services.template.render(for_template(fields.messages))
-    ids = services.tokenizer.encode(prompt, special=False)
+    ids = prompt_ids(services, fields.messages, begun)
     shape = ChatShape(services.detokenizers, fields, ids)
     return Order(
         endpoint=ENDPOINT,
@@ -57,6 +58,16 @@ def order(services: Services, fields: ChatRequest, ignored: tuple[str, ...] = ()
         prompt_field="messages",
         constraint=constraint(fields),
     )
+
+
+def prompt_ids(services: Services, messages: Sequence[Message], begun: str = "") -> tuple[int, ...]:
+    """Return the tokens of the prompt that `messages` become, up to what is `begun` of the answer.
+
+    Raises:
+        InvalidRequest: they cannot be rendered.
+    """
+    prompt = services.template.render(for_template(messages)) + begun
+    return services.tokenizer.encode(prompt, special=False)
 
 
 def for_template(messages: Sequence[Message]) -> list[dict[str, str]]:

@@ -43,7 +43,8 @@ class Piece(Struct, frozen=True):
 
     `tokens` holds them where they are to be reported. The last piece of a choice carries its finish
     reason, may have no text, and has the token that is the reason apart, in `stop`. One that
-    `is_prompt` is the prompt, before all that is generated.
+    `is_prompt` is the prompt, before all that is generated. `stop_text` is the stop string that was
+    met.
     """
 
     index: int
@@ -53,6 +54,7 @@ class Piece(Struct, frozen=True):
     finish_reason: str | None
     is_prompt: bool = False
     stop: Token | None = None
+    stop_text: str | None = None
 
 
 def split(piece: Piece) -> tuple[Piece, Piece]:
@@ -139,7 +141,8 @@ class Choice:
         if ended_by and self._rules.detailed:
             stop = Token(ended_by.token_id, self._offset, ended_by.logprobs)
         tokens, reason = tuple(self._tokens), self.finish_reason
-        piece = Piece(self.index, text, self._held, tokens, reason, stop=stop)
+        met = self._stops.matched
+        piece = Piece(self.index, text, self._held, tokens, reason, stop=stop, stop_text=met)
         self._held, self._tokens = 0, []
         return piece
 

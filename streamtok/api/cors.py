@@ -17,6 +17,7 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110 section 5.6.2, in lo
 ALLOWED_HEADERS = ("accept", "authorization", "content-type", "x-request-id")
 EXPOSED_HEADERS = ", ".join(
     (
+        "request-id",
         "retry-after",
         "x-ignored-fields",
         "x-request-id",

@@ -191,6 +191,8 @@ def in_two_events(before: bytes, after: bytes) -> Iterable[bytes]:
 
 def value_of(chunk: bytes) -> dict[str, Any]:
     """Return the JSON object in a chunk, an event's or a line's; nothing where there is none."""
+    if chunk.startswith(b"event: "):
+        chunk = chunk.partition(b"\n")[2]
     try:
         value = msgspec.json.decode(chunk.removeprefix(DATA))
     except msgspec.DecodeError:  # [DONE], a comment, white space
@@ -205,8 +207,11 @@ def choices_of(chunk: bytes) -> list[dict[str, Any]]:
 
 
 def text_of(chunk: bytes) -> str:
-    """Return the text in a chunk."""
-    return "".join(
+    """Return the text in a chunk, in any API's."""
+    delta = value_of(chunk).get("delta")
+    if isinstance(delta, dict):
+        delta = delta.get("text")
+    return (delta or "") + "".join(
         choice.get("text") or choice.get("delta", {}).get("content") or ""
         for choice in choices_of(chunk)
     )

@@ -107,7 +107,7 @@ KINDS: Mapping[str, Kind] = {
 }
 NEEDS: Mapping[str, str] = {
     "stream": "stream: true",
-    "events": "stream: true and text/event-stream",
+    "events": "stream: true and text/event-stream, in a chat or completion of OpenAI's",
     "chat": "a chat with stream: true and text/event-stream",
 }
 

@@ -7,6 +7,7 @@ Read next: `streamtok.api.answers`.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -182,6 +183,22 @@ EXPECTED = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Documented:
+    """What an API documents besides the fields that are supported.
+
+    `hints` have no effect on what is generated. `refused` has the values of a field that ask for
+    nothing; others are not supported. `expected` completes msgspec's messages, by the field's path.
+    """
+
+    hints: frozenset[str]
+    refused: Mapping[str, tuple[Any, ...]]
+    expected: Mapping[str, str]
+
+
+OPENAI = Documented(HINTS, REFUSED, EXPECTED)
+
+
 def read_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object in a request's body.
 
@@ -204,19 +221,22 @@ def read_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def convert(value: dict[str, Any], kind: type[Kind]) -> tuple[Kind, tuple[str, ...]]:
+def convert(
+    value: dict[str, Any], kind: type[Kind], documented: Documented = OPENAI
+) -> tuple[Kind, tuple[str, ...]]:
     """Return `value` as a `kind`, and the names of the fields that no one knows.
 
     Raises:
         InvalidRequest: a field has the wrong type or value, or is not supported; names it.
     """
-    for name in REFUSED.keys() - kind.__struct_fields__:
-        if name in value and value[name] not in REFUSED[name]:
+    refused = documented.refused
+    for name in refused.keys() - kind.__struct_fields__:
+        if name in value and value[name] not in refused[name]:
             raise InvalidRequest(
                 f"{name} is not supported by this server", param=name, code="unsupported_parameter"
             )
-    request = _checked(value, kind)
-    known = {*kind.__struct_fields__, *REFUSED, *HINTS}
+    request = _checked(value, kind, documented)
+    known = {*kind.__struct_fields__, *refused, *documented.hints}
     return request, tuple(sorted(value.keys() - known))
 
 
@@ -231,16 +251,18 @@ def read_query(query: Mapping[str, str]) -> LinkQuery:
     Raises:
         InvalidRequest: a field is unknown or has a wrong value; names it.
     """
-    return _checked(query, LinkQuery, strict=False)
+    return _checked(query, LinkQuery, OPENAI, strict=False)
 
 
-def _checked(value: Mapping[str, Any], kind: type[Kind], *, strict: bool = True) -> Kind:
+def _checked(
+    value: Mapping[str, Any], kind: type[Kind], documented: Documented, *, strict: bool = True
+) -> Kind:
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         param = path.rstrip("`").lstrip(".") or _named_field(message)
-        hint = EXPECTED.get(re.sub(r"\[\d+\]", "[]", param or ""), "")
+        hint = documented.expected.get(re.sub(r"\[\d+\]", "[]", param or ""), "")
         raise InvalidRequest(
             f"{param}: {message}{hint}", param=param, code="invalid_value"
         ) from error

@@ -9,8 +9,9 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
-from streamtok.api import answers, chat, completions, info, link, tokens
+from streamtok.api import answers, anthropic, chat, completions, info, link, tokens
 from streamtok.api.auth import KeyFile
 from streamtok.api.cors import Cors
 from streamtok.api.services import Call, Services
@@ -24,11 +25,17 @@ log = logging.getLogger(__name__)
 Endpoint = Callable[..., Awaitable[Response]]  # (services, call[, rest of the path])
 
 
+def refuse(error: RequestError) -> Response:
+    """Return the answer that tells the client of `error`."""
+    return json_response(answers.error_body(error), error.status, error.headers())
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """`path` may end in "/*": what stands there is given to the endpoint.
 
-    An `open` one needs no key; a `limited` one counts for the caller's limits.
+    An `open` one needs no key; a `limited` one counts for the caller's limits. `refuse` tells of
+    errors as its clients expect it, who find the request's id in `id_headers`.
     """
 
     method: str
@@ -36,14 +43,20 @@ class Route:
     endpoint: Endpoint
     open: bool = False
     limited: bool = False
+    refuse: Callable[[RequestError], Response] = refuse
+    id_headers: tuple[str, ...] = ("x-request-id",)
 
 
+_anthropic = partial(Route, refuse=anthropic.refuse, id_headers=("request-id", "x-request-id"))
 HEALTH = Route("GET", "/health", info.page, open=True)  # answered by the Api itself
+NOWHERE = Route("", "none", info.page)  # what is not found
 ROUTES = (
     HEALTH,
     Route("POST", chat.ENDPOINT, chat.chat, limited=True),
     Route("POST", completions.ENDPOINT, completions.complete, limited=True),
     Route("GET", link.ENDPOINT, link.generate, limited=True),
+    _anthropic("POST", anthropic.ENDPOINT, anthropic.message, limited=True),
+    _anthropic("POST", f"{anthropic.ENDPOINT}/count_tokens", anthropic.count_tokens),
     Route("POST", "/tokenize", tokens.tokenize),
     Route("POST", "/detokenize", tokens.detokenize),
     Route("POST", "/apply-template", tokens.apply_template),
@@ -98,21 +111,24 @@ class Api:
     async def handle(self, request: Request) -> Response:
         """Answer `request`, whatever it is."""
         request_id = self._request_id(request)
-        route, call = None, Call(request)
+        route, rest = _find(request.path)
+        call = Call(request)
         try:
-            route, rest = _find(request.path)
             call = self._identify(request, route)
             response = await self._dispatch(call, route, rest)
         except RequestError as error:
-            response = refuse(error)
+            response = route.refuse(error)
         except Exception:
             log.exception("%s: %s %s failed", request_id, request.method, request.target)
-            response = refuse(RequestError("an internal error occurred; the server's log has more"))
-        headers = (("x-request-id", request_id), *self._cors.headers(request))
+            response = route.refuse(
+                RequestError("an internal error occurred; the server's log has more")
+            )
+        ids = tuple((name, request_id) for name in route.id_headers)
+        headers = (*ids, *self._cors.headers(request))
         if self._services:
-            meter, endpoint = self._services.meter, route.path if route else "none"
-            meter.metrics.requests.labels(endpoint, str(response.status), call.key).inc()
-            if route and route.limited:
+            meter = self._services.meter
+            meter.metrics.requests.labels(route.path, str(response.status), call.key).inc()
+            if route.limited:
                 headers += meter.limits.headers(call.caller)
         return _labelled(response, request_id, headers)
 
@@ -121,22 +137,23 @@ class Api:
         given = request.header("x-request-id") or ""
         return given if REQUEST_ID.fullmatch(given) else self._new_request_id()
 
-    def _identify(self, request: Request, route: Route | None) -> Call:
+    def _identify(self, request: Request, route: Route) -> Call:
         """Return the call with the name of its key.
 
         Raises:
             Unauthorized: it needs a key and has none that is known.
         """
         # A browser asks by OPTIONS, without a key, whether it may send one.
-        if self._keys is None or request.method == "OPTIONS" or (route and route.open):
+        if self._keys is None or request.method == "OPTIONS" or route.open:
             return Call(request)
-        return Call(request, self._keys.authenticate(request.header("authorization")))
+        given = request.header("authorization"), request.header("x-api-key")
+        return Call(request, self._keys.authenticate(*given))
 
-    async def _dispatch(self, call: Call, route: Route | None, rest: tuple[str, ...]) -> Response:
+    async def _dispatch(self, call: Call, route: Route, rest: tuple[str, ...]) -> Response:
         request = call.request
         if request.target == "*":  # the server as a whole (RFC 9110 section 9.3.7)
             return Response(204, (("allow", "GET, HEAD, POST, OPTIONS"),))
-        if route is None:
+        if route is NOWHERE:
             raise NotFound(f"there is nothing at {request.path}", code="unknown_url")
         allowed = (*(("GET", "HEAD") if route.method == "GET" else (route.method,)), "OPTIONS")
         if request.method == "OPTIONS":
@@ -162,11 +179,6 @@ class Api:
         return json_response(answers.encode({"status": state}), 200 if state == "ok" else 503)
 
 
-def refuse(error: RequestError) -> Response:
-    """Return the answer that tells the client of `error`."""
-    return json_response(answers.error_body(error), error.status, error.headers())
-
-
 def _labelled(response: Response, request_id: str, headers: HeaderList) -> Response:
     """Return `response` with `headers` too, and with its id in the access log."""
 
@@ -176,15 +188,15 @@ def _labelled(response: Response, request_id: str, headers: HeaderList) -> Respo
     return replace(response, headers=(*response.headers, *headers), summary=summary)
 
 
-def _find(path: str) -> tuple[Route | None, tuple[str, ...]]:
-    """Return the route of `path`, if there is one, and what stands in place of its "*"."""
+def _find(path: str) -> tuple[Route, tuple[str, ...]]:
+    """Return the route of `path`, and what stands in place of its "*"."""
     for route in ROUTES:
         stem, star, _ = route.path.partition("*")
         if path == route.path and not star:
             return route, ()
         if star and path.startswith(stem) and path != stem:
             return route, (path.removeprefix(stem),)
-    return None, ()
+    return NOWHERE, ()
 
 
 def _check_type(request: Request) -> None:

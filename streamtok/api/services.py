@@ -10,7 +10,7 @@ from streamtok.api.generation import Timers
 from streamtok.api.limits import network
 from streamtok.api.meter import Meter
 from streamtok.api.planting import Faults
-from streamtok.api.requests import Kind
+from streamtok.api.requests import OPENAI, Documented, Kind
 from streamtok.engine.base import Engine
 from streamtok.engine.grammars import Grammars
 from streamtok.errors import InvalidRequest, NotFound
@@ -59,14 +59,17 @@ class Services:
     refuse_unknown: bool = False
     grammars: Grammars | None = None
 
-    def read(self, call: Call, kind: type[Kind]) -> tuple[Kind, tuple[str, ...]]:
+    def read(
+        self, call: Call, kind: type[Kind], documented: Documented = OPENAI
+    ) -> tuple[Kind, tuple[str, ...]]:
         """Return the JSON of a request as a `kind`, and the names of fields that no one knows.
 
         Raises:
             InvalidRequest: it is no JSON object, a field has a wrong value or is not supported, or
                 it is unknown and such are refused.
         """
-        fields, unknown = requests.convert(requests.read_object(call.request.body), kind)
+        value = requests.read_object(call.request.body)
+        fields, unknown = requests.convert(value, kind, documented)
         wrong = [name for name in unknown if name != FIELD or self.faults is None]
         if wrong and self.refuse_unknown:
             raise InvalidRequest(
