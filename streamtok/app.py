@@ -189,6 +189,7 @@ async def load(
         timers=Timers(_timer(config.heartbeat_s), _timer(config.request_timeout_s)),
         faults=Faults() if config.faults else None,
         refuse_unknown=config.unknown_fields == "refuse",
+        stored_responses=config.stored_responses,
         grammars=files.grammars,
     )
 

@@ -116,6 +116,9 @@ class ApiConfig:
     unknown_fields: str = _choice(
         "ignore", ("ignore", "refuse"), "what becomes of request fields that no one knows"
     )
+    stored_responses: int = _setting(
+        1000, "responses kept for each key in the ledger's file, to go on from; 0: none", 0
+    )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Usage accounting: one row for every request that reached the engine, however it ended.
 
+Beside them are the responses that clients may go on from later, the last ones of each key.
+
 SQLite in WAL mode, in a thread of its own, so that the event loop never waits for a disk. A reader
 sees every row that was recorded before it asked. Serving goes on when the disk does not: what could
 not be written is logged and counted in `lost`.
@@ -8,15 +10,17 @@ not be written is logged and counted in `lost`.
 import logging
 import sqlite3
 from asyncio import get_running_loop, wrap_future
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from streamtok.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,25 @@ SCHEMA = (
         "duration_s REAL NOT NULL) STRICT"
     ),
     "CREATE INDEX IF NOT EXISTS usage_created ON usage (created_s)",
+    (
+        "CREATE TABLE IF NOT EXISTS response (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, "
+        "key TEXT NOT NULL, body BLOB NOT NULL, conversation BLOB NOT NULL) STRICT"
+    ),
+    "CREATE INDEX IF NOT EXISTS response_key ON response (key, number)",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class KeptResponse:
+    """A response of a key: what it was, and the conversation that a next one goes on from.
+
+    Both are JSON text.
+    """
+
+    id: str
+    key: str
+    body: bytes
+    conversation: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +157,53 @@ class Ledger:
         )
         return [UsageSum(str(name), *(int(n) for n in counts)) for name, *counts in rows]
 
+    async def keep(self, response: KeptResponse, most: int) -> bool:
+        """Keep a response, and of its key no more than the last `most`; return whether it could."""
+        try:
+            await self._run(lambda: self._insert(response, most))
+        except sqlite3.Error as error:
+            log.error("a response could not be kept: %s", error)
+            return False
+        return True
+
+    async def kept(self, response_id: str) -> KeptResponse | None:
+        """Return a response, if it is still kept."""
+        statement = "SELECT id, key, body, conversation FROM response WHERE id = ?"
+        rows = await self._read(statement, (response_id,))
+        return KeptResponse(*rows[0]) if rows else None
+
+    async def forget(self, response_id: str) -> None:
+        """Keep a response no longer."""
+        await self._run(lambda: self._delete(response_id))
+
     def close(self) -> None:
         """Write what is left and close the file."""
         self._thread.submit(self._database.close)
         self._thread.shutdown()
 
     async def _read(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        def read() -> list[tuple[Any, ...]]:
-            return self._database.execute(statement, values).fetchall()
+        return await self._run(lambda: self._database.execute(statement, values).fetchall())
 
-        return await wrap_future(self._thread.submit(read), loop=get_running_loop())
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        """Return the result of `work`, done in the ledger's thread behind what was asked before."""
+        return await wrap_future(self._thread.submit(work), loop=get_running_loop())
+
+    def _insert(self, response: KeptResponse, most: int) -> None:
+        with self._database:
+            self._database.execute(
+                "INSERT INTO response (id, key, body, conversation) "
+                "VALUES (:id, :key, :body, :conversation)",
+                asdict(response),
+            )
+            self._database.execute(
+                "DELETE FROM response WHERE key = ? AND number <= (SELECT number FROM response "
+                "WHERE key = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
+                (response.key, response.key, most),
+            )
+
+    def _delete(self, response_id: str) -> None:
+        with self._database:
+            self._database.execute("DELETE FROM response WHERE id = ?", (response_id,))
 
     def _write(self, record: UsageRecord) -> None:
         marks = ", ".join(f":{name}" for name in COLUMNS)

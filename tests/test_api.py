@@ -171,7 +171,7 @@ async def test_options_names_the_methods(api: Api) -> None:
     assert (response.status, response.headers) == (204, headers)
     response, _ = await send(api, "OPTIONS", "*")
     assert response.status == 204
-    assert response.headers[0] == ("allow", "GET, HEAD, POST, OPTIONS")
+    assert response.headers[0] == ("allow", "GET, HEAD, POST, DELETE, OPTIONS")
 
 
 async def test_health_says_loading_ok_and_draining(api: Api) -> None:

@@ -85,6 +85,9 @@ def test_a_command_works(command: str, port: str) -> None:
     elif "/v1/messages" in command:
         assert output.startswith("event: message_start\n")
         assert output.endswith('data: {"type":"message_stop"}\n\n')
+    elif "/v1/responses" in command:
+        assert output.startswith("event: response.created\n")
+        assert '"type":"response.completed"' in output
     elif "/v1/generate" in command:
         assert len(output) > 40
     elif command.startswith("curl"):

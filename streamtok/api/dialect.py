@@ -15,6 +15,7 @@ from typing import Protocol
 from streamtok.api.answers import PromptDetails, UsageBody
 from streamtok.api.choice import Piece
 from streamtok.api.generation import Generation
+from streamtok.clock import Clock
 from streamtok.errors import RequestError
 from streamtok.http.framings import Framing
 
@@ -24,11 +25,16 @@ Told = tuple[str, str, Callable[[], bytes]]  # a chunk: bare text, the event's n
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """What a dialect needs to know of the one answer it tells; `created` is in seconds of 1970."""
+    """What a dialect needs to know of the one answer it tells."""
 
     generation: Generation
-    created: int
+    clock: Clock
     fingerprint: str
+
+    @property
+    def now(self) -> int:
+        """The time in seconds since 1970."""
+        return int(self.clock.wall_s())
 
 
 class Dialect(Protocol):

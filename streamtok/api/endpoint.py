@@ -85,8 +85,8 @@ async def _response(
     has_ping = framing is not None and framing.ping
     timers = services.timers if has_ping else replace(services.timers, heartbeat=None)
     generation = Generation(job, services.engine, services.detokenizers, services.meter, timers)
-    created = int(services.meter.clock.wall_s())
-    dialect = order.dialect(Occasion(generation, created, services.engine.fingerprint))
+    occasion = Occasion(generation, services.meter.clock, services.engine.fingerprint)
+    dialect = order.dialect(occasion)
     headers = requests.ignored_header(order.ignored)
     try:
         started = await generation.started()

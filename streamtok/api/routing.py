@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from streamtok.api import answers, anthropic, chat, completions, info, link, tokens
+from streamtok.api import answers, anthropic, chat, completions, info, link, responses, tokens
 from streamtok.api.auth import KeyFile
 from streamtok.api.cors import Cors
 from streamtok.api.services import Call, Services
@@ -55,6 +55,9 @@ ROUTES = (
     Route("POST", chat.ENDPOINT, chat.chat, limited=True),
     Route("POST", completions.ENDPOINT, completions.complete, limited=True),
     Route("GET", link.ENDPOINT, link.generate, limited=True),
+    Route("POST", responses.ENDPOINT, responses.respond, limited=True),
+    Route("GET", f"{responses.ENDPOINT}/*", responses.response),
+    Route("DELETE", f"{responses.ENDPOINT}/*", responses.delete),
     _anthropic("POST", anthropic.ENDPOINT, anthropic.message, limited=True),
     _anthropic("POST", f"{anthropic.ENDPOINT}/count_tokens", anthropic.count_tokens),
     Route("POST", "/tokenize", tokens.tokenize),
@@ -111,7 +114,7 @@ class Api:
     async def handle(self, request: Request) -> Response:
         """Answer `request`, whatever it is."""
         request_id = self._request_id(request)
-        route, rest = _find(request.path)
+        route, rest = _find(request)
         call = Call(request)
         try:
             call = self._identify(request, route)
@@ -152,10 +155,10 @@ class Api:
     async def _dispatch(self, call: Call, route: Route, rest: tuple[str, ...]) -> Response:
         request = call.request
         if request.target == "*":  # the server as a whole (RFC 9110 section 9.3.7)
-            return Response(204, (("allow", "GET, HEAD, POST, OPTIONS"),))
+            return Response(204, (("allow", "GET, HEAD, POST, DELETE, OPTIONS"),))
         if route is NOWHERE:
             raise NotFound(f"there is nothing at {request.path}", code="unknown_url")
-        allowed = (*(("GET", "HEAD") if route.method == "GET" else (route.method,)), "OPTIONS")
+        allowed = _allowed(route)
         if request.method == "OPTIONS":
             allow = ("allow", ", ".join(allowed))
             return Response(204, (allow, *self._cors.preflight(request, allowed)))
@@ -188,15 +191,31 @@ def _labelled(response: Response, request_id: str, headers: HeaderList) -> Respo
     return replace(response, headers=(*response.headers, *headers), summary=summary)
 
 
-def _find(path: str) -> tuple[Route, tuple[str, ...]]:
-    """Return the route of `path`, and what stands in place of its "*"."""
+def _find(request: Request) -> tuple[Route, tuple[str, ...]]:
+    """Return the route of a request, and what stands in place of its "*".
+
+    Where its path has none for its method it is one for another.
+    """
+    path = request.path
     for route in ROUTES:
         stem, star, _ = route.path.partition("*")
         if path == route.path and not star:
-            return route, ()
+            return _with_method(route, request.method), ()
         if star and path.startswith(stem) and path != stem:
-            return route, (path.removeprefix(stem),)
+            return _with_method(route, request.method), (path.removeprefix(stem),)
     return NOWHERE, ()
+
+
+def _with_method(found: Route, method: str) -> Route:
+    same = (route for route in ROUTES if route.path == found.path and route.method == method)
+    return next(same, found)
+
+
+def _allowed(found: Route) -> tuple[str, ...]:
+    """Return the methods of a route's path."""
+    methods = [route.method for route in ROUTES if route.path == found.path]
+    head = ["HEAD"] if "GET" in methods else []
+    return (*methods[:1], *head, *methods[1:], "OPTIONS")
 
 
 def _check_type(request: Request) -> None:

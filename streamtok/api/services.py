@@ -39,8 +39,9 @@ class Services:
 
     `defaults` are the sampling parameters a request gets that does not name its own; `new_id`
     makes a request's id from what it begins with; `timers` watch over each. `faults` are what
-    clients may ask to go wrong, where they may; `refuse_unknown` fields, or ignore them. `grammars`
-    compiles what answers must be, where the library for it is installed.
+    clients may ask to go wrong, where they may; `refuse_unknown` fields, or ignore them.
+    `stored_responses` is how many are kept for each key. `grammars` compiles what answers must be,
+    where the library for it is installed.
     """
 
     engine: Engine
@@ -57,6 +58,7 @@ class Services:
     timers: Timers
     faults: Faults | None = None
     refuse_unknown: bool = False
+    stored_responses: int = 0
     grammars: Grammars | None = None
 
     def read(

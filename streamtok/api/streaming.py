@@ -51,6 +51,12 @@ class Shape(Protocol):
         """Return the whole of a choice."""
 
 
+class Obfuscated(Protocol):
+    """What has the field `obfuscation`."""
+
+    obfuscation: str | UnsetType
+
+
 class Chunks:
     """One answer in OpenAI's order: a role per choice, text, a finish reason per choice, usage."""
 
@@ -62,7 +68,7 @@ class Chunks:
         self._envelope = Envelope(
             id=job.id,
             object=shape.streamed if job.stream else shape.whole,
-            created=occasion.created,
+            created=occasion.now,
             model=job.model,
             system_fingerprint=occasion.fingerprint,
             choices=[],
@@ -112,12 +118,17 @@ class Chunks:
         if self._options.continuous_usage_stats:
             envelope.usage = usage(self._generation)
         if self._options.include_obfuscation:
-            envelope.obfuscation = ""
-            missing = -len(answers.encode(envelope)) % OBFUSCATED_BYTES
-            envelope.obfuscation = secrets.token_urlsafe(OBFUSCATED_BYTES)[:missing]
+            obfuscate(envelope)
         encoded = answers.encode(envelope)
         envelope.prompt_token_ids = UNSET  # they are told once
         return encoded
+
+
+def obfuscate(body: Obfuscated) -> None:
+    """Give the JSON text of `body` one of few lengths, by a field without a meaning."""
+    body.obfuscation = ""
+    missing = -len(answers.encode(body)) % OBFUSCATED_BYTES
+    body.obfuscation = secrets.token_urlsafe(OBFUSCATED_BYTES)[:missing]
 
 
 def usage_trailers(generation: Generation) -> HeaderList:

@@ -31,6 +31,7 @@ def make_services(
     heartbeat: Timer | None = None,
     deadline: Timer | None = None,
     faults: Faults | None = None,
+    stored_responses: int = 10,
     grammars: Grammars | None = None,
 ) -> Services:
     """Return what the endpoints need, around `engine` and the tokenizer in `folder`.
@@ -56,6 +57,7 @@ def make_services(
         new_seed=lambda: 0,
         close_after_stream=close_after_stream,
         timers=Timers(heartbeat, deadline),
+        stored_responses=stored_responses,
         faults=faults,
         grammars=grammars,
     )
