@@ -21,7 +21,8 @@ from streamtok.api.generation import Alarm, Timer, Timers
 from streamtok.api.limits import Limits
 from streamtok.api.meter import Meter
 from streamtok.api.planting import Faults
-from streamtok.api.routing import Api, refuse
+from streamtok.api.route import refuse
+from streamtok.api.routing import Api
 from streamtok.api.services import Services
 from streamtok.clock import Clock, FrozenClock, SystemClock
 from streamtok.config import ServeConfig

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from streamtok.api.routing import Api, refuse
+from streamtok.api.route import refuse
+from streamtok.api.routing import Api
 from streamtok.clock import Clock
 from streamtok.config import ConnectionConfig, ServeConfig
 from streamtok.http.connection import Service

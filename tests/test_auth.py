@@ -18,7 +18,8 @@ from test_wire import CHAT, post
 from streamtok import cli
 from streamtok.api import auth
 from streamtok.api.auth import KeyFile, new_key
-from streamtok.api.routing import ROUTES, Api, refuse
+from streamtok.api.route import refuse
+from streamtok.api.routing import ROUTES, Api
 from streamtok.config import ConnectionConfig, ServeConfig
 from streamtok.errors import ConfigError, Unauthorized
 from streamtok.http.connection import Connection, Service

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok import __version__
-from streamtok.api.routing import refuse
+from streamtok.api.route import refuse
 from streamtok.config import ConnectionConfig
 from streamtok.http.connection import Connection, Service
 from streamtok.http.request import Request

@@ -21,7 +21,8 @@ from test_wire import CHAT, CHUNKED, DONE, HEAD, ROLE, Peer, chat_event, chunk, 
 from streamtok.api import event_faults
 from streamtok.api.faults import KINDS, parse
 from streamtok.api.planting import Faults
-from streamtok.api.routing import Api, refuse
+from streamtok.api.route import refuse
+from streamtok.api.routing import Api
 from streamtok.clock import Clock, SystemClock
 from streamtok.config import ServeConfig
 from streamtok.errors import InvalidRequest, NotFound

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from streamtok.api.generation import Generation
-from streamtok.api.routing import Api, refuse
+from streamtok.api.route import refuse
+from streamtok.api.routing import Api
 from streamtok.api.services import Services
 from streamtok.clock import SystemClock
 from streamtok.config import ConnectionConfig

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.api.routing import refuse
+from streamtok.api.route import refuse
 from streamtok.config import ConnectionConfig
 from streamtok.http.connection import Connection, Service
 from streamtok.http.request import Request

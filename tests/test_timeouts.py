@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streamtok.api.routing import refuse
+from streamtok.api.route import refuse
 from streamtok.clock import SystemClock
 from streamtok.config import ConnectionConfig
 from streamtok.http.connection import Connection, Service

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from streamtok import __version__
-from streamtok.api.routing import Api, refuse
+from streamtok.api.route import refuse
+from streamtok.api.routing import Api
 from streamtok.config import ConnectionConfig
 from streamtok.errors import EngineFailed
 from streamtok.http.connection import Connection, Service

@@ -3,12 +3,18 @@
 Answers are declared field by field, so that each one on the wire has exactly these keys.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from streamtok import __version__
 from streamtok.errors import RequestError
+
+Choice = TypeVar("Choice")
+Item = TypeVar("Item")
+State = Literal["loading", "ok", "draining"]
 
 
 class TokenPiece(Struct):
@@ -130,7 +136,7 @@ class CompletionChoice(Struct):
     prompt_token_ids: list[int] | UnsetType = UNSET
 
 
-class Envelope(Struct, kw_only=True):
+class Envelope(Struct, Generic[Choice], kw_only=True):
     """What all chunks and answers of one request share.
 
     `usage`, `obfuscation` and all token ids are absent where they were not asked for.
@@ -141,10 +147,22 @@ class Envelope(Struct, kw_only=True):
     created: int
     model: str
     system_fingerprint: str
-    choices: list[ChatChunkChoice] | list[ChatChoice] | list[CompletionChoice]
+    choices: list[Choice]
     usage: UsageBody | UnsetType | None = UNSET
     obfuscation: str | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+
+
+class ChatCompletion(Envelope[ChatChoice], kw_only=True):
+    """The answer of `POST /v1/chat/completions`."""
+
+
+class ChatCompletionChunk(Envelope[ChatChunkChoice], kw_only=True):
+    """One event of a streamed chat."""
+
+
+class Completion(Envelope[CompletionChoice], kw_only=True):
+    """The answer of `POST /v1/completions`, and one event of it if it is streamed."""
 
 
 class ModelBody(Struct):
@@ -156,11 +174,95 @@ class ModelBody(Struct):
     object: str = "model"
 
 
-class ListBody(Struct):
+class ListBody(Struct, Generic[Item]):
     """A list of objects."""
 
-    data: list[Any]
+    data: list[Item]
     object: str = "list"
+
+
+class Tokens(Struct):
+    """The answer of `POST /tokenize`."""
+
+    tokens: list[int | TokenPiece]
+    count: int
+
+
+class Detokenized(Struct):
+    """The answer of `POST /detokenize`."""
+
+    content: str
+
+
+class Prompt(Struct):
+    """The answer of `POST /apply-template`."""
+
+    prompt: str
+
+
+class GenerationSettings(Struct):
+    """The context, in tokens, and the sampling parameters of who names none."""
+
+    n_ctx: int
+    params: Mapping[str, float]
+
+
+class Props(Struct):
+    """The answer of `GET /props`."""
+
+    default_generation_settings: GenerationSettings
+    total_slots: int
+    model_alias: str
+    chat_template: str
+    bos_token: str
+    eos_token: str
+    faults: bool
+    build_info: str = f"streamtok/{__version__}"
+
+
+class UsageRecordBody(Struct, kw_only=True):
+    """What one request cost: tokens, and seconds since 1970 or of its duration."""
+
+    object: str = "usage"
+    id: str
+    created_s: float
+    key: str
+    endpoint: str
+    model: str
+    stream: bool
+    prompt_tokens: int
+    generated_tokens: int
+    delivered_tokens: int
+    finish_reason: str
+    first_token_s: float | None
+    duration_s: float
+    total_tokens: int
+
+
+class UsageSumBody(Struct, kw_only=True):
+    """What the requests of one group cost."""
+
+    object: str = "usage.sum"
+    group_by: str | None
+    group: str
+    requests: int
+    prompt_tokens: int
+    generated_tokens: int
+    delivered_tokens: int
+
+
+class ModelList(ListBody[ModelBody]):
+    """The answer of `GET /v1/models`."""
+
+
+class UsageSums(ListBody[UsageSumBody]):
+    """The answer of `GET /v1/usage`."""
+
+
+class Health(Struct):
+    """The answer of `GET /health`."""
+
+    status: State
 
 
 _encoder = msgspec.json.Encoder()

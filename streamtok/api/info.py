@@ -8,7 +8,8 @@ from hashlib import sha256
 from importlib.resources import files
 
 from streamtok.api import answers
-from streamtok.api.answers import ListBody, ModelBody
+from streamtok.api.answers import ListBody, ModelBody, UsageRecordBody, UsageSumBody
+from streamtok.api.requests import UsageQuery
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.response import Response, json_response
@@ -46,18 +47,18 @@ PAGE_HEADERS = (
 
 
 async def models(services: Services, _: Call) -> Response:
-    """`GET /v1/models`."""
+    """`GET /v1/models`: the model that is served."""
     return json_response(answers.encode(ListBody([_model(services)])))
 
 
 async def model(services: Services, _: Call, name: str) -> Response:
-    """`GET /v1/models/{id}`."""
+    """`GET /v1/models/{id}`: the model, if that is its name."""
     services.check_model(name)
     return json_response(answers.encode(_model(services)))
 
 
 async def metrics(services: Services, _: Call) -> Response:
-    """`GET /metrics`."""
+    """`GET /metrics`: counters for Prometheus."""
     return Response(200, (("content-type", CONTENT_TYPE),), services.meter.metrics.render())
 
 
@@ -66,15 +67,15 @@ async def usage(services: Services, call: Call, request_id: str) -> Response:
     record = await services.meter.ledger.get(request_id)
     if record is None or (call.key and record.key != call.key):
         raise NotFound(f"no usage is recorded for {request_id!r}", code="usage_not_found")
-    values = asdict(record)
     total = record.prompt_tokens + record.generated_tokens
-    return json_response(answers.encode({"object": "usage", **values, "total_tokens": total}))
+    body = UsageRecordBody(**asdict(record), total_tokens=total)
+    return json_response(answers.encode(body))
 
 
 async def usage_sums(services: Services, call: Call) -> Response:
     """`GET /v1/usage?since=&until=&key=&group_by=`: sums over many requests, of one's own key."""
     query = call.request.query
-    if unknown := sorted(query.keys() - {"since", "until", "key", "group_by"}):
+    if unknown := sorted(query.keys() - set(UsageQuery.__struct_fields__)):
         raise InvalidRequest(
             f"{unknown[0]}: unknown query field; known are since, until, key, group_by",
             param=unknown[0],
@@ -88,7 +89,7 @@ async def usage_sums(services: Services, call: Call) -> Response:
     where = UsageFilter(_time(query, "since"), _time(query, "until"), key)
     hidden = call.key and key != call.key
     sums = [] if hidden else await services.meter.ledger.sums(where, group_by)
-    rows = [{"object": "usage.sum", "group_by": group_by, **asdict(row)} for row in sums]
+    rows = [UsageSumBody(group_by=group_by, **asdict(row)) for row in sums]
     return json_response(answers.encode(ListBody(rows)))
 
 

@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from streamtok.api.structured import StructuredFields
 from streamtok.errors import InvalidRequest
 from streamtok.http.request import HeaderList
+from streamtok.ledger import GROUPS
 
 MAX_CHOICES = 128
 MAX_CANDIDATES = 20
@@ -139,6 +140,15 @@ class LinkQuery(Struct, forbid_unknown_fields=True):
     top_p: TopP | None = None
     seed: Seed | None = None
     stop: StopText | None = None
+
+
+class UsageQuery(Struct):
+    """`GET /v1/usage`: times are seconds since 1970, or as ISO 8601 has them."""
+
+    since: str | None = None
+    until: str | None = None
+    key: str | None = None
+    group_by: Literal[*GROUPS] | None = None  # type: ignore[valid-type]
 
 
 # Documented by OpenAI, without an effect on what is generated: accepted

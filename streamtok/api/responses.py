@@ -18,11 +18,11 @@ from streamtok.api.requests import ChatRequest, Message, RefusalPart, StreamOpti
 from streamtok.api.responses_events import ResponseEvents
 from streamtok.api.responses_types import (
     DOCUMENTED,
-    Deleted,
+    FlatSchemaFormat,
     InputMessage,
     ResponseBody,
+    ResponseDeleted,
     ResponseRequest,
-    SchemaFormat,
     TextConfig,
 )
 from streamtok.api.services import Call, Services
@@ -60,7 +60,7 @@ async def response(services: Services, call: Call, response_id: str) -> Response
 async def delete(services: Services, call: Call, response_id: str) -> Response:
     """`DELETE /v1/responses/{id}`: forget a response that was kept."""
     await services.meter.ledger.forget((await _find(services, call, response_id)).id)
-    return json_response(answers.encode(Deleted(response_id)))
+    return json_response(answers.encode(ResponseDeleted(response_id)))
 
 
 def _order(
@@ -111,7 +111,7 @@ def _constraint(text: TextConfig) -> Constraint | None:
     """Return what the answer must be, if anything is asked for."""
     if isinstance(text.format, ObjectFormat):
         return json_schema({"type": "object"}, "text.format")
-    if isinstance(text.format, SchemaFormat):
+    if isinstance(text.format, FlatSchemaFormat):
         strict = bool(text.format.strict)
         return json_schema(text.format.schema, "text.format.schema", strict=strict)
     return None

@@ -11,28 +11,28 @@ from streamtok.api import answers
 from streamtok.api.choice import Piece
 from streamtok.api.dialect import Occasion, Pieces, Told, usage
 from streamtok.api.responses_types import (
-    Completed,
-    Created,
     Event,
-    Failed,
-    Incomplete,
     IncompleteDetails,
-    InProgress,
     InputDetails,
     ItemAdded,
     ItemDone,
     OutputDetails,
     OutputMessage,
     OutputText,
+    OutputTextDelta,
+    OutputTextDone,
     PartAdded,
     PartDone,
     ResponseBody,
+    ResponseCompleted,
+    ResponseCreated,
     ResponseError,
+    ResponseFailed,
+    ResponseIncomplete,
+    ResponseInProgress,
     ResponseRequest,
     ResponseUsage,
     TextConfig,
-    TextDelta,
-    TextDone,
 )
 from streamtok.api.streaming import obfuscate
 from streamtok.errors import RequestError
@@ -55,8 +55,8 @@ class ResponseEvents:
 
     def opening(self) -> Iterator[Told]:
         """See `Dialect.opening`."""
-        yield self._told(Created(next(self._numbers), self._body))
-        yield self._told(InProgress(next(self._numbers), self._body))
+        yield self._told(ResponseCreated(next(self._numbers), self._body))
+        yield self._told(ResponseInProgress(next(self._numbers), self._body))
 
     def piece(self, piece: Piece) -> Iterator[Told]:
         """See `Dialect.piece`."""
@@ -68,7 +68,7 @@ class ResponseEvents:
             yield self._told(ItemAdded(next(self._numbers), 0, item))
             yield self._told(PartAdded(*self._place(), OutputText("")))
         self._texts.append(piece.text)
-        delta = TextDelta(*self._place(), piece.text)
+        delta = OutputTextDelta(*self._place(), piece.text)
         if self._obfuscated:
             obfuscate(delta)
         yield self._told(delta, piece.text)
@@ -80,11 +80,11 @@ class ResponseEvents:
         for item in self._body.output:
             (part,) = item.content
             told += [
-                self._told(TextDone(*self._place(), part.text)),
+                self._told(OutputTextDone(*self._place(), part.text)),
                 self._told(PartDone(*self._place(), part)),
                 self._told(ItemDone(next(self._numbers), 0, item)),
             ]
-        last = Completed if self._body.status == "completed" else Incomplete
+        last = ResponseCompleted if self._body.status == "completed" else ResponseIncomplete
         return (*told, self._told(last(next(self._numbers), self._body)))
 
     def failure(self, error: RequestError) -> tuple[str, bytes]:
@@ -92,7 +92,7 @@ class ResponseEvents:
         self._body.status = "failed"
         self._body.error = ResponseError("server_error", error.message)
         self._body.output = self._output("incomplete")
-        _, name, encode = self._told(Failed(next(self._numbers), self._body))
+        _, name, encode = self._told(ResponseFailed(next(self._numbers), self._body))
         return name, encode()
 
     async def whole(self, choices: Sequence[Pieces]) -> bytes:

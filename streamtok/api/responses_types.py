@@ -78,14 +78,14 @@ class InputMessage(Struct):
     type: Literal["message"] = "message"
 
 
-class SchemaFormat(NamedSchema, tag="json_schema", tag_field="type"):
+class FlatSchemaFormat(NamedSchema, tag="json_schema", tag_field="type"):
     """JSON that a schema describes."""
 
 
 class TextConfig(Struct):
     """What the answer's text must be."""
 
-    format: TextFormat | ObjectFormat | SchemaFormat = field(default_factory=TextFormat)
+    format: TextFormat | ObjectFormat | FlatSchemaFormat = field(default_factory=TextFormat)
     verbosity: Literal["medium"] | None = None
 
 
@@ -200,7 +200,7 @@ class ResponseBody(Struct, kw_only=True):
     service_tier: str = "default"
 
 
-class Deleted(Struct):
+class ResponseDeleted(Struct):
     """What `DELETE /v1/responses/{id}` answers."""
 
     id: str
@@ -208,14 +208,14 @@ class Deleted(Struct):
     deleted: bool = True
 
 
-class Created(Struct, tag="response.created", tag_field="type"):
+class ResponseCreated(Struct, tag="response.created", tag_field="type"):
     """The first event."""
 
     sequence_number: int
     response: ResponseBody
 
 
-class InProgress(Struct, tag="response.in_progress", tag_field="type"):
+class ResponseInProgress(Struct, tag="response.in_progress", tag_field="type"):
     """The model has begun."""
 
     sequence_number: int
@@ -240,7 +240,7 @@ class PartAdded(Struct, tag="response.content_part.added", tag_field="type"):
     part: OutputText
 
 
-class TextDelta(Struct, tag="response.output_text.delta", tag_field="type"):
+class OutputTextDelta(Struct, tag="response.output_text.delta", tag_field="type"):
     """More text."""
 
     sequence_number: int
@@ -252,7 +252,7 @@ class TextDelta(Struct, tag="response.output_text.delta", tag_field="type"):
     obfuscation: str | UnsetType = UNSET
 
 
-class TextDone(Struct, tag="response.output_text.done", tag_field="type"):
+class OutputTextDone(Struct, tag="response.output_text.done", tag_field="type"):
     """All of the text."""
 
     sequence_number: int
@@ -281,21 +281,21 @@ class ItemDone(Struct, tag="response.output_item.done", tag_field="type"):
     item: OutputMessage
 
 
-class Completed(Struct, tag="response.completed", tag_field="type"):
+class ResponseCompleted(Struct, tag="response.completed", tag_field="type"):
     """The last event of a response that ended by itself."""
 
     sequence_number: int
     response: ResponseBody
 
 
-class Incomplete(Struct, tag="response.incomplete", tag_field="type"):
+class ResponseIncomplete(Struct, tag="response.incomplete", tag_field="type"):
     """The last event of a response that was cut."""
 
     sequence_number: int
     response: ResponseBody
 
 
-class Failed(Struct, tag="response.failed", tag_field="type"):
+class ResponseFailed(Struct, tag="response.failed", tag_field="type"):
     """The last event of a response that failed."""
 
     sequence_number: int
@@ -303,15 +303,15 @@ class Failed(Struct, tag="response.failed", tag_field="type"):
 
 
 Event = (
-    Created
-    | InProgress
+    ResponseCreated
+    | ResponseInProgress
     | ItemAdded
     | PartAdded
-    | TextDelta
-    | TextDone
+    | OutputTextDelta
+    | OutputTextDone
     | PartDone
     | ItemDone
-    | Completed
-    | Incomplete
-    | Failed
+    | ResponseCompleted
+    | ResponseIncomplete
+    | ResponseFailed
 )

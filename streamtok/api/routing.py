@@ -7,13 +7,24 @@ Whatever the answer, it gets its request id, what web pages need, and how the ca
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
 
-from streamtok.api import answers, anthropic, chat, completions, info, link, responses, tokens
+from streamtok.api import (
+    answers,
+    anthropic,
+    chat,
+    completions,
+    info,
+    link,
+    openapi,
+    responses,
+    tokens,
+)
 from streamtok.api.auth import KeyFile
 from streamtok.api.cors import Cors
+from streamtok.api.route import Route
 from streamtok.api.services import Call, Services
 from streamtok.errors import MethodNotAllowed, NotFound, RequestError, Unavailable, Unsupported
 from streamtok.http.request import HeaderList, Request
@@ -22,36 +33,13 @@ from streamtok.ids import random_id
 
 log = logging.getLogger(__name__)
 
-Endpoint = Callable[..., Awaitable[Response]]  # (services, call[, rest of the path])
-
-
-def refuse(error: RequestError) -> Response:
-    """Return the answer that tells the client of `error`."""
-    return json_response(answers.error_body(error), error.status, error.headers())
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """`path` may end in "/*": what stands there is given to the endpoint.
-
-    An `open` one needs no key; a `limited` one counts for the caller's limits. `refuse` tells of
-    errors as its clients expect it, who find the request's id in `id_headers`.
-    """
-
-    method: str
-    path: str
-    endpoint: Endpoint
-    open: bool = False
-    limited: bool = False
-    refuse: Callable[[RequestError], Response] = refuse
-    id_headers: tuple[str, ...] = ("x-request-id",)
-
-
 _anthropic = partial(Route, refuse=anthropic.refuse, id_headers=("request-id", "x-request-id"))
 HEALTH = Route("GET", "/health", info.page, open=True)  # answered by the Api itself
+DESCRIPTION = Route("GET", "/openapi.json", info.page)  # this one too
 NOWHERE = Route("", "none", info.page)  # what is not found
 ROUTES = (
     HEALTH,
+    DESCRIPTION,
     Route("POST", chat.ENDPOINT, chat.chat, limited=True),
     Route("POST", completions.ENDPOINT, completions.complete, limited=True),
     Route("GET", link.ENDPOINT, link.generate, limited=True),
@@ -169,6 +157,8 @@ class Api:
             )
         if route is HEALTH:
             return self._health()
+        if route is DESCRIPTION:
+            return json_response(_description())
         if self._services is None:
             raise Unavailable("the model is still being loaded", code="loading")
         if route.limited:
@@ -178,8 +168,15 @@ class Api:
         return await route.endpoint(self._services, call, *rest)
 
     def _health(self) -> Response:
-        state = "draining" if self._draining else "ok" if self._services else "loading"
-        return json_response(answers.encode({"status": state}), 200 if state == "ok" else 503)
+        state: answers.State = (
+            "draining" if self._draining else "ok" if self._services else "loading"
+        )
+        return json_response(answers.encode(answers.Health(state)), 200 if state == "ok" else 503)
+
+
+@cache
+def _description() -> bytes:
+    return openapi.document(ROUTES)
 
 
 def _labelled(response: Response, request_id: str, headers: HeaderList) -> Response:

@@ -65,7 +65,7 @@ class Chunks:
         self._shape = shape
         self._options = options
         job = occasion.generation.job
-        self._envelope = Envelope(
+        self._envelope: Envelope[Any] = Envelope(
             id=job.id,
             object=shape.streamed if job.stream else shape.whole,
             created=occasion.now,

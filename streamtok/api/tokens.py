@@ -4,9 +4,15 @@ The four endpoints have the names and fields they have in llama.cpp's server. No
 anything with the model.
 """
 
-from streamtok import __version__
 from streamtok.api import answers, chat, requests
-from streamtok.api.answers import TokenPiece
+from streamtok.api.answers import (
+    Detokenized,
+    GenerationSettings,
+    Prompt,
+    Props,
+    TokenPiece,
+    Tokens,
+)
 from streamtok.api.endpoint import check_ids
 from streamtok.api.requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from streamtok.api.services import Call, Services
@@ -17,41 +23,38 @@ async def tokenize(services: Services, call: Call) -> Response:
     """`POST /tokenize`: a text's ids, with the text of each where `with_pieces` is true."""
     fields, ignored = services.read(call, TokenizeRequest)
     ids = services.tokenizer.encode(fields.content, special=fields.add_special)
-    tokens = [_piece(services, token) for token in ids] if fields.with_pieces else list(ids)
-    return _answer({"tokens": tokens, "count": len(ids)}, ignored)
+    tokens = [_piece(services, token) if fields.with_pieces else token for token in ids]
+    return _answer(Tokens(tokens, len(ids)), ignored)
 
 
 async def detokenize(services: Services, call: Call) -> Response:
     """`POST /detokenize`: the text of ids, special tokens by their names."""
     fields, ignored = services.read(call, DetokenizeRequest)
     check_ids(services, fields.tokens, "tokens")
-    return _answer({"content": services.tokenizer.decode(fields.tokens, special=True)}, ignored)
+    text = services.tokenizer.decode(fields.tokens, special=True)
+    return _answer(Detokenized(text), ignored)
 
 
 async def apply_template(services: Services, call: Call) -> Response:
     """`POST /apply-template`: the prompt that a chat's messages become."""
     fields, ignored = services.read(call, TemplateRequest)
     prompt = services.template.render(chat.for_template(fields.messages))
-    return _answer({"prompt": prompt}, ignored)
+    return _answer(Prompt(prompt), ignored)
 
 
 async def props(services: Services, _: Call) -> Response:
     """`GET /props`: context, template, defaults, and how many sequences run at once."""
     tokenizer = services.tokenizer
     return _answer(
-        {
-            "default_generation_settings": {
-                "n_ctx": services.engine.context,
-                "params": services.defaults,
-            },
-            "total_slots": services.engine.streams,
-            "model_alias": services.model,
-            "chat_template": services.template.source,
-            "bos_token": tokenizer.special_text("bos_token"),
-            "eos_token": tokenizer.special_text("eos_token"),
-            "faults": services.faults is not None,
-            "build_info": f"streamtok/{__version__}",
-        }
+        Props(
+            GenerationSettings(services.engine.context, services.defaults),
+            total_slots=services.engine.streams,
+            model_alias=services.model,
+            chat_template=services.template.source,
+            bos_token=tokenizer.special_text("bos_token"),
+            eos_token=tokenizer.special_text("eos_token"),
+            faults=services.faults is not None,
+        )
     )
 
 
