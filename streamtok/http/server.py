@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from streamtok.errors import Unavailable
 from streamtok.http.connection import Connection, Service
 from streamtok.http.listener import Listener, Tls
-from streamtok.http.transport import SocketStream
+from streamtok.http.transport import Outbox, SocketStream
 
 
 class Server:
@@ -17,6 +17,7 @@ class Server:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._limits = service.limits
+        self._outbox = Outbox()
         self._addresses: Counter[str] = Counter()
         self._listeners: list[Listener] = []
         self._connections: dict[asyncio.Task[None], Connection] = {}
@@ -53,7 +54,7 @@ class Server:
         await self.wait(1.0)
 
     def _make_stream(self) -> SocketStream:
-        return SocketStream(self._accept, self._limits.stall_timeout_s)
+        return SocketStream(self._accept, self._limits.stall_timeout_s, self._outbox)
 
     def _accept(self, stream: SocketStream) -> None:
         refusal = self._refusal(stream.peer)
