@@ -8,7 +8,6 @@ Read next: `streamtok.api.streaming`, OpenAI's chunks; `streamtok.http.framings`
 """
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,14 +73,13 @@ async def chunks(
         for told in dialect.opening():
             if chunk := framing.chunk(*told):  # bare text has none where there is no text
                 yield chunk
-        async with aclosing(generation.pieces()) as pieces:
-            async for piece in pieces:
-                if piece is None:
-                    yield framing.ping
-                    continue
-                for told in dialect.piece(piece):
-                    if chunk := framing.chunk(*told):
-                        yield chunk
+        async for piece in generation:
+            if piece is None:
+                yield framing.ping
+                continue
+            for told in dialect.piece(piece):
+                if chunk := framing.chunk(*told):
+                    yield chunk
         for told in await dialect.closing():
             if chunk := framing.chunk(*told):
                 yield chunk

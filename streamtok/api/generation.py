@@ -8,7 +8,8 @@ Knows no JSON and no endpoint. Read next: `streamtok.api.choice`, where ids beco
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Protocol
@@ -72,7 +73,9 @@ class Timers:
 
 
 class Generation:
-    """One request in the engine; `close` must be called in the end, whatever happened.
+    """One request in the engine, its answer piece by piece.
+
+    `close` must be called in the end, whatever happened.
 
     With a heartbeat, whoever waits for the first token hears each time its time is over; with a
     deadline, the request is cancelled at its time, which is an error.
@@ -102,12 +105,15 @@ class Generation:
         self._last_token_s = [0.0] * len(job.sequences)
         self._generated = [0] * len(job.sequences)
         self._delivered = 0
+        self._handed = 0  # the tokens of the last piece, which may not be delivered yet
         self._failed = False
         self._settled: asyncio.Task[None] | None = None
         self._choices = [
             Choice(sequence, detokenizers, job.rules, echo)
             for sequence, echo in zip_longest(job.sequences, job.echoes)
         ]
+        self._echoes = deque(filter(None, (choice.begin() for choice in self._choices)))
+        self._unfinished = len(self._choices)
         meter.limits.check_streams(job.caller, len(job.sequences))
         self._stream = engine.submit(job.id, job.sequences)
         meter.limits.begin(job.caller, len(job.sequences), job.prompt_tokens)
@@ -127,8 +133,11 @@ class Generation:
         self._heed(event)
         return not isinstance(event, Waiting)
 
-    async def pieces(self) -> AsyncGenerator[Piece | None, None]:
-        """Yield the answer as it is made, each choice up to the piece with its finish reason.
+    def __aiter__(self) -> "Generation":
+        return self
+
+    async def __anext__(self) -> Piece | None:
+        """Return the answer piece by piece, each choice up to the one with its finish reason.
 
         A piece counts as delivered when the next one is asked for. At the end of the last one the
         request is in the ledger. None stands for a heartbeat.
@@ -136,28 +145,19 @@ class Generation:
         Raises:
             RequestError: the engine could not go on.
         """
-        for choice in self._choices:
-            if (prompt := choice.begin()) is not None:
-                yield prompt
-        unfinished = len(self._choices)
-        async for event in self._stream:
+        self._delivered, self._handed = self._delivered + self._handed, 0
+        if self._echoes:
+            return self._echoes.popleft()
+        while self._unfinished:
+            event = await anext(self._stream)
             self._heed(event)
-            piece = self._read(event)
-            if piece is None:
-                if isinstance(event, Waiting):
-                    yield None
-                continue
-            self.completion_tokens += piece.count
-            if piece.finish_reason is not None:
-                unfinished -= 1
-                if not isinstance(event, Finished):
-                    self._engine.cancel(self.job.id, piece.index)  # a stop string was met
-            yield piece
-            self._delivered += piece.count
-            if not unfinished:
-                break
+            if isinstance(event, Waiting):
+                return None
+            if (piece := self._read(event)) is not None:
+                return self._hand(piece, event)
         self._ended_s = self._meter.clock.monotonic_s()
         await asyncio.shield(self._settle())
+        raise StopAsyncIteration
 
     def close(self, *, failed: bool = False) -> None:
         """Stop whatever of the request still runs, and account for it: as an error if `failed`."""
@@ -192,6 +192,16 @@ class Generation:
                 "the request took longer than this server allows", code="request_timeout"
             )
 
+    def _hand(self, piece: Piece, event: Event) -> Piece:
+        """Count a piece that is handed out, and end a choice that met a stop string."""
+        self._handed = piece.count
+        self.completion_tokens += piece.count
+        if piece.finish_reason is not None:
+            self._unfinished -= 1
+            if not isinstance(event, Finished):
+                self._engine.cancel(self.job.id, piece.index)
+        return piece
+
     def _expire(self) -> None:
         self._expired = True
         self._engine.cancel(self.job.id)
@@ -210,10 +220,8 @@ class Generation:
         if self._deadline:
             self._deadline.cancel()
 
-    def _read(self, event: Event | Waiting) -> Piece | None:
+    def _read(self, event: Event) -> Piece | None:
         """Return the text of an event, if it has any and its choice is not finished already."""
-        if isinstance(event, Waiting):
-            return None
         choice = self._choices[event.index]
         if choice.finish_reason is None:
             if isinstance(event, TokenEvent):

@@ -5,7 +5,6 @@ Read next: `streamtok.api.dialect`, the same answer piece by piece.
 
 import math
 from collections.abc import Sequence
-from contextlib import aclosing
 
 from streamtok.api.choice import Piece, tokens
 from streamtok.api.dialect import Dialect, Pieces
@@ -15,10 +14,9 @@ from streamtok.api.generation import Generation
 async def whole(generation: Generation, dialect: Dialect, choices: int, candidates: int) -> bytes:
     """Return the answer as JSON text, with the best `choices` of each prompt's `candidates`."""
     found: list[list[Piece]] = [[] for _ in generation.job.sequences]
-    async with aclosing(generation.pieces()) as stream:
-        async for piece in stream:
-            assert piece is not None  # there is no heartbeat without a stream
-            found[piece.index].append(piece)
+    async for piece in generation:
+        assert piece is not None  # there is no heartbeat without a stream
+        found[piece.index].append(piece)
     kept: list[Pieces] = []
     for start in range(0, len(found), candidates):
         kept += best(found[start : start + candidates], choices)
