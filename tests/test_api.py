@@ -77,7 +77,11 @@ BAD_CHATS: list[tuple[Any, str | None, str]] = [
     ({"messages": HI, "logit_bias": {"261": 1}}, "logit_bias", "expected 0 to 260"),
     ({"messages": HI, "seed": 2**63}, "seed", "<= 9223372036854775807"),
     ({"messages": HI, "top_logprobs": 2}, "top_logprobs", "needs logprobs"),
-    ({"messages": HI, "tools": [{"type": "function"}]}, "tools", "not supported"),
+    (
+        {"messages": HI, "functions": [{"name": "f"}]},
+        "functions",
+        "not supported by this server; use",
+    ),
     ({"messages": [{"role": "user", "content": "x" * 70}]}, "messages", "the prompt has 74 tokens"),
 ]
 

@@ -147,7 +147,11 @@ def test_values_out_of_range_are_refused_by_name(field: str, values: list[Any]) 
     ("value", "param", "words"),
     [
         ({}, "messages", "missing required field"),
-        ({"messages": [{"role": "tool"}]}, "messages[0].role", "expected system, developer, user"),
+        (
+            {"messages": [{"role": "function"}]},
+            "messages[0].role",
+            "expected system, developer, user",
+        ),
         (
             {"messages": [*CHAT["messages"], {"role": "user", "content": 1}]},
             "messages[1].content",
@@ -182,9 +186,11 @@ def test_a_prompt_that_is_neither_is_refused(prompt: Any) -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_supported_is_refused_by_name_unless_it_asks_for_nothing(name: str) -> None:
+    kind: Any = CompletionRequest if name in ChatRequest.__struct_fields__ else ChatRequest
+    base = {**CHAT, **COMPLETION}
     for harmless in REFUSED[name]:
-        assert convert({**CHAT, name: harmless}, ChatRequest)[1] == ()
-    error = refused({**CHAT, name: {"some": "value"}})
+        assert name not in convert({**base, name: harmless}, kind)[1]
+    error = refused({**base, name: {"some": "value"}}, kind)
     assert (error.param, error.code) == (name, "unsupported_parameter")
 
 

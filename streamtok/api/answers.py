@@ -90,11 +90,28 @@ class CompletionLogprobs(Struct):
     text_offset: list[int]
 
 
+class FunctionDelta(Struct, omit_defaults=True):
+    """What a chunk adds to a call: its name once, then its arguments bit by bit."""
+
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+
+
+class ToolCallDelta(Struct, omit_defaults=True):
+    """What a chunk adds to the call number `index` of a message."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    function: FunctionDelta | UnsetType = UNSET
+
+
 class Delta(Struct, omit_defaults=True):
     """What a chunk adds to a chat message."""
 
     role: str | UnsetType = UNSET
-    content: str | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 
 
 class ChatChunkChoice(Struct):
@@ -107,12 +124,28 @@ class ChatChunkChoice(Struct):
     token_ids: list[int] | UnsetType = UNSET
 
 
-class ChatMessage(Struct):
-    """The whole answer of a chat."""
+class FunctionBody(Struct):
+    """The function that a call calls; `arguments` are JSON as the model wrote it."""
 
-    content: str
+    name: str
+    arguments: str
+
+
+class ToolCallBody(Struct):
+    """A call of a function."""
+
+    id: str
+    function: FunctionBody
+    type: str = "function"
+
+
+class ChatMessage(Struct):
+    """The whole answer of a chat; it calls tools, or has content, or both."""
+
+    content: str | None
     role: str = "assistant"
     refusal: None = None
+    tool_calls: list[ToolCallBody] | UnsetType = UNSET
 
 
 class ChatChoice(Struct):

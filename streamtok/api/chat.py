@@ -1,7 +1,8 @@
 """`POST /v1/chat/completions`: messages in, a message out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from msgspec import UNSET, UnsetType
 
@@ -12,17 +13,23 @@ from streamtok.api.answers import (
     ChatLogprobs,
     ChatMessage,
     Delta,
+    FunctionBody,
+    FunctionDelta,
+    ToolCallBody,
+    ToolCallDelta,
     TopLogprob,
 )
 from streamtok.api.choice import Piece, Token, token_ids
 from streamtok.api.endpoint import CHAT_PREFIX, Order, answer
-from streamtok.api.requests import ChatRequest, Message, RefusalPart, StreamOptions
+from streamtok.api.history import for_template
+from streamtok.api.requests import ChatRequest, Message, StreamOptions
 from streamtok.api.services import Call, Services
 from streamtok.api.streaming import Chunks
 from streamtok.api.structured import constraint
+from streamtok.api.tools import offer
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
-from streamtok.text.detokenizer import Detokenizers
+from streamtok.text.calls import CallPart
 
 ENDPOINT = "/v1/chat/completions"
 
@@ -44,8 +51,11 @@ def order(
     services.check_model(fields.model)
     if fields.top_logprobs is not None and not fields.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
-    ids = prompt_ids(services, fields.messages, begun)
-    shape = ChatShape(services.detokenizers, fields, ids)
+    parallel = fields.parallel_tool_calls is not False
+    offered = offer(fields, fields.tools or (), fields.tool_choice, parallel)
+    tools = offered.described if offered else ()
+    ids = prompt_ids(services, fields.messages, begun, tools)
+    shape = ChatShape(services, fields, ids, calls=offered is not None)
     return Order(
         endpoint=ENDPOINT,
         fields=fields,
@@ -56,31 +66,25 @@ def order(
         dialect=partial(Chunks, shape=shape, options=fields.stream_options or StreamOptions()),
         ignored=ignored,
         prompt_field="messages",
-        constraint=constraint(fields),
+        constraint=offered.constraint if offered else constraint(fields),
+        parts=offered.parts if offered else (),
+        calls=offered is not None,
     )
 
 
-def prompt_ids(services: Services, messages: Sequence[Message], begun: str = "") -> tuple[int, ...]:
+def prompt_ids(
+    services: Services,
+    messages: Sequence[Message],
+    begun: str = "",
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> tuple[int, ...]:
     """Return the tokens of the prompt that `messages` become, up to what is `begun` of the answer.
 
     Raises:
         InvalidRequest: they cannot be rendered.
     """
-    prompt = services.template.render(for_template(messages)) + begun
+    prompt = services.template.render(for_template(messages), tools) + begun
     return services.tokenizer.encode(prompt, special=False)
-
-
-def for_template(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Return `messages` as chat templates know them.
-
-    Raises:
-        InvalidRequest: one has no content, or such that it cannot have.
-    """
-    return [
-        {"role": _role(message), "content": _content(message, index)}
-        | ({"name": message.name} if message.name else {})
-        for index, message in enumerate(messages)
-    ]
 
 
 class ChatShape:
@@ -90,9 +94,11 @@ class ChatShape:
     whole = "chat.completion"
 
     def __init__(
-        self, detokenizers: Detokenizers, fields: ChatRequest, prompt_ids: Sequence[int]
+        self, services: Services, fields: ChatRequest, prompt_ids: Sequence[int], calls: bool
     ) -> None:
-        self._detokenizers = detokenizers
+        self._detokenizers = services.detokenizers
+        self._new_call_id = partial(services.new_id, "call_")
+        self._may_call = calls
         self._wants_logprobs = bool(fields.logprobs)
         self._wants_ids = bool(fields.return_token_ids)
         self.prompt_token_ids: list[int] | UnsetType = (
@@ -101,11 +107,16 @@ class ChatShape:
 
     def opening(self, index: int) -> ChatChunkChoice:
         """Return the role, which is said once."""
-        return ChatChunkChoice(index, Delta(role="assistant", content=""), None, None)
+        return ChatChunkChoice(
+            index, Delta(role="assistant", content=None if self._may_call else ""), None, None
+        )
 
     def part(self, piece: Piece) -> ChatChunkChoice:
-        """Return text."""
+        """Return text, and what is new of calls."""
         delta = Delta(content=piece.text)
+        if self._may_call:
+            delta.content = piece.text or UNSET
+            delta.tool_calls = [self._call(part) for part in piece.calls] or UNSET
         logprobs, ids = self._logprobs([piece]), self._ids([piece])
         return ChatChunkChoice(piece.index, delta, logprobs, None, ids)
 
@@ -116,10 +127,29 @@ class ChatShape:
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> ChatChoice:
         """Return the whole message."""
-        message = ChatMessage("".join(piece.text for piece in pieces))
+        calls = self._calls(part for piece in pieces for part in piece.calls)
+        text = "".join(piece.text for piece in pieces)
+        message = ChatMessage(text or None, tool_calls=calls) if calls else ChatMessage(text)
         reason = pieces[-1].finish_reason
         assert reason is not None
         return ChatChoice(index, message, self._logprobs(pieces), reason, self._ids(pieces))
+
+    def _call(self, part: CallPart) -> ToolCallDelta:
+        """Return what is new of a call: what it is, once, and some of its arguments."""
+        function = FunctionDelta(arguments=part.arguments)
+        if not part.name:
+            return ToolCallDelta(part.number, function=function)
+        function.name = part.name
+        return ToolCallDelta(part.number, self._new_call_id(), "function", function)
+
+    def _calls(self, parts: Iterable[CallPart]) -> list[ToolCallBody]:
+        """Return whole calls."""
+        calls: list[ToolCallBody] = []
+        for part in parts:
+            if part.name:
+                calls.append(ToolCallBody(self._new_call_id(), FunctionBody(part.name, "")))
+            calls[-1].function.arguments += part.arguments
+        return calls
 
     def _ids(self, pieces: Sequence[Piece]) -> list[int] | UnsetType:
         return token_ids(pieces) if self._wants_ids else UNSET
@@ -138,30 +168,3 @@ class ChatShape:
     def _alternative(self, token_id: int, logprob: float) -> TopLogprob:
         octets = self._detokenizers.token_bytes(token_id)
         return TopLogprob(octets.decode("utf-8", "replace"), logprob, list(octets))
-
-
-def _role(message: Message) -> str:
-    # What OpenAI now calls the developer is what templates know as the system.
-    return "system" if message.role == "developer" else message.role
-
-
-def _content(message: Message, index: int) -> str:
-    if message.audio is not None:
-        raise _wrong(f"messages[{index}].audio", "audio is not supported by this server")
-    spoken = message.role == "assistant"
-    if message.refusal and not spoken:
-        raise _wrong(f"messages[{index}].refusal", "only the assistant refuses")
-    content = message.content if message.content is not None else message.refusal
-    if content is None:
-        raise _wrong(f"messages[{index}].content", f"a {message.role} message needs content")
-    if isinstance(content, str):
-        return content
-    for number, part in enumerate(content):
-        if isinstance(part, RefusalPart) and not spoken:
-            place = f"messages[{index}].content[{number}].type"
-            raise _wrong(place, "only the assistant refuses")
-    return "".join(p.refusal if isinstance(p, RefusalPart) else p.text for p in content)
-
-
-def _wrong(place: str, problem: str) -> InvalidRequest:
-    return InvalidRequest(f"{place}: {problem}", param=place, code="invalid_value")

@@ -2,7 +2,8 @@
 
 Text leaves as soon as it is certain: complete characters, and nothing that may become a stop
 string. With it go the tokens it took, where they are to be reported. A choice may begin with its
-prompt (`echo`). Knows neither the engine nor JSON. Read next: `streamtok.api.generation`.
+prompt (`echo`), and may call functions, which is not content. Knows neither the engine nor JSON.
+Read next: `streamtok.api.generation`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,19 +13,23 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from streamtok.messages import Finished, PromptScored, SequenceRequest, TokenEvent, TokenLogprobs
+from streamtok.text.calls import CallPart, CallReader
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.stops import StopMatcher
 
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """How ids become text: where it stops, whether special tokens show their names in it, and
-    whether its tokens are reported one by one.
+    """How ids become text: where it stops, whether special tokens show their names in it, whether
+    its tokens are reported one by one, and whether there may be calls in it.
+
+    Stop strings are looked for in the content only, not in calls.
     """
 
     stops: tuple[str, ...] = ()
     special: bool = False
     detailed: bool = False
+    calls: bool = False
 
 
 class Token(Struct, frozen=True):
@@ -41,6 +46,7 @@ class Token(Struct, frozen=True):
 class Piece(Struct, frozen=True):
     """Text that became certain for choice `index`, with the `count` tokens generated for it.
 
+    What is new of `calls` comes after the text.
     `tokens` holds them where they are to be reported. The last piece of a choice carries its finish
     reason, may have no text, and has the token that is the reason apart, in `stop`. One that
     `is_prompt` is the prompt, before all that is generated. `stop_text` is the stop string that was
@@ -55,12 +61,13 @@ class Piece(Struct, frozen=True):
     is_prompt: bool = False
     stop: Token | None = None
     stop_text: str | None = None
+    calls: tuple[CallPart, ...] = ()
 
 
 def split(piece: Piece) -> tuple[Piece, Piece]:
     """Return the last piece of a choice in two: its text, and why it ended."""
     body = replace(piece, finish_reason=None, stop=None)
-    return body, replace(piece, text="", count=0, tokens=())
+    return body, replace(piece, text="", count=0, tokens=(), calls=())
 
 
 def token_ids(pieces: Sequence[Piece]) -> list[int]:
@@ -94,6 +101,7 @@ class Choice:
         self._detokenizers = detokenizers
         self._detokenizer = detokenizers.make()
         self._stops = StopMatcher(rules.stops)
+        self._reader = CallReader() if rules.calls else None
         self._scores: list[TokenLogprobs | None] = [None]  # of the prompt's tokens
         self._offset = 0
         self._held = 0  # tokens whose text has not come out
@@ -117,32 +125,47 @@ class Choice:
         if self._rules.detailed:
             self._tokens.append(Token(event.token_id, self._offset, event.logprobs))
             self._offset += len(text)
+        calls: tuple[CallPart, ...] = ()
+        if self._reader is not None:
+            text, calls = self._reader.feed(text)
         text = self._stops.feed(text)
         if self._stops.matched is not None:
-            self.finish_reason = "stop"
-        return self._piece(text) if text or self.finish_reason else None
+            self.finish_reason, calls = "stop", ()
+        if calls:
+            text += self._stops.flush()  # there is no more content behind it
+        return self._piece(text, calls=calls) if text or calls or self.finish_reason else None
 
     def finish(self, event: Finished) -> Piece:
         """Return the last piece: what was held back, and why it ended."""
         tail = self._detokenizer.flush()
-        text = self._stops.feed(tail) + self._stops.flush()
+        calls: tuple[CallPart, ...] = ()
+        text = tail
+        if self._reader is not None:
+            text, calls = self._reader.feed(tail)
+        text = self._stops.feed(text) + self._stops.flush()
         self.finish_reason = "stop" if self._stops.matched is not None else event.reason
+        if self._reader is not None and self._reader.made and self.finish_reason == "stop":
+            self.finish_reason = "tool_calls"
         self._held += event.stop is not None  # the token that ended the text, which has none
         self._offset += len(tail)
-        return self._piece(text, event.stop)
+        return self._piece(text, event.stop, calls)
 
     def _text(self, token_id: int) -> str:
         if self._rules.special and (name := self._detokenizers.special_name(token_id)):
             return self._detokenizer.flush() + name
         return self._detokenizer.feed(token_id)
 
-    def _piece(self, text: str, ended_by: TokenEvent | None = None) -> Piece:
+    def _piece(
+        self, text: str, ended_by: TokenEvent | None = None, calls: tuple[CallPart, ...] = ()
+    ) -> Piece:
         stop = None
         if ended_by and self._rules.detailed:
             stop = Token(ended_by.token_id, self._offset, ended_by.logprobs)
         tokens, reason = tuple(self._tokens), self.finish_reason
         met = self._stops.matched
-        piece = Piece(self.index, text, self._held, tokens, reason, stop=stop, stop_text=met)
+        piece = Piece(
+            self.index, text, self._held, tokens, reason, stop=stop, stop_text=met, calls=calls
+        )
         self._held, self._tokens = 0, []
         return piece
 

@@ -34,7 +34,7 @@ class Order:
     the prompts stood; `offers` are the framings a stream may have; `candidates` are generated of
     each prompt, to choose the best (0: none but those asked for); `echoes` are texts that the
     choices of each prompt begin with, or nothing; `constraint` is what the answer must be, if
-    anything.
+    anything, made of `parts`; `calls` says that it may call functions.
     """
 
     endpoint: str
@@ -50,6 +50,8 @@ class Order:
     candidates: int = 0
     echoes: Sequence[str] = ()
     constraint: Constraint | None = None
+    parts: Sequence[Constraint] = ()
+    calls: bool = False
 
 
 async def answer(services: Services, call: Call, order: Order) -> Response:
@@ -81,7 +83,7 @@ async def _response(
     fields = order.fields
     job = _job(services, call, order)
     if order.constraint is not None:
-        await _check(services, order.constraint)
+        await _check(services, order.constraint, order.parts)
     has_ping = framing is not None and framing.ping
     timers = services.timers if has_ping else replace(services.timers, heartbeat=None)
     generation = Generation(job, services.engine, services.detokenizers, services.meter, timers)
@@ -111,11 +113,11 @@ async def _response(
     return response
 
 
-async def _check(services: Services, constraint: Constraint) -> None:
+async def _check(services: Services, constraint: Constraint, parts: Sequence[Constraint]) -> None:
     """Check that `constraint` can be met; the event loop stays free meanwhile.
 
     Raises:
-        InvalidRequest: it cannot, or nothing can be enforced here.
+        InvalidRequest: it cannot, or one of its `parts`, or nothing can be enforced here.
     """
     if services.grammars is None:
         raise InvalidRequest(
@@ -124,7 +126,12 @@ async def _check(services: Services, constraint: Constraint) -> None:
             param=constraint.param,
             code="unsupported_parameter",
         )
-    await asyncio.to_thread(services.grammars.check, constraint)
+    try:
+        await asyncio.to_thread(services.grammars.check, constraint)
+    except InvalidRequest:
+        for part in parts:
+            await asyncio.to_thread(services.grammars.check, part)
+        raise
 
 
 def stops(fields: SamplingFields) -> tuple[str, ...]:
@@ -147,6 +154,7 @@ def _framing(call: Call, order: Order) -> Framing:
             order.prompt_field: len(order.prompts) > 1,
             "n": (order.fields.n or 1) > 1,
             "logprobs": order.top_logprobs is not None,
+            "tools": order.calls,
         }
         for name in (name for name, given in extra.items() if given):
             raise InvalidRequest(
@@ -224,6 +232,7 @@ def _job(services: Services, call: Call, order: Order) -> Job:
             stops=stops(fields),
             special=fields.skip_special_tokens is False,
             detailed=_top_logprobs(order) is not None or bool(fields.return_token_ids),
+            calls=order.calls,
         ),
         echoes=tuple(text for text in order.echoes for _ in range(count)),
         choices=count,

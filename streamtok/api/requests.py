@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from streamtok.api.structured import StructuredFields
+from streamtok.api.tools import MAX_TOOLS, Tool, ToolChoice
 from streamtok.errors import InvalidRequest
 from streamtok.http.request import HeaderList
 from streamtok.ledger import GROUPS
@@ -77,14 +78,31 @@ class RefusalPart(Struct, tag="refusal", tag_field="type"):
     refusal: str
 
 
+class CalledFunction(Struct):
+    """What was called; `arguments` are JSON as the model wrote it."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct, tag="function", tag_field="type"):
+    """A call the assistant has made."""
+
+    id: str
+    function: CalledFunction
+
+
 class Message(Struct):
     """One message of a chat."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart | RefusalPart] | None = None
     name: str | None = None
     refusal: str | None = None
     audio: Any = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: Any = None
 
 
 class ChatRequest(SamplingFields, kw_only=True):
@@ -94,6 +112,9 @@ class ChatRequest(SamplingFields, kw_only=True):
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
 
 
 class CompletionRequest(SamplingFields, kw_only=True):
@@ -127,6 +148,7 @@ class TemplateRequest(Struct):
     """`POST /apply-template`."""
 
     messages: Annotated[list[Message], Meta(min_length=1)]
+    tools: list[Tool] | None = None
 
 
 class LinkQuery(Struct, forbid_unknown_fields=True):
@@ -155,7 +177,6 @@ class UsageQuery(Struct):
 HINTS = frozenset(
     {
         "metadata",
-        "parallel_tool_calls",
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
@@ -185,12 +206,16 @@ REFUSED: Mapping[str, tuple[Any, ...]] = {
 
 # What msgspec's message leaves open, by the field's path
 EXPECTED = {
-    "messages[].role": "; expected system, developer, user or assistant",
+    "messages[].role": "; expected system, developer, user, assistant or tool",
     "messages[].content[].type": (
         "; only parts of type text are supported, and refusal of the assistant"
     ),
+    "messages[].tool_calls[].type": "; only functions are supported",
     "response_format.type": "; expected text, json_object or json_schema",
+    "tool_choice.type": "; expected function or allowed_tools",
+    "tools[].type": "; only functions are supported",
 }
+INSTEAD = {"functions": "; use tools", "function_call": "; use tool_choice"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +268,9 @@ def convert(
     for name in refused.keys() - kind.__struct_fields__:
         if name in value and value[name] not in refused[name]:
             raise InvalidRequest(
-                f"{name} is not supported by this server", param=name, code="unsupported_parameter"
+                f"{name} is not supported by this server{INSTEAD.get(name, '')}",
+                param=name,
+                code="unsupported_parameter",
             )
     request = _checked(value, kind, documented)
     known = {*kind.__struct_fields__, *refused, *documented.hints}

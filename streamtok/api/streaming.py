@@ -87,7 +87,7 @@ class Chunks:
         if piece.finish_reason is None:
             return (self._told(piece.text, self._shape.part(piece)),)
         body, end = split(piece)
-        has_text = bool(body.text or body.tokens)
+        has_text = bool(body.text or body.tokens or body.calls)
         text = (self._told(body.text, self._shape.part(body)),) if has_text else ()
         return (*text, self._told("", self._shape.end(end)))
 

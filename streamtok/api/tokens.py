@@ -4,7 +4,7 @@ The four endpoints have the names and fields they have in llama.cpp's server. No
 anything with the model.
 """
 
-from streamtok.api import answers, chat, requests
+from streamtok.api import answers, requests
 from streamtok.api.answers import (
     Detokenized,
     GenerationSettings,
@@ -14,8 +14,10 @@ from streamtok.api.answers import (
     Tokens,
 )
 from streamtok.api.endpoint import check_ids
+from streamtok.api.history import for_template
 from streamtok.api.requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from streamtok.api.services import Call, Services
+from streamtok.api.tools import described
 from streamtok.http.response import Response, json_response
 
 
@@ -38,7 +40,7 @@ async def detokenize(services: Services, call: Call) -> Response:
 async def apply_template(services: Services, call: Call) -> Response:
     """`POST /apply-template`: the prompt that a chat's messages become."""
     fields, ignored = services.read(call, TemplateRequest)
-    prompt = services.template.render(chat.for_template(fields.messages))
+    prompt = services.template.render(for_template(fields.messages), described(fields.tools or ()))
     return _answer(Prompt(prompt), ignored)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]  # [V]
 
-MAX_CHARACTERS = 65536  # of a grammar; 2000 properties of an object take 0.3 s to compile
+MAX_CHARACTERS = 131072  # of a grammar; 2000 properties of an object take 0.3 s to compile
 KEPT = 32  # compiled grammars
 # To find the part of a schema that is wrong, so many are compiled by themselves, if it is short.
 TRIES = 64

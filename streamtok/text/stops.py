@@ -31,7 +31,7 @@ class StopMatcher:
         if first is not None:
             _, start, self.matched = first
             return held[:start]
-        keep = max(_overlap(held, stop) for stop in self._stops)
+        keep = max(overlap(held, stop) for stop in self._stops)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]
 
@@ -46,7 +46,7 @@ class StopMatcher:
         return [(start + len(stop), start, stop) for start, stop in starts if start >= 0]
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Return how long the longest end of `text` is that is a beginning of `stop`."""
     for length in range(min(len(stop) - 1, len(text)), 0, -1):
         if text.endswith(stop[:length]):

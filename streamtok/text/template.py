@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, meta
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from streamtok.errors import InvalidRequest, ModelError
+from streamtok.text.calls import OPEN
 from streamtok.text.tokenizer import Tokenizer
+from streamtok.text.tools import as_text
 
 PLAIN = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
@@ -55,18 +57,29 @@ class ChatTemplate:
         self.source = _source(tokenizer.settings)
         try:
             self._template = environment.from_string(self.source)
+            names = meta.find_undeclared_variables(environment.parse(self.source))
         except TemplateError as error:
             raise ModelError(f"tokenizer_config.json: chat_template: {error}") from error
+        # One that tells of calls in another form than the grammar has would mislead the model
+        self._knows_tools = "tools" in names and OPEN in self.source
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
         """Return the prompt for `messages`, up to where the assistant's answer begins.
+
+        A template that does not know `tools`, or not calls in the form they have here, is given
+        all of that as text.
 
         Raises:
             InvalidRequest: the template refuses the messages, or fails on them.
         """
         try:
             return self._template.render(
-                messages=messages, add_generation_prompt=True, **self._tokens
+                messages=messages if self._knows_tools else as_text(messages, tools),
+                tools=(list(tools) or None) if self._knows_tools else None,
+                add_generation_prompt=True,
+                **self._tokens,
             )
         except Exception as error:  # a template is a program and may raise anything
             raise InvalidRequest(
