@@ -19,7 +19,7 @@ from test_prefixes import Bench, decoder, request, text
 from tokenizers import Tokenizer as Backend
 
 from streamtok.config import ServeConfig
-from streamtok.engine.grammars import MAX_CHARACTERS, Grammars, Guide, Vocabulary, json_schema
+from streamtok.engine.grammars import KEPT, MAX_CHARACTERS, Grammars, Guide, Vocabulary, json_schema
 from streamtok.errors import InvalidRequest
 from streamtok.messages import Constraint, Event, Failed, Finished, SamplingParams, TokenEvent
 from streamtok.testing import SPECIALS, byte_tokenizer
@@ -153,6 +153,19 @@ def test_guides_of_one_grammar_do_not_disturb_each_other() -> None:
     assert not one.take(letters["a"])
     assert set(np.flatnonzero(other.allowed())) == {letters["a"], letters["b"]}
     assert set(np.flatnonzero(one.allowed())) == {letters["c"]}
+
+
+def test_what_was_compiled_is_kept_for_a_while() -> None:
+    grammars = Grammars(Vocabulary(byte_tokenizer().to_str(), 261, frozenset({256})))
+    constraints = [regex(f"a{number}") for number in range(KEPT + 1)]
+    for constraint in constraints[:-1]:
+        assert not grammars.is_compiled(constraint)
+        grammars.check(constraint)
+    grammars.start(constraints[0])  # used again
+    grammars.check(constraints[-1])
+    kept = [constraint for constraint in constraints if grammars.is_compiled(constraint)]
+    assert kept == [constraints[0], *constraints[2:]]
+    grammars.compiler.shutdown()
 
 
 # What is refused

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,10 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from openai.types import Completion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel, Field
-from test_conformance import answer
+from test_conformance import answer, conform
 
 from streamtok.api.routing import Api
+from streamtok.app import load_files
 from streamtok.config import EngineConfig, ServeConfig
 from streamtok.engine.grammars import MAX_CHARACTERS, Grammars, Vocabulary
 from streamtok.engine.local import LocalEngine
@@ -184,6 +188,9 @@ async def test_a_grammar_holds_in_both_endpoints_streamed_and_not(api: Api, path
     body = prompt | {"grammar": grammar("(fox|owl){3}"), "n": 2, "seed": 2, "max_tokens": 40}
     whole = await answer(api, path, body)
     events = await answer(api, path, body | {"stream": True})
+    conform(ChatCompletion if path == CHAT else Completion, whole)
+    for event in events:
+        conform(ChatCompletionChunk if path == CHAT else Completion, event)
     for choice in whole["choices"]:
         said = choice["message"]["content"] if path == CHAT else choice["text"]
         assert re.fullmatch("(fox|owl){3}", said)
@@ -296,6 +303,14 @@ async def test_without_the_library_it_is_said_how_to_get_it(tiny_model: Path) ->
     assert (response.status, error["param"]) == (400, "response_format")
     assert "pip install 'streamtok[structured]'" in error["message"]
     await services.meter.close()
+
+
+def test_a_server_does_without_the_library(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_files(tiny_model).grammars is not None
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    assert load_files(tiny_model).grammars is None
 
 
 async def test_a_grammar_is_compiled_beside_the_event_loop(

@@ -18,6 +18,7 @@ from streamtok.api.requests import SamplingFields
 from streamtok.api.services import Call, Services
 from streamtok.api.streaming import USAGE_TRAILERS, takes_trailers, usage_trailers
 from streamtok.api.whole import whole
+from streamtok.engine.grammars import Grammars
 from streamtok.errors import ContextTooLong, InvalidRequest
 from streamtok.http.framings import OFFERS, PLAIN_TEXT, Framing, Offer, negotiate
 from streamtok.http.response import Response, json_response
@@ -126,12 +127,21 @@ async def _check(services: Services, constraint: Constraint, parts: Sequence[Con
             param=constraint.param,
             code="unsupported_parameter",
         )
+    grammars = services.grammars
     try:
-        await asyncio.to_thread(services.grammars.check, constraint)
+        await _compile(grammars, constraint)
     except InvalidRequest:
         for part in parts:
-            await asyncio.to_thread(services.grammars.check, part)
+            await _compile(grammars, part)
         raise
+
+
+async def _compile(grammars: Grammars, constraint: Constraint) -> None:
+    if grammars.is_compiled(constraint):
+        grammars.check(constraint)
+    else:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(grammars.compiler, grammars.check, constraint)
 
 
 def stops(fields: SamplingFields) -> tuple[str, ...]:

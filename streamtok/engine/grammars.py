@@ -12,8 +12,9 @@ Read next: `streamtok.engine.verifier`, which asks for each position.
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,6 +105,8 @@ class Guide:
 class Grammars:
     """Compiles constraints to texts of one vocabulary; may be used by several threads.
 
+    `compiler` is the thread to do it in, one for all, so that the engine keeps a processor.
+
     Raises:
         ImportError: the library is not installed.
     """
@@ -125,7 +128,9 @@ class Grammars:
             "lark": LLMatcher.grammar_from_lark,
             "regex": LLMatcher.grammar_from_regex,
         }
-        self._compiled = lru_cache(KEPT)(self._compile)
+        self._kept: dict[tuple[str, str], LLMatcher] = {}  # the least recently used first
+        self._lock = Lock()
+        self.compiler = ThreadPoolExecutor(1, "grammars")
 
     def check(self, constraint: Constraint) -> None:
         """Compile `constraint`, which may take a few hundred milliseconds, unless that was done.
@@ -149,6 +154,24 @@ class Grammars:
         self.check(constraint)
         compiled = self._compiled(constraint.kind, constraint.text)
         return Guide(compiled.deep_copy(), self._size, constraint)
+
+    def is_compiled(self, constraint: Constraint) -> bool:
+        """Whether `check` takes no time."""
+        return (constraint.kind, constraint.text) in self._kept
+
+    def _compiled(self, kind: str, text: str) -> "LLMatcher":
+        """Return what was compiled of this grammar, now or before."""
+        key = (kind, text)
+        with self._lock:
+            if known := self._kept.pop(key, None):
+                self._kept[key] = known
+                return known
+        compiled = self._compile(kind, text)
+        with self._lock:
+            self._kept[key] = compiled
+            if len(self._kept) > KEPT:
+                del self._kept[next(iter(self._kept))]
+        return compiled
 
     def _compile(self, kind: str, text: str) -> "LLMatcher":
         matcher = self._matcher(
