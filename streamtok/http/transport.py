@@ -61,8 +61,7 @@ class Outbox:
     """Writes of all connections that wait for the end of the event loop's turn.
 
     An engine's step gives every stream a token in one turn. To make all their chunks first and then
-    to write them, one by one, costs the loop a sixth less than to write each when it is made: the
-    kernel and Python do not push each other out of the processor's caches.
+    to write them, one by one, costs asyncio's loop a sixth less than to write each when it is made.
     """
 
     def __init__(self) -> None:
