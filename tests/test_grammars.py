@@ -351,8 +351,7 @@ def test_guesses_save_steps_in_a_grammar_too() -> None:
             steps[tile] += bool(made.step().works)
         assert said(made.told["a", 3]) == "abcdefgh" * 6
         assert made.told["a", 3][-1] == Finished(3, "stop", 48)
-    assert steps[1] == 48
-    assert steps[4] < 30
+    assert steps == {1: 48, 4: 13}  # after the first letter nothing is left to choose
 
 
 def test_an_end_in_the_prompt_is_guessed_and_ends_the_text_once() -> None:

@@ -2,7 +2,8 @@
 
 Prompt lookup: texts repeat themselves, and what their prompts say. A guess costs next to nothing
 where its positions fill up a tile of the matrix products that would be padded with zeros: three
-positions more took 6 % of a step of the shipped model. It changes no token, since
+positions more took 6 % of a step of the shipped model. Where a grammar leaves no choice, what it
+forces is the guess instead (`streamtok.engine.sequence`). It changes no token, since
 `streamtok.engine.verifier` draws each as if there were no guess; a guess only tells which positions
 can be computed ahead.
 """

@@ -86,6 +86,10 @@ class Guide:
             )
         return mask
 
+    def forced(self, most: int) -> tuple[int, ...]:
+        """Return the next tokens, `most` at most, where the grammar leaves no choice."""
+        return tuple(self._matcher.compute_ff_tokens()[:most]) if most > 0 else ()
+
     def take(self, token_id: int) -> bool:
         """Go on by a token that was allowed; return whether the text is complete with it.
 

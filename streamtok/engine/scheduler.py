@@ -223,7 +223,7 @@ class Scheduler:
         for index, work in enumerate(works):
             sequence = work.sequence
             most = max(0, min(-(-spare // (len(works) - index)), sequence.left - 1))
-            guess = sequence.drafter.guess(sequence.ids, most)
+            guess = sequence.guess(most)
             spare -= len(guess)
             yield replace(work, guess=guess) if guess else work
 

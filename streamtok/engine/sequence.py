@@ -49,6 +49,11 @@ class Sequence:
         """How many tokens may still be sampled."""
         return self.request.max_tokens - self.generated
 
+    def guess(self, most: int) -> tuple[int, ...]:
+        """Return what may come next, `most` tokens or none: first of all what a grammar forces."""
+        forced = self.guide.forced(most) if self.guide else ()
+        return forced or self.drafter.guess(self.ids, most)
+
     @property
     def generated_ids(self) -> list[int]:
         """The sampled tokens, oldest first."""
