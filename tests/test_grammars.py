@@ -19,7 +19,15 @@ from test_prefixes import Bench, decoder, request, text
 from tokenizers import Tokenizer as Backend
 
 from streamtok.config import ServeConfig
-from streamtok.engine.grammars import KEPT, MAX_CHARACTERS, Grammars, Guide, Vocabulary, json_schema
+from streamtok.engine import grammars as module
+from streamtok.engine.grammars import (
+    KEPT,
+    MAX_CHARACTERS,
+    Grammars,
+    Guide,
+    Vocabulary,
+    json_schema,
+)
 from streamtok.errors import InvalidRequest
 from streamtok.messages import Constraint, Event, Failed, Finished, SamplingParams, TokenEvent
 from streamtok.testing import SPECIALS, byte_tokenizer
@@ -153,6 +161,33 @@ def test_guides_of_one_grammar_do_not_disturb_each_other() -> None:
     assert not one.take(letters["a"])
     assert set(np.flatnonzero(other.allowed())) == {letters["a"], letters["b"]}
     assert set(np.flatnonzero(one.allowed())) == {letters["c"]}
+
+
+@pytest.mark.parametrize("cheap_s", [1.0, -1.0])
+def test_sequences_do_not_use_up_each_other_s_room(
+    cheap_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gets as far, in a grammar whose automaton grows with every token."""
+    monkeypatch.setattr(module, "MAX_STATES", 4000)
+    monkeypatch.setattr(module, "CHEAP_S", cheap_s)
+    tokenizer, _ = parts("shipped")
+    ends = end_ids("shipped", tokenizer)
+    grammars = Grammars(Vocabulary(tokenizer.backend.to_str(), 4096, ends))
+    definition = "start: /(.|\\n)*a(.|\\n){2000}b/"
+    lengths = [length_until_too_complex(grammars.start(lark(definition)), seed) for seed in (1, 2)]
+    assert min(lengths) > 20
+
+
+def length_until_too_complex(guide: Guide, seed: int) -> int:
+    random = Random(seed)
+    for length in range(400):
+        try:
+            guide.take(random.choice(np.flatnonzero(guide.allowed()).tolist()))
+        except InvalidRequest as error:
+            if "too complex: lexer error: too many states" not in error.message:
+                raise
+            return length
+    raise AssertionError("it never was")
 
 
 def test_what_was_compiled_is_kept_for_a_while() -> None:

@@ -14,7 +14,9 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
+from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,9 +32,11 @@ Mask = npt.NDArray[np.bool_]  # [V]
 
 MAX_CHARACTERS = 131072  # of a grammar; 2000 properties of an object take 0.3 s to compile
 KEPT = 32  # compiled grammars
-# To find the part of a schema that is wrong, so many are compiled by themselves, if it is short.
-TRIES = 64
+MAX_STATES = 25_000  # of a lexer, which grows with what it has seen: half a kilobyte each
+CHEAP_S = 0.005  # of processor time, to compile a grammar anew for each text
+DEAR_S = 0.1  # more than that is never spent where it would delay others
 SHORT = 8192  # characters
+TRIES = 64  # parts of a short schema that are compiled by themselves, to find the one that is wrong
 # A model that may write white space anywhere may write it for ever.
 SPACING = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 PARTS = ("properties", "patternProperties", "$defs", "definitions")  # of a schema, by name
@@ -59,12 +63,24 @@ def json_schema(schema: Mapping[str, Any], field: str, *, strict: bool = True) -
 
 
 class Guide:
-    """Where one sequence is in its grammar."""
+    """Where one sequence is in its grammar.
 
-    def __init__(self, matcher: "LLMatcher", size: int, constraint: Constraint) -> None:
+    Copies of a matcher share a lexer, and so the room for its states. One that is a copy is given
+    how to `renew` it: with a lexer of its own, where the one it shares is used up.
+    """
+
+    def __init__(
+        self,
+        matcher: "LLMatcher",
+        size: int,
+        constraint: Constraint,
+        renew: "Callable[[], LLMatcher | None] | None" = None,
+    ) -> None:
         self._matcher = matcher
         self._size = size
         self._constraint = constraint
+        self._renew = renew
+        self._taken: list[int] = []
 
     def allowed(self, barred_ids: Collection[int] = ()) -> Mask:
         """Return which tokens may come: without `barred_ids`, unless the grammar has no others.
@@ -72,10 +88,12 @@ class Guide:
         Raises:
             InvalidRequest: that is too hard to tell, or there is none.
         """
-        octets = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        bits = np.unpackbits(octets, bitorder="little")[: self._size]  # [V]
+        octets = self._matcher.compute_bitmask()
+        if self._renewed():
+            octets = self._matcher.compute_bitmask()
         self._check()
-        mask: Mask = bits.view(np.bool_)  # [V]
+        bits = np.unpackbits(np.frombuffer(octets, np.uint8), bitorder="little")  # [V padded]
+        mask: Mask = bits[: self._size].view(np.bool_)  # [V]
         if barred_ids:
             left = mask.copy()  # [V]
             left[list(barred_ids)] = False
@@ -96,9 +114,22 @@ class Guide:
         Raises:
             InvalidRequest: where that leads to is too hard to tell.
         """
+        self._taken.append(token_id)
         self._matcher.consume_token(token_id)
+        self._renewed()
         self._check()
         return self._matcher.is_stopped()
+
+    def _renewed(self) -> bool:
+        """Whether the matcher was at its end, and is now one that has not shared its room."""
+        if self._renew is None or not self._matcher.is_error():
+            return False
+        fresh, self._renew = self._renew(), None
+        if fresh is None:
+            return False
+        self._matcher = fresh
+        self._matcher.consume_tokens(self._taken)
+        return True
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -126,13 +157,14 @@ class Grammars:
             eos_token=sorted(vocabulary.stop_ids) or None,
         )
         self._matcher = LLMatcher
-        self._limits = LLParserLimits(verbose_errors=False)
+        self._limits = LLParserLimits(verbose_errors=False, max_lexer_states=MAX_STATES)
         self._forms: dict[str, Callable[[str], str]] = {
             "json_schema": LLMatcher.grammar_from_json_schema,
             "lark": LLMatcher.grammar_from_lark,
             "regex": LLMatcher.grammar_from_regex,
         }
-        self._kept: dict[tuple[str, str], LLMatcher] = {}  # the least recently used first
+        # With the processor time each took, in seconds; the least recently used first
+        self._kept: dict[tuple[str, str], tuple[LLMatcher, float]] = {}
         self._lock = Lock()
         self.compiler = ThreadPoolExecutor(1, "grammars")
 
@@ -147,35 +179,50 @@ class Grammars:
             raise _wrong(constraint, problem, "grammar_too_large")
         if not self._ends:
             raise _wrong(constraint, "this model has no token that ends a text", "invalid_grammar")
-        if problem := _problem(self._compiled(constraint.kind, constraint.text)):
+        compiled, _ = self._compiled(constraint.kind, constraint.text)
+        if problem := _problem(compiled):
             place = ""
             if constraint.kind == "json_schema" and len(constraint.text) <= SHORT:
                 place, problem = self._locate(json.loads(constraint.text), problem)
             raise _wrong(constraint, problem, "invalid_grammar", place)
 
     def start(self, constraint: Constraint) -> Guide:
-        """Return a guide at the beginning of a text; see `check`."""
+        """Return a guide at the beginning of a text; see `check`.
+
+        What is cheap is compiled anew, so that what becomes of one text cannot depend on others.
+        """
         self.check(constraint)
-        compiled = self._compiled(constraint.kind, constraint.text)
-        return Guide(compiled.deep_copy(), self._size, constraint)
+        kind, text = constraint.kind, constraint.text
+        compiled, cost_s = self._compiled(kind, text)
+        if cost_s <= CHEAP_S:
+            return Guide(self._compile(kind, text), self._size, constraint)
+        renew = partial(self._replace, kind, text, cost_s)
+        return Guide(compiled.deep_copy(), self._size, constraint, renew)
 
     def is_compiled(self, constraint: Constraint) -> bool:
         """Whether `check` takes no time."""
         return (constraint.kind, constraint.text) in self._kept
 
-    def _compiled(self, kind: str, text: str) -> "LLMatcher":
-        """Return what was compiled of this grammar, now or before."""
+    def _compiled(self, kind: str, text: str) -> "tuple[LLMatcher, float]":
+        """Return what was compiled of this grammar, now or before, and what it cost."""
         key = (kind, text)
         with self._lock:
             if known := self._kept.pop(key, None):
                 self._kept[key] = known
                 return known
-        compiled = self._compile(kind, text)
+        begun_s = thread_time()
+        compiled = self._compile(kind, text), thread_time() - begun_s
         with self._lock:
             self._kept[key] = compiled
             if len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
         return compiled
+
+    def _replace(self, kind: str, text: str, cost_s: float) -> "LLMatcher | None":
+        """Forget what is used up; return a matcher for one sequence, unless that is too dear."""
+        with self._lock:
+            self._kept.pop((kind, text), None)
+        return self._compile(kind, text) if cost_s <= DEAR_S else None
 
     def _compile(self, kind: str, text: str) -> "LLMatcher":
         matcher = self._matcher(
