@@ -51,7 +51,7 @@ class Assistant:
         self, requests: Sequence[str], sampling: SamplingParams, max_tokens: int
     ) -> list[Answer]:
         config = EngineConfig(max_queue=len(requests), step_tokens=STEP_TOKENS)
-        engine = LocalEngine(self._decoder, self._decoder.is_exact(), config)
+        engine = LocalEngine(self._decoder, config)
         try:
             streams = [
                 engine.submit(str(seed), [self._sequence(request, sampling, seed, max_tokens)])

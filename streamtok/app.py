@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
-
 from streamtok.api.auth import KeyFile
 from streamtok.api.cors import Cors
 from streamtok.api.generation import Alarm, Timer, Timers
@@ -164,7 +162,7 @@ async def load(
     """
     folder = config.model_folder
     files = share.files if share else await asyncio.to_thread(load_files, folder)
-    engine = LocalEngine(files.decoder, files.exact, config, files.grammars)
+    engine = LocalEngine(files.decoder, config, files.grammars)
     await _warm_up(engine)
     if config.faults:
         log.warning("--faults: whoever reaches this server may ask it for broken answers")
@@ -231,10 +229,9 @@ async def _warm_up(engine: Engine) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What a model folder holds; `exact` tells whether this machine computes it reproducibly."""
+    """What a model folder holds."""
 
     decoder: decoder.Decoder
-    exact: bool
     tokenizer: Tokenizer
     defaults: Mapping[str, float]
     grammars: Grammars | None = None
@@ -258,23 +255,19 @@ def load_files(folder: Path) -> ModelFiles:
     Raises:
         ModelError: anything in it is missing, damaged or not supported.
     """
-    # The products are too small to be shared among threads, and a BLAS that tries adds in an order
-    # that depends on how many there are.
-    threadpool_limits(limits=1, user_api="blas")
     model, tokenizer = decoder.load(folder), Tokenizer(folder)
     if tokenizer.vocab > model.config.vocab:
         raise ModelError(
             f"{folder / 'tokenizer.json'}: {tokenizer.vocab} tokens; the model's vocab_size is "
             f"{model.config.vocab}"
         )
-    exact = model.is_exact()
-    if not exact:
+    if not model.tiling.exact:
         log.warning(
             "this machine's matrix library computes a row differently in different batches: "
             "the same seed may give other tokens under load"
         )
     grammars = _load_grammars(tokenizer, model.config.vocab)
-    return ModelFiles(model, exact, tokenizer, _sampling_defaults(folder), grammars)
+    return ModelFiles(model, tokenizer, _sampling_defaults(folder), grammars)
 
 
 def _load_grammars(tokenizer: Tokenizer, size: int) -> Grammars | None:

@@ -26,7 +26,7 @@ TEXTS = list(product((1, 2), (None, 0, 2), (False, True), (None, "a"), (False, T
 @pytest.fixture
 async def api(tiny_model: Path) -> AsyncIterator[Api]:
     config = EngineConfig(max_streams=8, max_queue=40, step_tokens=8)
-    engine = LocalEngine(load(tiny_model), True, config)
+    engine = LocalEngine(load(tiny_model), config)
     services = make_services(tiny_model, engine, FakeClock())
     api = Api()
     api.open(services)

@@ -34,7 +34,7 @@ PROMPTS = [[79, 77, 66], [256, 71, 72, 195, 130], [5] * 20]
 async def api(tiny_model: Path) -> AsyncIterator[Api]:
     """The API around a real engine with the tiny model."""
     config = EngineConfig(max_streams=4, max_queue=40, step_tokens=8)
-    engine = LocalEngine(load(tiny_model), True, config)
+    engine = LocalEngine(load(tiny_model), config)
     services = make_services(tiny_model, engine, FakeClock())
     api = Api()
     api.open(services)

@@ -27,7 +27,7 @@ from streamtok.model.decoder import load
 @pytest.fixture
 async def engine(tiny_model: Path) -> AsyncIterator[LocalEngine]:
     config = EngineConfig(max_streams=4, max_queue=40, step_tokens=16)
-    engine = LocalEngine(load(tiny_model), True, config)
+    engine = LocalEngine(load(tiny_model), config)
     yield engine
     await engine.close()
 

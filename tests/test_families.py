@@ -15,7 +15,8 @@ from safetensors.numpy import load_file
 from streamtok.errors import ModelError
 from streamtok.model import gpt_reference, reference
 from streamtok.model.attention import KVCache
-from streamtok.model.decoder import Decoder, Segment, load
+from streamtok.model.batch import Segment
+from streamtok.model.decoder import Decoder, load
 from streamtok.model.families import FAMILIES, read_config, tensor_shapes
 from streamtok.model.gpt_families import GptConfig
 from streamtok.model.rope import Bands, Rope

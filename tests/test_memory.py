@@ -53,7 +53,7 @@ def test_too_little_memory_is_named(
 async def test_no_more_sequences_run_than_there_is_memory_for(
     tiny_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = LocalEngine(load(tiny_model), True, EngineConfig(kv_memory=2 * SLOT))
+    engine = LocalEngine(load(tiny_model), EngineConfig(kv_memory=2 * SLOT))
     assert "holds 2 sequences at once" in caplog.text
     params = SamplingParams()
     stream = engine.submit("a", [SequenceRequest(i, (1,), params, 20) for i in range(5)])

@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 from streamtok.errors import ModelError
 from streamtok.model import gpt_reference, reference
 from streamtok.model.attention import KVCache
-from streamtok.model.decoder import Decoder, Segment, load
+from streamtok.model.batch import Segment
+from streamtok.model.decoder import Decoder, load
 from streamtok.model.gpt import erf
 from streamtok.model.gpt_families import GptConfig
 from streamtok.model.weights import Checkpoint, widen
@@ -165,7 +166,7 @@ def test_a_slot_leaves_nothing_to_its_next_user(tiny_model: Path) -> None:
 
 
 def test_this_machine_computes_rows_alike(tiny_model: Path) -> None:
-    assert load(tiny_model).is_exact()
+    assert load(tiny_model).tiling.exact
 
 
 # Loading

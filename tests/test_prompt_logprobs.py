@@ -37,7 +37,7 @@ PROMPT = tuple(int(token) for token in np.random.default_rng(5).integers(0, 256,
 @asynccontextmanager
 async def engine_of(folder: Path, step_tokens: int) -> AsyncIterator[LocalEngine]:
     config = EngineConfig(max_streams=4, max_queue=40, step_tokens=step_tokens)
-    engine = LocalEngine(load(folder), True, config)
+    engine = LocalEngine(load(folder), config)
     try:
         yield engine
     finally:

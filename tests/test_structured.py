@@ -80,7 +80,7 @@ async def api(tiny_model: Path) -> AsyncIterator[Api]:
     vocabulary = Vocabulary(tokenizer.backend.to_str(), decoder.config.vocab, tokenizer.stop_ids)
     grammars = Grammars(vocabulary)
     config = EngineConfig(max_streams=8, max_queue=40, step_tokens=8)
-    engine = LocalEngine(decoder, True, config, grammars)
+    engine = LocalEngine(decoder, config, grammars)
     services = make_services(tiny_model, engine, FakeClock(), grammars=grammars)
     api = Api()
     api.open(services)

@@ -24,7 +24,6 @@ from streamtok.engine.verifier import draw
 from streamtok.errors import EngineFailed, InvalidRequest, Unavailable
 from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceRequest, Started
 from streamtok.model.decoder import Decoder
-from streamtok.model.linear import GRANULE
 
 log = logging.getLogger(__name__)
 
@@ -60,26 +59,26 @@ _Order = _Submit | _Cancel | _Wake
 class LocalEngine:
     """Runs `decoder` for some sequences at once and keeps others waiting, as `config` allows.
 
-    `exact` tells whether results are reproducible on this machine; `grammars` compiles what
-    requests constrain their texts to. Must be made on a running event loop, which receives the
-    events.
+    `grammars` compiles what requests constrain their texts to. Must be made on a running event
+    loop, which receives the events.
 
     Raises:
         ConfigError: there is no memory for the keys and values of one context.
     """
 
     def __init__(
-        self, decoder: Decoder, exact: bool, config: EngineConfig, grammars: Grammars | None = None
+        self, decoder: Decoder, config: EngineConfig, grammars: Grammars | None = None
     ) -> None:
         self.context = decoder.config.context
         self.vocab = decoder.config.vocab
-        self.fingerprint = f"fp_{decoder.digest}" + ("" if exact else "_inexact")
+        self.fingerprint = f"fp_{decoder.digest}" + ("" if decoder.tiling.exact else "_inexact")
         slots = count_slots(decoder.config, config)
         self.streams = streams = min(config.max_streams, slots)
         if streams < config.max_streams:
             log.warning("the memory for keys and values holds %d sequences at once", streams)
         self._room = streams + config.max_queue
-        self._scheduler = Scheduler(streams, config.step_tokens, slots - streams, GRANULE)
+        cheap = decoder.tiling.cheap
+        self._scheduler = Scheduler(streams, config.step_tokens, slots - streams, cheap)
         self._runner = Runner(decoder, slots)
         self._grammars = grammars
         self._inbox: queue.SimpleQueue[_Order] = queue.SimpleQueue()

@@ -10,7 +10,8 @@ import numpy as np
 
 from streamtok.engine.scheduler import Plan, Work
 from streamtok.model.attention import KVCache
-from streamtok.model.decoder import Decoder, Segment
+from streamtok.model.batch import Segment
+from streamtok.model.decoder import Decoder
 from streamtok.model.weights import Array
 
 

@@ -1,21 +1,19 @@
 """Attention over cached keys and values, exact in any company and in any chunking of a prompt.
 
 Time is cut into blocks of `BLOCK` positions. Scores and weighted values are computed block by block
-in products of one fixed shape, and the blocks are added in order: a longer neighbour in the batch
-only appends blocks whose weights are exactly zero, which changes no bit of a sum.
+and the blocks are added in order: a longer neighbour in the batch only appends blocks, or positions
+to the last one, whose weights are exactly zero, which changes no bit of a sum.
 
 Shape letters: N sequences, R positions of each, H query heads, K key-value heads, G = H / K,
-E width of a head, B blocks, Q rows of a tile.
+E width of a head, B blocks, T positions of a block, S tiles, Q rows of a tile.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 from streamtok.model.config import ModelConfig
-from streamtok.model.linear import GRANULE, TILE, padded
+from streamtok.model.tiling import BLOCK, Tiling, padded
 from streamtok.model.weights import Array
-
-BLOCK = 64  # positions of one product
 
 Positions = npt.NDArray[np.intp]
 
@@ -23,32 +21,39 @@ Positions = npt.NDArray[np.intp]
 class KVCache:
     """The keys and values of every position computed so far, for `slots` sequences.
 
-    One array [slots, K, capacity, E] per layer for keys and one for values. `capacity` is the
-    context rounded up to whole blocks. The operating system provides a page when it is first
-    written, so that a slot costs memory only as far as it was used.
+    One array [2, slots, K, capacity, E] per layer: keys, then values. `capacity` is the context
+    rounded up to whole blocks. The operating system provides a page when it is first written, so
+    that a slot costs memory only as far as it was used.
     """
 
     def __init__(self, config: ModelConfig, slots: int) -> None:
         self.capacity = _capacity(config)
-        shape = (slots, config.kv_heads, self.capacity, config.head_dim)
-        self.keys = [np.zeros(shape, np.float32) for _ in range(config.layers)]
-        self.values = [np.zeros(shape, np.float32) for _ in range(config.layers)]
+        shape = (2, slots, config.kv_heads, self.capacity, config.head_dim)
+        self.layers = [np.zeros(shape, np.float32) for _ in range(config.layers)]
+        # where the key of each head lies, and its value, of position 0 in slot 0: [2K]
+        heads = np.arange(config.kv_heads) * self.capacity
+        self._heads = np.concatenate([heads, heads + slots * config.kv_heads * self.capacity])
 
-    def write(self, layer: int, rows: "Rows", keys: Array, values: Array) -> None:
-        """Store `keys` and `values`, each [N, R, K, E], at the positions of `rows`."""
-        slots = np.arange(rows.slots.start, rows.slots.stop)[:, None]  # [N, 1]
-        self.keys[layer][slots, :, rows.positions] = keys
-        self.values[layer][slots, :, rows.positions] = values
+    def places(self, slots: Positions, positions: Positions) -> Positions:
+        """Return where to store what is computed at `positions` [rows] of `slots` [rows]."""
+        start = slots * (len(self._heads) // 2 * self.capacity) + positions  # [rows]
+        places: Positions = start[:, None] + self._heads  # [rows, 2K]
+        return places
+
+    def store(self, layer: int, places: Positions, heads: Array) -> None:
+        """Store the keys and values in `heads` [rows, 2K, E] at `places` [rows, 2K]."""
+        cached = self.layers[layer]
+        cached.reshape(-1, cached.shape[-1])[places] = heads
 
     def copy(self, source: int, target: int, positions: slice) -> None:
         """Give slot `target` what slot `source` holds at `positions`."""
-        for array in (*self.keys, *self.values):
-            array[target, :, positions] = array[source, :, positions]
+        for cached in self.layers:
+            cached[:, target, :, positions] = cached[:, source, :, positions]
 
     def clear(self, slot: int) -> None:
         """Zero a slot: a value that is not finite would otherwise outlive its sequence there."""
-        for array in (*self.keys, *self.values):
-            array[slot] = 0.0
+        for cached in self.layers:
+            cached[:, slot] = 0.0
 
 
 def slot_bytes(config: ModelConfig) -> int:
@@ -62,54 +67,75 @@ def _capacity(config: ModelConfig) -> int:
 
 
 class Rows:
-    """Which positions of which slots are computed in one step, and what each may look at.
+    """Neighbouring slots with equally many positions each, and the room to compute them in.
 
-    `slots` are neighbours in the cache, `positions` [N, R] count from 0 in each sequence. The mask
-    is made once and serves every layer.
+    `positions` [N, R] count from 0 in each sequence. The mask is made once and serves every layer,
+    and so does the room for queries, scores and weighted values.
     """
 
-    def __init__(self, config: ModelConfig, slots: slice, positions: Positions) -> None:
-        self.slots = slots
-        self.positions = positions
-        self.count, self.length = positions.shape
-        self.blocks = int(positions.max()) // BLOCK + 1
-        queries = self.length * config.group
-        self.tile = GRANULE if queries <= GRANULE else TILE
-        self.queries = padded(queries, self.tile)
-        at = np.zeros((self.count, self.queries), np.intp)  # [N, tiles * Q]
-        at[:, :queries] = np.repeat(positions, config.group, axis=1)
-        at = at.reshape(self.count, 1, 1, -1, self.tile, 1)  # [N, 1, 1, tiles, Q, 1]
-        time = np.arange(self.blocks * BLOCK).reshape(-1, 1, 1, BLOCK)  # [B, 1, 1, BLOCK]
-        seen = time <= at  # [N, 1, B, tiles, Q, BLOCK]
+    def __init__(
+        self, config: ModelConfig, tiling: Tiling, slots: slice, positions: Positions
+    ) -> None:
+        self._slots = slots
+        count, length = positions.shape
+        heads, group, width = config.kv_heads, config.group, config.head_dim
+        used = int(positions.max()) + 1
+        block = tiling.block(used)
+        blocks = -(-used // block)
+        self._time = blocks * block
+        self._blocked = (count, heads, blocks, 1, block, width)
+        queries = length * group
+        tile = tiling.tile(queries)
+        rows = padded(queries, tile)
+
+        def split(room: Array) -> Array:
+            """View [N, K, S * Q, ...] without what fills up tiles: [N, R, K, G, ...]."""
+            shape = (count, heads, length, group, room.shape[-1])
+            return room[:, :, :queries].reshape(shape).transpose(0, 2, 1, 3, 4)
+
+        room = np.zeros((count, heads, rows, width), np.float32)  # [N, K, S * Q, E]
+        self._queries = split(room)  # [N, R, K, G, E]
+        self._tiles = room.reshape(count, heads, 1, -1, tile, width)  # [N, K, 1, S, Q, E]
+        shape = (count, heads, blocks, rows // tile, tile)
+        self._scores = np.empty((*shape, block), np.float32)  # [N, K, B, S, Q, T]
+        self._values = np.empty((*shape, width), np.float32)  # [N, K, B, S, Q, E]
+        self._totals = np.empty((*shape, 1), np.float32)  # [N, K, B, S, Q, 1]
+        self._several = blocks > 1
+        self._value, self._total = self._values[:, :, 0], self._totals[:, :, 0]
+        if self._several:  # the sums over the blocks
+            self._value, self._total = self._value.copy(), self._total.copy()
+        self._found = split(self._value.reshape(count, heads, rows, width))  # [N, R, K, G, E]
+        self._sum = split(self._total.reshape(count, heads, rows, 1))  # [N, R, K, G, 1]
+
+        at = np.zeros((count, rows), np.intp)  # [N, S * Q]
+        at[:, :queries] = np.repeat(positions, group, axis=1)
+        at = at.reshape(count, 1, 1, -1, tile, 1)  # [N, 1, 1, S, Q, 1]
+        time = np.arange(self._time).reshape(-1, 1, 1, block)  # [B, 1, 1, T]
+        seen = time <= at  # [N, 1, B, S, Q, T]
         if config.window is not None:
             seen &= time > at - config.window
-        # [N, 1, B, tiles, Q, BLOCK]: 0 where a query may look, -inf in its future or too far back
-        self.mask = np.where(seen, np.float32(0), np.float32(-np.inf))
+        # [N, 1, B, S, Q, T]: 0 where a query may look, -inf in its future or too far back
+        self._mask = np.where(seen, np.float32(0), np.float32(-np.inf))
 
+    def attend(self, cached: Array, q: Array, out: Array) -> None:
+        """Write what the queries `q` [N * R, H, E] gather from `cached` into `out` [N * R, H * E].
 
-def attend(config: ModelConfig, cache: KVCache, layer: int, rows: Rows, q: Array) -> Array:
-    """Return what the queries `q` [N, R, H, E], scaled already, gather: [N, R, H * E]."""
-    count, heads, width = rows.count, config.kv_heads, config.head_dim
-    used = (rows.slots, slice(None), slice(rows.blocks * BLOCK))
-    blocked = (count, heads, rows.blocks, 1, BLOCK, width)
-    keys = cache.keys[layer][used].reshape(blocked)  # [N, K, B, 1, BLOCK, E]
-    values = cache.values[layer][used].reshape(blocked)  # [N, K, B, 1, BLOCK, E]
-
-    grouped = q.reshape(count, rows.length, heads, config.group, width)  # [N, R, K, G, E]
-    real = rows.length * config.group
-    tiles = np.zeros((count, heads, rows.queries, width), np.float32)  # [N, K, tiles * Q, E]
-    tiles[:, :, :real] = grouped.transpose(0, 2, 1, 3, 4).reshape(count, heads, real, width)
-    tiles = tiles.reshape(count, heads, 1, -1, rows.tile, width)  # [N, K, 1, tiles, Q, E]
-
-    scores = np.matmul(tiles, keys.swapaxes(-1, -2))  # [N, K, B, tiles, Q, BLOCK]
-    scores += rows.mask
-    scores -= np.maximum.reduce(scores, axis=(2, 5), keepdims=True)
-    np.exp(scores, out=scores)
-    total = np.add.reduce(np.add.reduce(scores, axis=-1), axis=2)  # [N, K, tiles, Q]
-    gathered = np.add.reduce(np.matmul(scores, values), axis=2)  # [N, K, tiles, Q, E]
-    gathered /= total[..., None]
-
-    flat = gathered.reshape(count, heads, rows.queries, width)[:, :, :real]  # [N, K, R * G, E]
-    split = flat.reshape(count, heads, rows.length, config.group, width)  # [N, K, R, G, E]
-    found: Array = split.transpose(0, 2, 1, 3, 4).reshape(count, rows.length, -1)  # [N, R, H * E]
-    return found
+        `cached` is what one layer of the cache holds; queries are scaled already.
+        """
+        keys, values = cached[:, self._slots, :, : self._time]  # [N, K, B * T, E] each
+        keys = keys.reshape(self._blocked).swapaxes(-1, -2)  # [N, K, B, 1, E, T]
+        values = values.reshape(self._blocked)  # [N, K, B, 1, T, E]
+        self._queries[...] = q.reshape(self._queries.shape)
+        scores = np.matmul(self._tiles, keys, out=self._scores)  # [N, K, B, S, Q, T]
+        scores += self._mask
+        most = np.maximum.reduce(scores, axis=-1, keepdims=True)  # [N, K, B, S, Q, 1]
+        if self._several:
+            most = np.maximum.reduce(most, axis=2, keepdims=True)  # [N, K, 1, S, Q, 1]
+        scores -= most
+        np.exp(scores, out=scores)
+        np.add.reduce(scores, axis=-1, keepdims=True, out=self._totals)
+        np.matmul(scores, values, out=self._values)
+        if self._several:
+            np.add.reduce(self._totals, axis=2, out=self._total)
+            np.add.reduce(self._values, axis=2, out=self._value)
+        np.divide(self._found, self._sum, out=out.reshape(self._found.shape))

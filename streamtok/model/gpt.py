@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streamtok.model.attention import KVCache, Rows
-from streamtok.model.decoder import Decoder, Segment, exponent, gather, sampled_rows
+from streamtok.model.attention import KVCache
+from streamtok.model.batch import Batch, Segment
+from streamtok.model.decoder import Decoder, Layout, choose_tiling, exponent
 from streamtok.model.gpt_families import GptConfig
-from streamtok.model.linear import GRANULE, Linear, padded
+from streamtok.model.linear import Arena, Linear
 from streamtok.model.weights import Array, Checkpoint
 
 # erf(x) is x P(x^2) / Q(x^2) for |x| < 4, and 1 or -1 beyond, to 5e-7: the coefficients of the
@@ -45,7 +46,7 @@ class Affine:
     bias: Array
 
     def __call__(self, x: Array) -> Array:
-        """Return [rows, out] for `x` [rows, in]; `rows` is a multiple of GRANULE."""
+        """Return [rows, out] for `x` [rows, in]; `rows` is a multiple of the granule."""
         out = self.linear(x, np.empty((len(x), self.linear.width), np.float32))
         out = out[:, : len(self.bias)]
         out += self.bias
@@ -71,39 +72,44 @@ class GptDecoder(Decoder):
         """Lay out the tensors of `checkpoint`, taking each of them."""
         names = config.layout
         self.config = config
+        self.tiling = choose_tiling(config)
+        arena = Arena()
+
+        def linear(weight: Array) -> Linear:
+            return Linear(weight, self.tiling, arena)
+
         self._embedding = checkpoint.take(names.embedding)  # [V, D]
         self._positions: Array | None = None
         if names.positions:
             self._positions = checkpoint.take(names.positions)  # [context, D]
-        self._blocks = [_layer(config, checkpoint, index) for index in range(config.layers)]
+        self._blocks = [_layer(config, checkpoint, index, linear) for index in range(config.layers)]
         head = self._embedding if config.tied else checkpoint.take(names.head)  # [V, D]
         none = np.zeros(config.vocab, np.float32)  # [V]
-        self._out = _after_norm(head, none, *_norm_of(checkpoint, names.norm))
+        self._out = _after_norm(linear, head, none, *_norm_of(checkpoint, names.norm))
         self._turns = _turns(config)
         self.digest = checkpoint.digest
 
     def forward(self, cache: KVCache, segments: Sequence[Segment]) -> Array:
         """See `Decoder.forward`."""
         config = self.config
-        ids = np.concatenate([segment.ids.ravel() for segment in segments])  # [rows]
-        at = np.concatenate([segment.positions.ravel() for segment in segments])  # [rows]
-        x = np.zeros((padded(len(ids), GRANULE), config.dim), np.float32)  # [rows, D]
-        x[: len(ids)] = self._embedding[ids]
+        batch = Batch(config, self.tiling, cache, segments)
+        x = np.zeros((batch.padded, config.dim), np.float32)  # [rows, D]
+        x[: batch.rows] = self._embedding[batch.ids]
         if self._positions is not None:
-            x[: len(ids)] += self._positions[at]
-        turns = np.zeros((len(x), 1, config.turned // 2), np.complex64)  # [rows, 1, turned/2]
-        turns[: len(ids), 0] = self._turns[at]
-        rows = [Rows(config, segment.slots, segment.positions) for segment in segments]
+            x[: batch.rows] += self._positions[batch.positions]
+        turns = np.zeros((batch.padded, 1, config.turned // 2), np.complex64)  # [rows, 1, turned/2]
+        turns[: batch.rows, 0] = self._turns[batch.positions]
+        gathered = np.zeros_like(x)  # [rows, D]
         for index, layer in enumerate(self._blocks):
             normed = _layer_norm(x, config.norm_eps)  # [rows, D]
             heads = self._heads(layer, normed, turns)  # [rows, 3H, E]
-            gathered = layer.out(gather(config, cache, index, rows, heads))  # [rows, D]
+            attended = layer.out(batch.attend(index, heads, gathered))  # [rows, D]
             if config.parallel:  # both norms differ in what is folded away only
-                x += gathered + self._mlp_of(layer, normed)
+                x += attended + self._mlp_of(layer, normed)
             else:
-                x += gathered
+                x += attended
                 x += self._mlp_of(layer, _layer_norm(x, config.norm_eps))
-        sampled, count = sampled_rows(x, segments)  # [sampled padded, D]
+        sampled, count = batch.sampled(x)  # [sampled padded, D]
         return self._out(_layer_norm(sampled, config.norm_eps))[:count]
 
     def _heads(self, layer: GptLayer, normed: Array, turns: npt.NDArray[np.complex64]) -> Array:
@@ -148,7 +154,7 @@ def _activated(activation: str, x: Array) -> Array:
         share *= np.float32(0.5)
         return np.multiply(x, share)
     with np.errstate(over="ignore"):  # where exp is infinite the quotient is rightly zero
-        divisor = np.exp(exponent(activation, x))
+        divisor = np.exp(exponent(activation, x, np.empty_like(x)))
     divisor += 1.0
     return np.divide(x, divisor)
 
@@ -165,10 +171,10 @@ def _layer_norm(x: Array, eps: float) -> Array:
     return centred
 
 
-def _after_norm(weight: Array, bias: Array, scale: Array, shift: Array) -> Affine:
+def _after_norm(linear: Layout, weight: Array, bias: Array, scale: Array, shift: Array) -> Affine:
     """Return the matrix [out, in] behind a norm, with the norm's own `scale` and `shift` in it."""
     shifted = np.add.reduce(weight * shift, axis=1)  # [out]
-    return Affine(Linear(weight * scale), bias + shifted)
+    return Affine(linear(weight * scale), bias + shifted)
 
 
 def _norm_of(checkpoint: Checkpoint, name: str) -> tuple[Array, Array]:
@@ -176,7 +182,7 @@ def _norm_of(checkpoint: Checkpoint, name: str) -> tuple[Array, Array]:
     return checkpoint.take(f"{name}.weight"), checkpoint.take(f"{name}.bias")
 
 
-def _layer(config: GptConfig, checkpoint: Checkpoint, index: int) -> GptLayer:
+def _layer(config: GptConfig, checkpoint: Checkpoint, index: int, linear: Layout) -> GptLayer:
     names = config.layout
     prefix = names.layer.format(index)
 
@@ -186,12 +192,12 @@ def _layer(config: GptConfig, checkpoint: Checkpoint, index: int) -> GptLayer:
         return weight, checkpoint.take(f"{prefix}{name}.bias")  # [out]
 
     weight, bias = (_in_order(config, tensor) for tensor in take(names.qkv))
-    qkv = _after_norm(weight, bias, *_norm_of(checkpoint, prefix + names.attention_norm))
+    qkv = _after_norm(linear, weight, bias, *_norm_of(checkpoint, prefix + names.attention_norm))
     weight, bias = take(names.out)
-    out = Affine(Linear(weight), bias)
-    up = _after_norm(*take(names.up), *_norm_of(checkpoint, prefix + names.mlp_norm))
+    out = Affine(linear(weight), bias)
+    up = _after_norm(linear, *take(names.up), *_norm_of(checkpoint, prefix + names.mlp_norm))
     weight, bias = take(names.down)
-    return GptLayer(qkv, out, up, Affine(Linear(weight), bias))
+    return GptLayer(qkv, out, up, Affine(linear(weight), bias))
 
 
 def _in_order(config: GptConfig, tensor: Array) -> Array:

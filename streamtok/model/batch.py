@@ -1,0 +1,90 @@
+"""The rows of one pass: which positions of which sequences, where they lie, who looks at what.
+
+Everything that is the same for all layers is made here, once. Read next:
+`streamtok.model.decoder`, which computes the rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from streamtok.model.attention import KVCache, Positions, Rows
+from streamtok.model.config import ModelConfig
+from streamtok.model.tiling import Tiling, padded
+from streamtok.model.weights import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Part of one pass: `ids` [N, R] at `positions` [N, R] of the neighbouring slots `slots`.
+
+    Decoding is N sequences of one position each, prefill one sequence of R positions. Logits are
+    computed after the last `sampled` positions of each sequence.
+    """
+
+    slots: slice
+    ids: npt.NDArray[np.intp]
+    positions: Positions
+    sampled: int
+
+
+class Batch:
+    """The rows of `segments`, one below the other: `ids` [rows] at `positions` [rows].
+
+    `padded` is their number with those that fill up a tile. Row i of `padded` is of no sequence
+    where i is beyond `rows`.
+    """
+
+    def __init__(
+        self, config: ModelConfig, tiling: Tiling, cache: KVCache, segments: Sequence[Segment]
+    ) -> None:
+        self.ids = np.concatenate([segment.ids.ravel() for segment in segments])  # [rows]
+        self.positions = np.concatenate([s.positions.ravel() for s in segments])  # [rows]
+        self.rows = len(self.ids)
+        self.padded = padded(self.rows, tiling.granule)
+        self._config, self._tiling, self._cache = config, tiling, cache
+        self._segments = segments
+        slots = [
+            np.repeat(np.arange(s.slots.start, s.slots.stop), s.ids.shape[1]) for s in segments
+        ]
+        self._places = cache.places(np.concatenate(slots), self.positions)  # [rows, 2K]
+        self._parts: list[tuple[slice, Rows]] = []
+        start = 0
+        for segment in segments:
+            stop = start + segment.ids.size
+            rows = Rows(config, tiling, segment.slots, segment.positions)
+            self._parts.append((slice(start, stop), rows))
+            start = stop
+
+    def attend(self, layer: int, heads: Array, out: Array) -> Array:
+        """Store the keys and values in `heads` [padded, H + 2K, E], and gather: [padded, H * E].
+
+        The result is written to `out`, whose padding is left alone.
+        """
+        queries = self._config.heads
+        self._cache.store(layer, self._places, heads[: self.rows, queries:])
+        cached = self._cache.layers[layer]
+        for part, rows in self._parts:
+            rows.attend(cached, heads[part, :queries], out[part])
+        return out
+
+    def sampled(self, x: Array) -> tuple[Array, int]:
+        """Return the sampled positions of every sequence in `x` [padded, D], and how many they are.
+
+        The result is [sampled padded, D]: padded with zeros.
+        """
+        wanted: list[int] = []
+        start = 0
+        for segment in self._segments:
+            count, length = segment.ids.shape
+            for _ in range(count):
+                start += length
+                wanted.extend(range(start - segment.sampled, start))
+        if len(wanted) == self.padded:
+            return x, len(wanted)
+        size = padded(len(wanted), self._tiling.granule)
+        rows = np.zeros((size, x.shape[1]), np.float32)  # [sampled padded, D]
+        rows[: len(wanted)] = x[wanted]
+        return rows, len(wanted)
