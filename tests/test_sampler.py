@@ -33,7 +33,7 @@ PARAMS = st.builds(
 
 
 def draw(prompt: tuple[int, ...] = (), generated: tuple[int, ...] = (), **params: Any) -> Draw:
-    return Draw(SamplingParams(**params), prompt, generated)
+    return Draw(SamplingParams(**params), (*prompt, *generated), len(prompt))
 
 
 def array(*rows: list[float]) -> Array:
@@ -169,7 +169,7 @@ def test_logit_bias_adds_to_single_tokens() -> None:
 
 
 def test_barred_tokens_have_no_share_whatever_their_bias() -> None:
-    one = Draw(SamplingParams(logit_bias=((0, 100.0),), temperature=0.0), (), (), frozenset({0, 2}))
+    one = Draw(SamplingParams(logit_bias=((0, 100.0),), temperature=0.0), (), 0, frozenset({0, 2}))
     assert changed(sampler.bar, [1.0, 2.0, 3.0], one) == [-np.inf, 2.0, -np.inf]
     assert tokens(array([1.0, 2.0, 3.0]), [one]) == [1]
 
@@ -267,7 +267,7 @@ def test_uniform_is_spread_evenly_along_seeds_and_positions(fixed: str) -> None:
 @pytest.mark.parametrize("at", [0.0, 0.5, np.nextafter(1.0, 0.0)])
 def test_a_token_without_a_share_is_never_drawn(at: float) -> None:
     scores = array([-np.inf, -np.inf, 0.0, -200.0, 0.0, -np.inf])
-    assert sampler._draw(scores, np.array([at]))[0] in (2, 4)
+    assert sampler._choose(scores[0], at) in (2, 4)
 
 
 # Rows
@@ -285,9 +285,7 @@ def test_rows_are_drawn_together_as_alone(
     """To the last bit, log-probabilities included."""
     logits = random_logits(len(params), vocab, seed)
     ids = np.random.default_rng(seed).integers(0, vocab, (len(params), 8)).tolist()
-    draws = [
-        Draw(p, row[:4], row[4 : 4 + i]) for i, (p, row) in enumerate(zip(params, ids, strict=True))
-    ]
+    draws = [Draw(p, row[: 4 + i], 4) for i, (p, row) in enumerate(zip(params, ids, strict=True))]
     together = sample(logits, draws)
     assert together == [
         drawn for i, one in enumerate(draws) for drawn in sample(logits[i : i + 1], [one])

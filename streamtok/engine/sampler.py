@@ -23,14 +23,33 @@ from streamtok.model.weights import Array
 class Draw:
     """What one row is drawn with: parameters, the ids before it, and those it must not be.
 
-    Where a grammar decides what it may be, `allowed` [V] says so, with at least one token.
+    The first `prompt` of `ids` are the prompt's. Where a grammar decides what it may be, `allowed`
+    [V] says so, with at least one token.
     """
 
     params: SamplingParams
-    prompt_ids: Sequence[int]
-    generated_ids: Sequence[int]
+    ids: Sequence[int]
+    prompt: int
     barred_ids: Collection[int] = ()
     allowed: Mask | None = None
+
+    @property
+    def place(self) -> int:
+        """How many tokens have been generated before it."""
+        return len(self.ids) - self.prompt
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the likeliest token, whatever came before it."""
+        params = self.params
+        return params.greedy and not (
+            self.barred_ids
+            or self.allowed is not None
+            or params.logit_bias
+            or params.presence_penalty
+            or params.frequency_penalty
+            or params.repetition_penalty != 1.0
+        )
 
 
 Rows = Sequence[Draw]
@@ -39,21 +58,37 @@ Step = Callable[[Array, Rows], None]  # changes scores [rows, V] in place
 
 def sample(logits: Array, draws: Rows) -> list[Sample | RequestError]:
     """Draw one token for each row of `logits` [rows, V]; a row that is not finite is an error."""
-    finite = np.logical_and.reduce(np.isfinite(logits), axis=-1)  # [rows]
-    logits = np.where(finite[:, None], logits, np.float32(0))  # [rows, V]
-    scores = logits.copy()  # [rows, V]
+    good = _find_finite(logits)  # [rows]
+    tokens = np.argmax(logits, axis=-1)  # [rows]
+    shaped = [i for i, draw in enumerate(draws) if good[i] and not draw.plain]
+    if shaped:
+        tokens[shaped] = _draw(logits[shaped], [draws[i] for i in shaped])
+    return [
+        Sample(token, _logprobs(row, token, draw.params.top_logprobs))
+        if finite
+        else EngineFailed(NOT_FINITE)
+        for token, row, draw, finite in zip(tokens.tolist(), logits, draws, good, strict=True)
+    ]
+
+
+def _draw(scores: Array, draws: Rows) -> npt.NDArray[np.intp]:
+    """Return the token drawn for each row of `scores` [rows, V], which it changes: [rows]."""
     for step in STEPS:
         step(scores, draws)
-    tokens = np.argmax(scores, axis=-1)  # [rows]
-    if drawn := [i for i, draw in enumerate(draws) if not draw.params.greedy]:
-        at = [uniform(draws[i].params.seed, len(draws[i].generated_ids)) for i in drawn]
-        tokens[drawn] = _draw(scores[drawn], np.array(at))
-    return [
-        Sample(int(token), _logprobs(row, int(token), draw.params.top_logprobs))
-        if good
-        else EngineFailed(NOT_FINITE)
-        for token, row, draw, good in zip(tokens, logits, draws, finite, strict=True)
-    ]
+    tokens: npt.NDArray[np.intp] = np.argmax(scores, axis=-1)  # [rows]
+    for i, draw in enumerate(draws):
+        if not draw.params.greedy:
+            tokens[i] = _choose(scores[i], uniform(draw.params.seed, draw.place))
+    return tokens
+
+
+def _find_finite(logits: Array) -> list[bool]:
+    """Tell which rows of `logits` [rows, V] hold nothing but finite numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = np.add.reduce(logits, axis=-1)  # [rows]: finite only if all are
+    good: list[bool] = np.isfinite(sums).tolist()
+    # a sum may overflow where no number of it is infinite
+    return [fine or bool(np.isfinite(row).all()) for fine, row in zip(good, logits, strict=True)]
 
 
 def bar(scores: Array, draws: Rows) -> None:
@@ -76,7 +111,7 @@ def repetition_penalty(scores: Array, draws: Rows) -> None:
     """Shrink the scores of tokens that occurred (CTRL, arXiv:1909.05858, section 4.1)."""
     for row, draw in zip(scores, draws, strict=True):
         if draw.params.repetition_penalty != 1.0:
-            seen = np.unique([*draw.prompt_ids, *draw.generated_ids])  # [distinct]
+            seen = np.unique(draw.ids)  # [distinct]
             penalty = np.float32(draw.params.repetition_penalty)
             row[seen] = np.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty)
 
@@ -85,8 +120,8 @@ def presence_and_frequency_penalty(scores: Array, draws: Rows) -> None:
     """Subtract, for tokens generated so far, a constant and a share per occurrence (OpenAI)."""
     for row, draw in zip(scores, draws, strict=True):
         presence, frequency = draw.params.presence_penalty, draw.params.frequency_penalty
-        if (presence or frequency) and draw.generated_ids:
-            seen, counts = np.unique(draw.generated_ids, return_counts=True)  # [distinct] each
+        if (presence or frequency) and draw.place:
+            seen, counts = np.unique(draw.ids[draw.prompt :], return_counts=True)  # [distinct] each
             row[seen] -= (presence + frequency * counts).astype(np.float32)
 
 
@@ -115,17 +150,17 @@ def top_k(scores: Array, draws: Rows) -> None:
 
 def top_p(scores: Array, draws: Rows) -> None:
     """Keep the likeliest tokens that together reach `top_p` (arXiv:1904.09751)."""
-    rows = _asking(draws, lambda params: params.top_p < 1)
-    if rows:
-        share = np.array([draws[i].params.top_p for i in rows])[:, None]  # [rows, 1]
-        chosen = scores[rows]  # [rows, V]
-        shares = _exponent(chosen)  # [rows, V]
-        falling = np.sort(shares, axis=-1)[:, ::-1]  # [rows, V]
-        reached = np.cumsum(falling, axis=-1, dtype=np.float64)  # [rows, V]
-        kept = np.add.reduce(reached - falling < share * reached[:, -1:], axis=-1)  # [rows]
-        least = falling[np.arange(len(rows)), np.maximum(kept, 1) - 1]  # [rows]
-        chosen[shares < least[:, None]] = -np.inf
-        scores[rows] = chosen
+    for i in _asking(draws, lambda params: params.top_p < 1):
+        row, share = scores[i], draws[i].params.top_p
+        shares = np.exp(row - row.max())  # [V]
+        total = np.add.reduce(shares, dtype=np.float64)
+        # Tokens below this do not reach half of 1 - top_p together, however many there are: few are
+        # left to be sorted.
+        likely = shares[shares >= (1 - share) * total / (2 * len(row))]  # [candidates]
+        falling = np.sort(likely)[::-1]  # [candidates]
+        before = np.cumsum(falling, dtype=np.float64) - falling  # [candidates]
+        kept = max(1, int(np.searchsorted(before, share * total)))
+        row[shares < falling[kept - 1]] = -np.inf
 
 
 STEPS: tuple[Step, ...] = (
@@ -162,19 +197,13 @@ def _asking(draws: Rows, wants: Callable[[SamplingParams], bool]) -> list[int]:
     return [i for i, d in enumerate(draws) if not d.params.greedy and wants(d.params)]
 
 
-def _exponent(scores: Array) -> Array:
-    """Return exp(scores), scaled so that each row's greatest is one: [rows, V]."""
-    result: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return result
-
-
-def _draw(scores: Array, at: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-    """Return for each row of `scores` [rows, V] the token at the share `at` [rows] of its sum."""
-    reached = np.cumsum(_exponent(scores), axis=-1, dtype=np.float64)  # [rows, V]
+def _choose(row: Array, at: float) -> int:
+    """Return the token at the share `at` of all that `row` [V] stands for, in the order of ids."""
+    alive = np.flatnonzero(row > -np.inf)  # [candidates]
+    scores = row[alive]  # [candidates]
+    reached = np.cumsum(np.exp(scores - scores.max()), dtype=np.float64)  # [candidates]
     # The greatest `uniform` is 1 - 2^-53: rounded, the point still lies below the whole sum.
-    drawn: npt.NDArray[np.intp]
-    drawn = np.add.reduce(reached <= (at * reached[:, -1])[:, None], axis=-1)  # [rows]
-    return drawn
+    return int(alive[np.searchsorted(reached, at * reached[-1], side="right")])
 
 
 def _logprobs(logits: Array, token: int, count: int | None) -> TokenLogprobs | None:

@@ -53,8 +53,3 @@ class Sequence:
         """Return what may come next, `most` tokens or none: first of all what a grammar forces."""
         forced = self.guide.forced(most) if self.guide else ()
         return forced or self.drafter.guess(self.ids, most)
-
-    @property
-    def generated_ids(self) -> list[int]:
-        """The sampled tokens, oldest first."""
-        return self.ids[len(self.request.prompt_ids) :]

@@ -55,16 +55,17 @@ def _goes_on(work: Work, drawn: Drawn) -> bool:
 def _draw(work: Work, drawn: Drawn, grammars: Grammars | None) -> Draw | RequestError:
     """Return what the next token is drawn with; an error where its grammar cannot tell."""
     request = work.sequence.request
-    generated_ids = [*work.sequence.generated_ids, *work.guess[: len(drawn)]]
-    barred_ids = request.stop_ids if len(generated_ids) < request.min_tokens else ()
+    known, prompt = work.sequence.ids, len(request.prompt_ids)
+    ids = [*known, *work.guess[: len(drawn)]] if drawn else known
+    barred_ids = request.stop_ids if len(ids) - prompt < request.min_tokens else ()
     if request.constraint is None:
-        return Draw(request.sampling, request.prompt_ids, generated_ids, barred_ids)
+        return Draw(request.sampling, ids, prompt, barred_ids)
     try:
         guide = work.sequence.guide = work.sequence.guide or _start(request.constraint, grammars)
         allowed = guide.allowed(barred_ids)
     except RequestError as error:
         return error
-    return Draw(request.sampling, request.prompt_ids, generated_ids, allowed=allowed)
+    return Draw(request.sampling, ids, prompt, allowed=allowed)
 
 
 def _start(constraint: Constraint, grammars: Grammars | None) -> Guide:

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from streamtok.model import tiling
 from streamtok.model.attention import KVCache
 from streamtok.model.batch import Batch, Segment
+from streamtok.model.calibration import calibrate
 from streamtok.model.config import ModelConfig
 from streamtok.model.families import read_config, tensor_shapes
 from streamtok.model.gpt_families import GptConfig
@@ -68,7 +68,7 @@ class Decoder:
     def __init__(self, config: ModelConfig, checkpoint: Checkpoint) -> None:
         """Lay out the tensors of `checkpoint`, taking each of them."""
         self.config = config
-        self.tiling = choose_tiling(config)
+        self.tiling = calibrate(matrix_shapes(config), config.head_dim)
         arena = Arena()
         self._embedding = checkpoint.take("model.embed_tokens.weight")  # [V, D]
         self._layers = [
@@ -143,10 +143,13 @@ class Decoder:
         return self._head(normed, out)[:count, : self.config.vocab]
 
 
-def choose_tiling(config: ModelConfig) -> tiling.Tiling:
-    """Return how this machine's products are best cut, for the shapes of this model."""
-    terms = (config.dim, config.hidden, config.heads * config.head_dim)
-    return tiling.choose(terms, config.head_dim)
+def matrix_shapes(config: ModelConfig) -> list[tuple[int, int]]:
+    """Return the shapes of the weights, each [out, in], one for each number of terms at least."""
+    return [
+        (config.vocab, config.dim),
+        (config.dim, config.hidden),
+        (config.dim, config.heads * config.head_dim),
+    ]
 
 
 def load(folder: Path) -> Decoder:
@@ -176,7 +179,8 @@ def _norm(x: Array, eps: float, out: Array) -> Array:
     length = np.vecdot(x, x)  # [...]
     length += x.shape[-1] * eps
     np.sqrt(length, out=length)
-    return np.divide(x, length[..., None], out=out)
+    scaled: Array = np.divide(x, length[..., None], out=out)
+    return scaled
 
 
 def exponent(activation: str, gate: Array, out: Array) -> Array:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from streamtok.model.attention import KVCache
 from streamtok.model.batch import Batch, Segment
-from streamtok.model.decoder import Decoder, Layout, choose_tiling, exponent
+from streamtok.model.calibration import calibrate
+from streamtok.model.decoder import Decoder, Layout, exponent, matrix_shapes
 from streamtok.model.gpt_families import GptConfig
 from streamtok.model.linear import Arena, Linear
 from streamtok.model.weights import Array, Checkpoint
@@ -72,7 +73,7 @@ class GptDecoder(Decoder):
         """Lay out the tensors of `checkpoint`, taking each of them."""
         names = config.layout
         self.config = config
-        self.tiling = choose_tiling(config)
+        self.tiling = calibrate(matrix_shapes(config), config.head_dim)
         arena = Arena()
 
         def linear(weight: Array) -> Linear:

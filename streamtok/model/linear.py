@@ -9,7 +9,7 @@ Read next: `streamtok.model.attention`, which keeps the same rules over time.
 
 import numpy as np
 
-from streamtok.model.tiling import Tiling, multiply, padded
+from streamtok.model.tiling import PANELS, Tiling, multiply, padded
 from streamtok.model.weights import Array
 
 SLAB_BYTES = 32 * 2**20
@@ -40,19 +40,19 @@ class Arena:
 class Linear:
     """`y = x @ weight.T`, from a checkpoint's [out, in] weight.
 
-    `width` is `out` rounded up to whole panels; the columns beyond `out` are zero.
+    `width` is `out` rounded up to panels of any width; the columns beyond `out` are zero.
     """
 
     def __init__(self, weight: Array, tiling: Tiling, arena: Arena) -> None:
         out, inner = weight.shape
         self._cut = cut = tiling.cuts[inner]
-        self.width = padded(out, cut.panel)
+        self.width = padded(out, max(PANELS))
         self._panels = arena.zeros((self.width // cut.panel, inner, cut.panel))  # [P, in, panel]
         whole = out // cut.panel
         self._panels[:whole] = (
             weight[: whole * cut.panel].reshape(whole, cut.panel, inner).swapaxes(1, 2)
         )
-        if whole < len(self._panels):
+        if out % cut.panel:
             self._panels[whole, :, : out - whole * cut.panel] = weight[whole * cut.panel :].T
 
     def __call__(self, x: Array, out: Array) -> Array:
