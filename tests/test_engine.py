@@ -189,7 +189,7 @@ async def test_scores_that_are_not_finite_fail_one_sequence_and_leave_no_trace(
 
     def poisoned(cache, segments):  # type: ignore[no-untyped-def]
         logits = forward(cache, segments)
-        cache.keys[0][1] = np.nan
+        cache.layers[0][0, 1] = np.nan
         return logits
 
     engine._runner._decoder.forward = poisoned  # type: ignore[method-assign]

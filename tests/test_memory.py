@@ -20,7 +20,7 @@ SLOT = 2 * 2 * 2 * 8 * 128 * 4  # keys and values, layers, heads, their width, c
 def test_a_slot_takes_what_the_cache_allots_to_it(tiny_model: Path) -> None:
     config = read_config(tiny_model)
     cache = KVCache(config, 3)
-    assert sum(a.nbytes for a in (*cache.keys, *cache.values)) == 3 * slot_bytes(config)
+    assert sum(layer.nbytes for layer in cache.layers) == 3 * slot_bytes(config)
     assert slot_bytes(config) == SLOT
 
 

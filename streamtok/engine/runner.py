@@ -4,7 +4,6 @@ Owns the cache. Knows neither queues nor sampling. Read next: `streamtok.engine.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 
 import numpy as np
 
@@ -13,6 +12,8 @@ from streamtok.model.attention import KVCache
 from streamtok.model.batch import Segment
 from streamtok.model.decoder import Decoder
 from streamtok.model.weights import Array
+
+WASTE = 128  # positions: as many as one more group costs
 
 
 class Runner:
@@ -30,24 +31,28 @@ class Runner:
             self._cache.copy(copy.source, copy.target, slice(copy.start, copy.stop))
         if not plan.works:
             return np.zeros((0, self._decoder.config.vocab), np.float32)  # [0, V]
-        groups = list(_neighbours(plan.works))
-        logits = self._decoder.forward(self._cache, [_segment(group) for group in groups])
-        computed = [work for group in groups for work in group]
-        first = [0, *accumulate(work.rows for work in computed)]
-        start = {id(work): row for work, row in zip(computed, first, strict=False)}
-        order = [start[id(work)] + row for work in plan.works for row in range(work.rows)]
-        return logits[order]  # [., V]
+        segments = [_segment(group) for group in _neighbours(plan.works)]
+        return self._decoder.forward(self._cache, segments)  # [., V]
 
 
 def _neighbours(works: Sequence[Work]) -> Iterator[list[Work]]:
-    """Group what decodes in neighbouring slots with guesses of a length; prompts stand alone."""
+    """Group what decodes in neighbouring slots with guesses of a length; prompts stand alone.
+
+    Those in a group are computed as if all were as long as the longest: who would cost the others
+    more than a group of its own stands alone too.
+    """
     group: list[Work] = []
-    for work in sorted(works, key=lambda work: work.slot):
+    longest = 0
+    for work in works:
+        length = work.sequence.computed
         joins = group and work.slot == group[-1].slot + 1 and _form(work) == _form(group[-1])
-        if group and not (joins and work.count == 1):
+        more = max(longest, length)
+        wasted = more - length + (more - longest) * len(group)
+        if group and not (joins and work.count == 1 and wasted <= WASTE):
             yield group
-            group = []
+            group, more = [], length
         group.append(work)
+        longest = more
     if group:
         yield group
 

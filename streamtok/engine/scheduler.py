@@ -65,7 +65,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step: slots to clear, then rows to copy, then the work to do.
+    """One step: slots to clear, then rows to copy, then the work to do, in the order of slots.
 
     `events` are to be announced before it.
     """
@@ -140,7 +140,8 @@ class Scheduler:
         if not prefills:
             works = list(self._guess(works))
         wipes = self._prefixes.take_spoilt()
-        return Plan((*works, *prefills), tuple(events), wipes, (*copies, *reused))
+        ordered = sorted((*works, *prefills), key=lambda work: work.slot)
+        return Plan(tuple(ordered), tuple(events), wipes, (*copies, *reused))
 
     def commit(
         self,

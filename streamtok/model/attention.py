@@ -8,6 +8,8 @@ Shape letters: N sequences, R positions of each, H query heads, K key-value head
 E width of a head, B blocks, T positions of a block, S tiles, Q rows of a tile.
 """
 
+import mmap
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,7 +31,7 @@ class KVCache:
     def __init__(self, config: ModelConfig, slots: int) -> None:
         self.capacity = _capacity(config)
         shape = (2, slots, config.kv_heads, self.capacity, config.head_dim)
-        self.layers = [np.zeros(shape, np.float32) for _ in range(config.layers)]
+        self.layers = [_zeros_on_demand(shape) for _ in range(config.layers)]
         # where the key of each head lies, and its value, of position 0 in slot 0: [2K]
         heads = np.arange(config.kv_heads) * self.capacity
         self._heads = np.concatenate([heads, heads + slots * config.kv_heads * self.capacity])
@@ -60,6 +62,20 @@ def slot_bytes(config: ModelConfig) -> int:
     """Return how much memory one slot takes when its context is full."""
     position = 2 * config.layers * config.kv_heads * config.head_dim * np.dtype(np.float32).itemsize
     return position * _capacity(config)
+
+
+def _zeros_on_demand(shape: tuple[int, ...]) -> Array:
+    """Return zeros that take memory page by page as they are written.
+
+    numpy would ask for huge pages: the first tokens of a sequence would then wait for megabytes to
+    be cleared, most of which it never uses.
+    """
+    if not hasattr(mmap, "MADV_NOHUGEPAGE"):
+        return np.zeros(shape, np.float32)
+    size = 4 * int(np.prod(shape))
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.float32).reshape(shape)
 
 
 def _capacity(config: ModelConfig) -> int:
