@@ -23,22 +23,24 @@ Positions = npt.NDArray[np.intp]
 class KVCache:
     """The keys and values of every position computed so far, for `slots` sequences.
 
-    One array [2, slots, K, capacity, E] per layer: keys, then values. `capacity` is the context
-    rounded up to whole blocks. The operating system provides a page when it is first written, so
-    that a slot costs memory only as far as it was used.
+    One array [2, slots, blocks, K, BLOCK, E] per layer: keys, then values. All heads of a block lie
+    side by side, because memory is read fastest in long runs. The operating system provides a page
+    when it is first written, so that a slot costs memory only as far as it was used.
     """
 
     def __init__(self, config: ModelConfig, slots: int) -> None:
-        self.capacity = _capacity(config)
-        shape = (2, slots, config.kv_heads, self.capacity, config.head_dim)
+        blocks = _count_blocks(config)
+        shape = (2, slots, blocks, config.kv_heads, BLOCK, config.head_dim)
         self.layers = [_zeros_on_demand(shape) for _ in range(config.layers)]
-        # where the key of each head lies, and its value, of position 0 in slot 0: [2K]
-        heads = np.arange(config.kv_heads) * self.capacity
-        self._heads = np.concatenate([heads, heads + slots * config.kv_heads * self.capacity])
+        self._block = config.kv_heads * BLOCK  # rows of a block
+        self._slot = blocks * self._block  # rows of a slot
+        heads = np.arange(config.kv_heads) * BLOCK  # [K]
+        self._heads = np.concatenate([heads, heads + slots * self._slot])  # [2K]
 
     def places(self, slots: Positions, positions: Positions) -> Positions:
         """Return where to store what is computed at `positions` [rows] of `slots` [rows]."""
-        start = slots * (len(self._heads) // 2 * self.capacity) + positions  # [rows]
+        block, at = np.divmod(positions, BLOCK)
+        start = slots * self._slot + block * self._block + at  # [rows]
         places: Positions = start[:, None] + self._heads  # [rows, 2K]
         return places
 
@@ -48,9 +50,13 @@ class KVCache:
         cached.reshape(-1, cached.shape[-1])[places] = heads
 
     def copy(self, source: int, target: int, positions: slice) -> None:
-        """Give slot `target` what slot `source` holds at `positions`."""
+        """Give slot `target` what slot `source` holds in the blocks where `positions` are.
+
+        What lies around them is the same in both, or not yet of use in the target.
+        """
+        blocks = slice(positions.start // BLOCK, -(-positions.stop // BLOCK))
         for cached in self.layers:
-            cached[:, target, :, positions] = cached[:, source, :, positions]
+            cached[:, target, blocks] = cached[:, source, blocks]
 
     def clear(self, slot: int) -> None:
         """Zero a slot: a value that is not finite would otherwise outlive its sequence there."""
@@ -61,7 +67,7 @@ class KVCache:
 def slot_bytes(config: ModelConfig) -> int:
     """Return how much memory one slot takes when its context is full."""
     position = 2 * config.layers * config.kv_heads * config.head_dim * np.dtype(np.float32).itemsize
-    return position * _capacity(config)
+    return position * _count_blocks(config) * BLOCK
 
 
 def _zeros_on_demand(shape: tuple[int, ...]) -> Array:
@@ -78,8 +84,8 @@ def _zeros_on_demand(shape: tuple[int, ...]) -> Array:
     return np.frombuffer(memory, np.float32).reshape(shape)
 
 
-def _capacity(config: ModelConfig) -> int:
-    return padded(config.context, BLOCK)
+def _count_blocks(config: ModelConfig) -> int:
+    return -(-config.context // BLOCK)
 
 
 class Rows:
@@ -96,10 +102,8 @@ class Rows:
         count, length = positions.shape
         heads, group, width = config.kv_heads, config.group, config.head_dim
         used = int(positions.max()) + 1
-        block = tiling.block(used)
-        blocks = -(-used // block)
-        self._time = blocks * block
-        self._blocked = (count, heads, blocks, 1, block, width)
+        self._block = block = tiling.block(used)
+        self._blocks = blocks = -(-used // block)
         queries = length * group
         tile = tiling.tile(queries)
         rows = padded(queries, tile)
@@ -116,9 +120,8 @@ class Rows:
         self._scores = np.empty((*shape, block), np.float32)  # [N, K, B, S, Q, T]
         self._values = np.empty((*shape, width), np.float32)  # [N, K, B, S, Q, E]
         self._totals = np.empty((*shape, 1), np.float32)  # [N, K, B, S, Q, 1]
-        self._several = blocks > 1
         self._value, self._total = self._values[:, :, 0], self._totals[:, :, 0]
-        if self._several:  # the sums over the blocks
+        if self._blocks > 1:  # the sums over the blocks
             self._value, self._total = self._value.copy(), self._total.copy()
         self._found = split(self._value.reshape(count, heads, rows, width))  # [N, R, K, G, E]
         self._sum = split(self._total.reshape(count, heads, rows, 1))  # [N, R, K, G, 1]
@@ -126,7 +129,7 @@ class Rows:
         at = np.zeros((count, rows), np.intp)  # [N, S * Q]
         at[:, :queries] = np.repeat(positions, group, axis=1)
         at = at.reshape(count, 1, 1, -1, tile, 1)  # [N, 1, 1, S, Q, 1]
-        time = np.arange(self._time).reshape(-1, 1, 1, block)  # [B, 1, 1, T]
+        time = np.arange(blocks * block).reshape(-1, 1, 1, block)  # [B, 1, 1, T]
         seen = time <= at  # [N, 1, B, S, Q, T]
         if config.window is not None:
             seen &= time > at - config.window
@@ -138,20 +141,21 @@ class Rows:
 
         `cached` is what one layer of the cache holds; queries are scaled already.
         """
-        keys, values = cached[:, self._slots, :, : self._time]  # [N, K, B * T, E] each
-        keys = keys.reshape(self._blocked).swapaxes(-1, -2)  # [N, K, B, 1, E, T]
-        values = values.reshape(self._blocked)  # [N, K, B, 1, T, E]
+        used = cached[:, self._slots, : self._blocks, :, None, : self._block]
+        keys, values = used.swapaxes(2, 3)  # [N, K, B, 1, T, E] each
         self._queries[...] = q.reshape(self._queries.shape)
-        scores = np.matmul(self._tiles, keys, out=self._scores)  # [N, K, B, S, Q, T]
+        scores = np.matmul(
+            self._tiles, keys.swapaxes(-1, -2), out=self._scores
+        )  # [N, K, B, S, Q, T]
         scores += self._mask
         most = np.maximum.reduce(scores, axis=-1, keepdims=True)  # [N, K, B, S, Q, 1]
-        if self._several:
+        if self._blocks > 1:
             most = np.maximum.reduce(most, axis=2, keepdims=True)  # [N, K, 1, S, Q, 1]
         scores -= most
         np.exp(scores, out=scores)
         np.add.reduce(scores, axis=-1, keepdims=True, out=self._totals)
         np.matmul(scores, values, out=self._values)
-        if self._several:
+        if self._blocks > 1:
             np.add.reduce(self._totals, axis=2, out=self._total)
             np.add.reduce(self._values, axis=2, out=self._value)
         np.divide(self._found, self._sum, out=out.reshape(self._found.shape))
