@@ -68,8 +68,8 @@ class Bench:
         self.runner.run(plan)
         cache = self.runner._cache
         for slot in {work.slot for work in plan.works} | {copy.target for copy in plan.copies}:
-            for array in (*cache.keys, *cache.values):
-                array[slot] = np.nan
+            for layer in cache.layers:
+                layer[:, slot] = np.nan
         self.tell(self.scheduler.fail(EngineFailed("on purpose"), plan))
 
     def finish(self) -> None:
