@@ -303,7 +303,7 @@ def test_prompts_of_one_client_do_not_hold_up_those_of_another() -> None:
     scheduler.add("many", [request(index, 9, 1, "anna") for index in range(3)])
     scheduler.add("one", [request(0, 7, 1, "ben")])
     assert step(scheduler) == [("many", 0, 6), ("one", 0, 6)]
-    assert step(scheduler) == [("many", 0, 3), ("many", 1, 8), ("one", 0, 1)]
+    assert step(scheduler) == [("many", 0, 3), ("one", 0, 1), ("many", 1, 8)]
 
 
 def test_a_step_is_one_position_of_each_stream_even_above_the_budget() -> None:
