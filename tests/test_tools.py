@@ -63,7 +63,7 @@ def grammars_of(folder: Path) -> Grammars:
 async def api(folder: Path) -> AsyncIterator[Api]:
     grammars = grammars_of(folder)
     config = EngineConfig(max_streams=8, max_queue=40, step_tokens=64)
-    engine = LocalEngine(load(folder), True, config, grammars)
+    engine = LocalEngine(load(folder), config, grammars)
     services = make_services(folder, engine, FakeClock(), grammars=grammars)
     api = Api()
     api.open(services)
