@@ -17,6 +17,7 @@ from typing import Literal
 from streamtok.errors import RequestError
 
 FinishReason = Literal["stop", "length", "cancelled"]
+Embedding = tuple[float, ...]  # of length one, in single precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class SequenceRequest:
     tokens are reported too, so that each of them must be computed; `sampling.top_logprobs` is then
     not None. `client` is who asks: clients take turns, and only sequences of the same client profit
     from each other's prompts. With a `constraint` the text ends where that is satisfied: by one of
-    the model's own stop tokens, which it allows then, or by itself where nothing can follow.
+    the model's own stop tokens, which it allows then, or by itself where nothing can follow. With
+    `embed`, which nothing is generated for, its end brings the prompt's embedding.
     """
 
     index: int
@@ -83,6 +85,7 @@ class SequenceRequest:
     prompt_logprobs: bool = False
     client: str = ""
     constraint: Constraint | None = None
+    embed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +132,15 @@ class TokenEvent:
 class Finished:
     """The sequence ended; `generated` counts every token sampled, the stop token included.
 
-    `stop` is the token that ended the text, if one did.
+    `stop` is the token that ended the text, if one did; `embedding` is the prompt's, if it was
+    asked for.
     """
 
     index: int
     reason: FinishReason
     generated: int
     stop: TokenEvent | None = None
+    embedding: Embedding | None = None
 
 
 @dataclass(frozen=True, slots=True)

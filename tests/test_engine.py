@@ -185,16 +185,16 @@ async def test_scores_that_are_not_finite_fail_one_sequence_and_leave_no_trace(
     before = await events(engine, "before", good)
     biased = SamplingParams(temperature=0.0, seed=1)
     broken = SequenceRequest(1, bad.prompt_ids, biased, 30)
-    forward = engine._runner._decoder.forward
+    compute = engine._runner._decoder.compute
 
     def poisoned(cache, segments):  # type: ignore[no-untyped-def]
-        logits = forward(cache, segments)
+        found = compute(cache, segments)
         cache.layers[0][0, 1] = np.nan
-        return logits
+        return found
 
-    engine._runner._decoder.forward = poisoned  # type: ignore[method-assign]
+    engine._runner._decoder.compute = poisoned  # type: ignore[method-assign]
     got = await events(engine, "poisoned", good, broken)
-    engine._runner._decoder.forward = forward  # type: ignore[method-assign]
+    engine._runner._decoder.compute = compute  # type: ignore[method-assign]
     failed = [event for event in got if isinstance(event, Failed)]
     assert [event.index for event in failed] == [1]
     assert "finite" in failed[0].error.message

@@ -49,6 +49,24 @@ def test_float32_logits_are_those_of_transformers(folder: Path) -> None:
 
 
 @each_case
+def test_final_states_are_those_of_the_reference(folder: Path) -> None:
+    """Whose product with the head, which transformers gives, is right."""
+    decoder, golden = load(folder), load_file(folder / "golden.safetensors")
+    ids, tensors = golden["ids"], load_file(folder / "model.safetensors")
+    weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+    config = read_config(folder)
+    if isinstance(config, GptConfig):
+        expected = gpt_reference.states(config, weights, ids.tolist())  # [T, D]
+    else:
+        expected = reference.states(config, weights, ids.tolist())  # [T, D]
+    positions = np.arange(len(ids))[None]  # [1, T]
+    segment = Segment(slice(0, 1), ids[None], positions, sampled=0, pooled=True)
+    logits, found = decoder.compute(KVCache(decoder.config, 1), [segment])
+    assert logits.shape == (0, config.vocab)
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@each_case
 def test_float64_logits_of_the_reference_are_those_of_transformers(folder: Path) -> None:
     golden = load_file(folder / "golden.safetensors")
     weights = {

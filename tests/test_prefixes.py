@@ -57,7 +57,7 @@ class Bench:
 
     def step(self) -> Plan:
         plan = self.plan()
-        drawn = draw(self.runner.run(plan), plan.works, self.grammars)
+        drawn = draw(self.runner.run(plan)[0], plan.works, self.grammars)
         self.computed += sum(work.count for work in plan.works)
         self.tell(self.scheduler.commit(plan, drawn))
         return plan

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from streamtok.config import EngineConfig
 from streamtok.engine.local import LocalEngine
 from streamtok.engine.logprobs import logprobs
-from streamtok.engine.scheduler import Sample, Scheduler
+from streamtok.engine.scheduler import Plan, Sample, Scheduler
 from streamtok.errors import EngineFailed
 from streamtok.messages import (
     Event,
@@ -121,8 +121,13 @@ async def test_a_prompt_whose_scores_are_not_finite_fails(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with engine_of(tiny_model, 16) as engine:
-        run: Callable[..., np.ndarray] = engine._runner.run
-        monkeypatch.setattr(engine._runner, "run", lambda plan: run(plan) * np.float32("nan"))
+        run: Callable[..., tuple[np.ndarray, np.ndarray]] = engine._runner.run
+
+        def spoilt(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+            logits, states = run(plan)
+            return logits * np.float32("nan"), states
+
+        monkeypatch.setattr(engine._runner, "run", spoilt)
         end = (await events(engine, "a", request()))[-1]
         assert isinstance(end, Failed)
         assert isinstance(end.error, EngineFailed)

@@ -214,6 +214,30 @@ class ListBody(Struct, Generic[Item]):
     object: str = "list"
 
 
+class EmbeddingBody(Struct):
+    """A text as a point: numbers, or their 32 bits each, the least significant first, as base64."""
+
+    index: int
+    embedding: list[float] | str
+    object: str = "embedding"
+
+
+class EmbeddingUsage(Struct):
+    """What embeddings cost, in tokens."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(Struct):
+    """The answer of `POST /v1/embeddings`."""
+
+    data: list[EmbeddingBody]
+    model: str
+    usage: EmbeddingUsage
+    object: str = "list"
+
+
 class Tokens(Struct):
     """The answer of `POST /tokenize`."""
 

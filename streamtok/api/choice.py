@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
-from streamtok.messages import Finished, PromptScored, SequenceRequest, TokenEvent, TokenLogprobs
+from streamtok.messages import (
+    Embedding,
+    Finished,
+    PromptScored,
+    SequenceRequest,
+    TokenEvent,
+    TokenLogprobs,
+)
 from streamtok.text.calls import CallPart, CallReader
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.stops import StopMatcher
@@ -50,7 +57,7 @@ class Piece(Struct, frozen=True):
     `tokens` holds them where they are to be reported. The last piece of a choice carries its finish
     reason, may have no text, and has the token that is the reason apart, in `stop`. One that
     `is_prompt` is the prompt, before all that is generated. `stop_text` is the stop string that was
-    met.
+    met, `embedding` what was asked for instead of text.
     """
 
     index: int
@@ -61,6 +68,7 @@ class Piece(Struct, frozen=True):
     is_prompt: bool = False
     stop: Token | None = None
     stop_text: str | None = None
+    embedding: Embedding | None = None
     calls: tuple[CallPart, ...] = ()
 
 
@@ -148,7 +156,8 @@ class Choice:
             self.finish_reason = "tool_calls"
         self._held += event.stop is not None  # the token that ended the text, which has none
         self._offset += len(tail)
-        return self._piece(text, event.stop, calls)
+        piece = self._piece(text, event.stop, calls)
+        return replace(piece, embedding=event.embedding) if event.embedding else piece
 
     def _text(self, token_id: int) -> str:
         if self._rules.special and (name := self._detokenizers.special_name(token_id)):

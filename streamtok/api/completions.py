@@ -35,7 +35,7 @@ def order(services: Services, fields: CompletionRequest, ignored: tuple[str, ...
     """
     services.check_model(fields.model)
     candidates = _candidates(fields)
-    prompts = list(_prompts(services, fields.prompt))
+    prompts = list(read_prompts(services, fields.prompt, "prompt"))
     shape = CompletionShape(services.detokenizers, fields, [ids for ids, _ in prompts])
     return Order(
         endpoint=ENDPOINT,
@@ -139,10 +139,14 @@ def _candidates(fields: CompletionRequest) -> int:
     raise InvalidRequest(f"best_of: {problem}", param="best_of", code="invalid_value")
 
 
-def _prompts(
-    services: Services, prompt: str | list[str | int | list[int]] | None
+def read_prompts(
+    services: Services, prompt: str | list[str | int | list[int]] | None, field: str
 ) -> Iterator[tuple[tuple[int, ...], str | None]]:
-    """Yield the token ids of each prompt, with its text where it is one."""
+    """Yield the token ids of each prompt in a `field`, with its text where it is one.
+
+    Raises:
+        InvalidRequest: the field mixes both, or has what is no token.
+    """
     prompts: Sequence[object] = prompt if isinstance(prompt, list) else [prompt or ""]
     if all(isinstance(item, int) for item in prompts):
         prompts = [prompts]
@@ -151,12 +155,12 @@ def _prompts(
             yield services.tokenizer.encode(text, special=True), text
     elif all(isinstance(item, list) for item in prompts):
         for ids in cast("list[list[int]]", prompts):
-            yield _checked(services, ids), None
+            yield _checked(services, ids, field), None
     else:
         raise InvalidRequest(
-            "prompt: expected a string, or a list of strings, of token ids or of lists of token "
+            f"{field}: expected a string, or a list of strings, of token ids or of lists of token "
             "ids",
-            param="prompt",
+            param=field,
             code="invalid_value",
         )
 
@@ -170,9 +174,9 @@ def _text(
     return services.tokenizer.decode(ids, special=fields.skip_special_tokens is False)
 
 
-def _checked(services: Services, ids: Sequence[int]) -> tuple[int, ...]:
+def _checked(services: Services, ids: Sequence[int], field: str) -> tuple[int, ...]:
     """Check that `ids` are tokens, and at least one."""
-    check_ids(services, ids, "prompt")
+    check_ids(services, ids, field)
     if not ids:
-        raise InvalidRequest("prompt: a list of token ids must not be empty", param="prompt")
+        raise InvalidRequest(f"{field}: a list of token ids must not be empty", param=field)
     return tuple(ids)

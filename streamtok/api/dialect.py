@@ -9,7 +9,7 @@ Read next: `streamtok.api.streaming`, OpenAI's chunks; `streamtok.http.framings`
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from streamtok.api.answers import PromptDetails, UsageBody
 from streamtok.api.choice import Piece
@@ -36,7 +36,15 @@ class Occasion:
         return int(self.clock.wall_s())
 
 
-class Dialect(Protocol):
+class Whole(Protocol):
+    """The words of one API for one answer that is not streamed."""
+
+    async def whole(self, choices: Sequence[Pieces]) -> bytes:
+        """Return the JSON of the answer."""
+
+
+@runtime_checkable
+class Dialect(Whole, Protocol):
     """The words of one API for one answer; it is asked in this order, and may remember."""
 
     def opening(self) -> Iterable[Told]:
@@ -50,9 +58,6 @@ class Dialect(Protocol):
 
     def failure(self, error: RequestError) -> tuple[str, bytes]:
         """Return the name and the JSON of the event that tells of `error`, at any point."""
-
-    async def whole(self, choices: Sequence[Pieces]) -> bytes:
-        """Return the JSON of an answer that is not streamed."""
 
 
 async def chunks(

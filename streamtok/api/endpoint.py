@@ -11,7 +11,7 @@ from functools import partial
 
 from streamtok.api import requests
 from streamtok.api.choice import TextRules
-from streamtok.api.dialect import Dialect, Occasion, chunks
+from streamtok.api.dialect import Dialect, Occasion, Whole, chunks
 from streamtok.api.faults import FIELD
 from streamtok.api.generation import Generation, Job
 from streamtok.api.requests import SamplingFields
@@ -35,7 +35,8 @@ class Order:
     the prompts stood; `offers` are the framings a stream may have; `candidates` are generated of
     each prompt, to choose the best (0: none but those asked for); `echoes` are texts that the
     choices of each prompt begin with, or nothing; `constraint` is what the answer must be, if
-    anything, made of `parts`; `calls` says that it may call functions.
+    anything, made of `parts`; `calls` says that it may call functions, `embed` that
+    embeddings are wanted, and no tokens.
     """
 
     endpoint: str
@@ -44,7 +45,7 @@ class Order:
     max_tokens: int
     top_logprobs: int | None
     prefix: str
-    dialect: Callable[[Occasion], Dialect]
+    dialect: Callable[[Occasion], Whole]
     ignored: tuple[str, ...]
     prompt_field: str = "prompt"
     offers: Sequence[Offer] = OFFERS
@@ -53,6 +54,7 @@ class Order:
     constraint: Constraint | None = None
     parts: Sequence[Constraint] = ()
     calls: bool = False
+    embed: bool = False
 
 
 async def answer(services: Services, call: Call, order: Order) -> Response:
@@ -101,6 +103,7 @@ async def _response(
     except BaseException:
         generation.close()
         raise
+    assert isinstance(dialect, Dialect)  # what has no stream has no field to ask for one
     if services.close_after_stream:
         headers = (*headers, ("connection", "close"))
     headers = (*framing.headers, *headers)
@@ -226,6 +229,7 @@ def _job(services: Services, call: Call, order: Order) -> Job:
             prompt_logprobs=bool(order.echoes) and order.top_logprobs is not None,
             client=call.caller,
             constraint=order.constraint,
+            embed=order.embed,
         )
         for index, ids in enumerate(ids for ids in order.prompts for _ in range(count))
     ]

@@ -82,6 +82,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/messages/count_tokens"): Operation(
         anthropic.TokenCount, anthropic.CountRequest, example={"messages": HI}
     ),
+    ("POST", "/v1/embeddings"): Operation(
+        answers.Embeddings, requests.EmbeddingRequest, example={"input": "Once upon a time"}
+    ),
     ("POST", "/tokenize"): Operation(
         answers.Tokens,
         requests.TokenizeRequest,

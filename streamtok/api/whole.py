@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 
 from streamtok.api.choice import Piece, tokens
-from streamtok.api.dialect import Dialect, Pieces
+from streamtok.api.dialect import Pieces, Whole
 from streamtok.api.generation import Generation
 
 
-async def whole(generation: Generation, dialect: Dialect, choices: int, candidates: int) -> bytes:
+async def whole(generation: Generation, dialect: Whole, choices: int, candidates: int) -> bytes:
     """Return the answer as JSON text, with the best `choices` of each prompt's `candidates`."""
     found: list[list[Piece]] = [[] for _ in generation.job.sequences]
     async for piece in generation:

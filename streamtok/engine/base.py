@@ -79,6 +79,10 @@ class Engine(Protocol):
         """How many token ids there are."""
 
     @property
+    def width(self) -> int:
+        """How many numbers an embedding has."""
+
+    @property
     def streams(self) -> int:
         """How many sequences it generates at once."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from streamtok.config import EngineConfig
 from streamtok.engine.backlog import Backlog
 from streamtok.engine.base import ENDS, HIGH_WATER, LOW_WATER, TokenStream
+from streamtok.engine.embeddings import pool
 from streamtok.engine.grammars import Grammars
 from streamtok.engine.logprobs import score
 from streamtok.engine.memory import count_slots
@@ -71,6 +72,7 @@ class LocalEngine:
     ) -> None:
         self.context = decoder.config.context
         self.vocab = decoder.config.vocab
+        self.width = decoder.config.dim
         self.fingerprint = f"fp_{decoder.digest}" + ("" if decoder.tiling.exact else "_inexact")
         slots = count_slots(decoder.config, config)
         self.streams = streams = min(config.max_streams, slots)
@@ -178,13 +180,14 @@ class LocalEngine:
     def _step(self, plan: Plan) -> list[Addressed]:
         """Run one plan; whatever it raises ends the sequences that were in it, and only those."""
         try:
-            logits = self._runner.run(plan)  # [rows, V]
+            logits, states = self._runner.run(plan)  # [., V], [., D]
             drawn = draw(logits, plan.works, self._grammars)
             scores = score(logits, plan.works)
+            pools = pool(states, plan.works)
         except Exception:
             log.exception("an engine step failed")
             return self._scheduler.fail(EngineFailed("the engine failed in a step"), plan)
-        return self._scheduler.commit(plan, drawn, scores)
+        return self._scheduler.commit(plan, drawn, scores, pools)
 
     def _post(self, events: Sequence[Addressed]) -> None:
         """Hand events to the event loop, all in one crossing."""

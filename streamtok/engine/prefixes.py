@@ -146,7 +146,8 @@ def is_ahead(leader: Sequence, sequence: Sequence) -> bool:
 
 
 def count_usable(holder: Sequence | None, sequence: Sequence) -> int:
-    """Return how many rows of `holder` may stand for rows of `sequence`: none where it is scored,
-    which takes the logits at every position of its prompt.
+    """Return how many rows of `holder` may stand for rows of `sequence`: none where it is scored
+    or embedded, which takes something of every position of its prompt.
     """
-    return 0 if sequence.request.prompt_logprobs else count_shared(holder, sequence)
+    request = sequence.request
+    return 0 if request.prompt_logprobs or request.embed else count_shared(holder, sequence)

@@ -23,16 +23,20 @@ class Runner:
         self._decoder = decoder
         self._cache = KVCache(decoder.config, slots)
 
-    def run(self, plan: Plan) -> Array:
-        """Carry out `plan` and return the logits that its works need, in their order: [., V]."""
+    def run(self, plan: Plan) -> tuple[Array, Array]:
+        """Carry out `plan`; return the logits and the final states that its works need.
+
+        They are [., V] and [., D], in the order of the works.
+        """
         for slot in plan.wipes:
             self._cache.clear(slot)
         for copy in plan.copies:
             self._cache.copy(copy.source, copy.target, slice(copy.start, copy.stop))
         if not plan.works:
-            return np.zeros((0, self._decoder.config.vocab), np.float32)  # [0, V]
+            config = self._decoder.config
+            return np.zeros((0, config.vocab), np.float32), np.zeros((0, config.dim), np.float32)
         segments = [_segment(group) for group in _neighbours(plan.works)]
-        return self._decoder.forward(self._cache, segments)  # [., V]
+        return self._decoder.compute(self._cache, segments)  # [., V], [., D]
 
 
 def _neighbours(works: Sequence[Work]) -> Iterator[list[Work]]:
@@ -57,8 +61,8 @@ def _neighbours(works: Sequence[Work]) -> Iterator[list[Work]]:
         yield group
 
 
-def _form(work: Work) -> tuple[int, int]:
-    return work.count, work.rows
+def _form(work: Work) -> tuple[int, int, bool]:
+    return work.count, work.rows, work.pooled
 
 
 def _segment(group: Sequence[Work]) -> Segment:
@@ -68,4 +72,4 @@ def _segment(group: Sequence[Work]) -> Segment:
     positions = start + np.arange(first.count + len(first.guess))  # [N, R]
     ids = [[*w.sequence.ids[w.sequence.computed :], *w.guess][: positions.shape[1]] for w in group]
     slots = slice(first.slot, first.slot + len(group))
-    return Segment(slots, np.array(ids), positions, first.rows)
+    return Segment(slots, np.array(ids), positions, first.rows, first.pooled)

@@ -19,6 +19,7 @@ from streamtok.engine.sequence import Sequence
 from streamtok.engine.turns import Turns, divide
 from streamtok.errors import RequestError
 from streamtok.messages import (
+    Embedding,
     Event,
     Failed,
     Finished,
@@ -55,6 +56,11 @@ class Work:
         if self.scored:
             return self.count
         return 1 + len(self.guess) if self.sampled else 0
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the final states of its positions are wanted."""
+        return self.sequence.request.embed
 
     @property
     def scored_ids(self) -> tuple[int, ...]:
@@ -148,28 +154,33 @@ class Scheduler:
         plan: Plan,
         drawn: Iterable[Drawn],
         scores: Iterable[PromptScore | RequestError] = (),
+        pools: Iterable[Embedding | RequestError | None] = (),
     ) -> list[Addressed]:
         """Take over what a step did: what was drawn for each sampled work of `plan`, in its order,
-        and one score for each scored one.
+        one score for each scored one, and of each pooled one the embedding, if it is complete.
 
-        A sample or a score that is an error ends its sequence with it.
+        A result that is an error ends its sequence with it.
         """
         events: list[Addressed] = []
-        samples, scored = iter(drawn), iter(scores)
+        samples, scored, pooled = iter(drawn), iter(scores), iter(pools)
         for work in plan.works:
             sequence = work.sequence
             sequence.computed += work.count
             score = next(scored) if work.scored else ()
             tokens = next(samples) if work.sampled else []
+            embedding = next(pooled) if work.pooled else None
             if isinstance(score, RequestError):
                 events.append(self._fail(sequence, score))
+                continue
+            if isinstance(embedding, RequestError):
+                events.append(self._fail(sequence, embedding))
                 continue
             if score:
                 events.append((sequence.request_id, PromptScored(sequence.request.index, score)))
             if work.sampled:
                 events.extend(self._take(work, tokens))
             elif not sequence.pending:  # nothing is to be generated
-                events.append(self._finish(sequence, "length"))
+                events.append(self._finish(sequence, "length", embedding=embedding))
         return events
 
     def cancel(self, request_id: str, index: int | None = None) -> list[Addressed]:
@@ -258,10 +269,14 @@ class Scheduler:
             yield self._finish(sequence, "length")
 
     def _finish(
-        self, sequence: Sequence, reason: FinishReason, stop: TokenEvent | None = None
+        self,
+        sequence: Sequence,
+        reason: FinishReason,
+        stop: TokenEvent | None = None,
+        embedding: Embedding | None = None,
     ) -> Addressed:
         self._leave(sequence)
-        event = Finished(sequence.request.index, reason, sequence.generated, stop)
+        event = Finished(sequence.request.index, reason, sequence.generated, stop, embedding)
         return sequence.request_id, event
 
     def _fail(self, sequence: Sequence, error: RequestError) -> Addressed:

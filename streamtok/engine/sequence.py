@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from streamtok.engine.drafts import Drafter
 from streamtok.engine.grammars import Guide
 from streamtok.messages import SequenceRequest
+from streamtok.model.weights import Array
 
 
 @dataclass(slots=True, eq=False)
@@ -14,7 +15,8 @@ class Sequence:
     `ids` are the prompt and what was sampled since; the keys and values of the first `computed`
     of them lie in the cache, in `slot` (None while waiting, and after the end). The first `cached`
     of these were computed for another sequence. `guide` knows where it is in its grammar, once the
-    first token is drawn of one that has a constraint.
+    first token is drawn of one that has a constraint. `states` is the sum of its final states so
+    far, [D], where these are wanted.
     """
 
     request_id: str
@@ -25,6 +27,7 @@ class Sequence:
     slot: int | None = None
     drafter: Drafter = field(default_factory=Drafter)
     guide: Guide | None = None
+    states: Array | None = None
 
     def __post_init__(self) -> None:
         self.ids.extend(self.request.prompt_ids)

@@ -21,13 +21,15 @@ class Segment:
     """Part of one pass: `ids` [N, R] at `positions` [N, R] of the neighbouring slots `slots`.
 
     Decoding is N sequences of one position each, prefill one sequence of R positions. Logits are
-    computed after the last `sampled` positions of each sequence.
+    computed after the last `sampled` positions of each sequence. The final states of all positions
+    are wanted where it is `pooled`.
     """
 
     slots: slice
     ids: npt.NDArray[np.intp]
     positions: Positions
     sampled: int
+    pooled: bool = False
 
 
 class Batch:
@@ -69,6 +71,11 @@ class Batch:
         for part, rows in self._parts:
             rows.attend(cached, heads[part, :queries], out[part])
         return out
+
+    def pooled(self, x: Array) -> Array:
+        """Return the rows of `x` [padded, D] whose final states are wanted: [pooled, D]."""
+        parts = zip(self._segments, self._parts, strict=True)
+        return np.concatenate([x[:0], *(x[part] for s, (part, _) in parts if s.pooled)])
 
     def sampled(self, x: Array) -> tuple[Array, int]:
         """Return the sampled positions of every sequence in `x` [padded, D], and how many they are.

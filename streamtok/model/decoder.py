@@ -79,6 +79,7 @@ class Decoder:
         norm *= np.sqrt(config.dim, dtype=np.float32)
         head = self._embedding if config.tied else checkpoint.take("lm_head.weight")  # [V, D]
         self._head = Linear(head * norm, self.tiling, arena)
+        self._norm = norm  # which the head holds already, for states
         self._embedding *= np.float32(config.embed_scale)
         self._turns = _turns(config)
         self.digest = checkpoint.digest
@@ -87,6 +88,13 @@ class Decoder:
         """Compute the positions of `segments`, store their keys and values, return logits.
 
         The result is [sampled, V], in the order of the segments, of their slots and positions.
+        """
+        return self.compute(cache, segments)[0]
+
+    def compute(self, cache: KVCache, segments: Sequence[Segment]) -> tuple[Array, Array]:
+        """Return what `forward` does, and the final states that are wanted: [pooled, D].
+
+        The states are in the same order; they are what the last norm gives, with its weight.
         """
         config = self.config
         batch = Batch(config, self.tiling, cache, segments)
@@ -100,7 +108,9 @@ class Decoder:
             for index, layer in enumerate(self._layers):
                 x += self._attention(layer, index, batch, turns, room, x)
                 x += self._mlp(layer, room, x)
-        return self._logits(x, batch)
+        states = batch.pooled(x)  # [pooled, D]
+        states = _norm(states, config.norm_eps, states) * self._norm
+        return self._logits(x, batch), states
 
     def _attention(
         self,

@@ -86,12 +86,13 @@ class GptDecoder(Decoder):
         self._blocks = [_layer(config, checkpoint, index, linear) for index in range(config.layers)]
         head = self._embedding if config.tied else checkpoint.take(names.head)  # [V, D]
         none = np.zeros(config.vocab, np.float32)  # [V]
-        self._out = _after_norm(linear, head, none, *_norm_of(checkpoint, names.norm))
+        self._final_norm = _norm_of(checkpoint, names.norm)
+        self._out = _after_norm(linear, head, none, *self._final_norm)
         self._turns = _turns(config)
         self.digest = checkpoint.digest
 
-    def forward(self, cache: KVCache, segments: Sequence[Segment]) -> Array:
-        """See `Decoder.forward`."""
+    def compute(self, cache: KVCache, segments: Sequence[Segment]) -> tuple[Array, Array]:
+        """See `Decoder.compute`."""
         config = self.config
         batch = Batch(config, self.tiling, cache, segments)
         x = np.zeros((batch.padded, config.dim), np.float32)  # [rows, D]
@@ -111,7 +112,9 @@ class GptDecoder(Decoder):
                 x += attended
                 x += self._mlp_of(layer, _layer_norm(x, config.norm_eps))
         sampled, count = batch.sampled(x)  # [sampled padded, D]
-        return self._out(_layer_norm(sampled, config.norm_eps))[:count]
+        scale, shift = self._final_norm
+        states = _layer_norm(batch.pooled(x), config.norm_eps) * scale + shift  # [pooled, D]
+        return self._out(_layer_norm(sampled, config.norm_eps))[:count], states
 
     def _heads(self, layer: GptLayer, normed: Array, turns: npt.NDArray[np.complex64]) -> Array:
         """Return queries, keys and values of each row: [rows, 3H, E]."""

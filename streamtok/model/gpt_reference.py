@@ -21,6 +21,14 @@ def logits(config: GptConfig, weights: Mapping[str, Float], ids: Sequence[int]) 
     type, so that float64 weights give a float64 answer.
     """
     names = config.layout
+    head = weights[names.embedding if config.tied else names.head]  # [V, D]
+    scores: Float = states(config, weights, ids) @ head.T  # [T, V]
+    return scores
+
+
+def states(config: GptConfig, weights: Mapping[str, Float], ids: Sequence[int]) -> Float:
+    """Return the final state after each of `ids`, of which scores are made: [T, D]."""
+    names = config.layout
     x = weights[names.embedding][np.asarray(ids)]  # [T, D]
     if names.positions:
         x = x + weights[names.positions][: len(ids)]
@@ -35,10 +43,7 @@ def logits(config: GptConfig, weights: Mapping[str, Float], ids: Sequence[int]) 
         seen = x if config.parallel else x + gathered  # [T, D]
         moved = mlp(config, w, layer_norm(w, names.mlp_norm, seen, config.norm_eps))
         x = x + gathered + moved
-    x = layer_norm(weights, names.norm, x, config.norm_eps)  # [T, D]
-    head = weights[names.embedding if config.tied else names.head]  # [V, D]
-    scores: Float = x @ head.T  # [T, V]
-    return scores
+    return layer_norm(weights, names.norm, x, config.norm_eps)  # [T, D]
 
 
 def layer_norm(w: Mapping[str, Float], name: str, x: Float, eps: float) -> Float:

@@ -33,6 +33,13 @@ def logits(config: ModelConfig, weights: Mapping[str, Float], ids: Sequence[int]
     `weights` are the checkpoint's tensors under their own names; the computation is done in their
     type, so that float64 weights give a float64 answer.
     """
+    head = weights["model.embed_tokens.weight" if config.tied else "lm_head.weight"]  # [V, D]
+    scores: Float = states(config, weights, ids) @ head.T  # [T, V]
+    return scores
+
+
+def states(config: ModelConfig, weights: Mapping[str, Float], ids: Sequence[int]) -> Float:
+    """Return the final state after each of `ids`, of which scores are made: [T, D]."""
     weights = {
         name: tensor + config.norm_offset if "norm" in name else tensor
         for name, tensor in weights.items()
@@ -49,10 +56,7 @@ def logits(config: ModelConfig, weights: Mapping[str, Float], ids: Sequence[int]
             speeds = np.zeros_like(speeds)  # [E/2]
         x = x + attention(config, w, rms_norm(x, w["input_layernorm"], config.norm_eps), speeds)
         x = x + mlp(config, w, rms_norm(x, w["post_attention_layernorm"], config.norm_eps))
-    x = rms_norm(x, weights["model.norm.weight"], config.norm_eps)  # [T, D]
-    head = weights["model.embed_tokens.weight" if config.tied else "lm_head.weight"]  # [V, D]
-    scores: Float = x @ head.T  # [T, V]
-    return scores
+    return rms_norm(x, weights["model.norm.weight"], config.norm_eps)  # [T, D]
 
 
 def rms_norm(x: Float, weight: Float, eps: float) -> Float:

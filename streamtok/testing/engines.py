@@ -19,6 +19,8 @@ from streamtok.messages import (
 )
 from streamtok.testing.models import TINY
 
+EMBEDDING = (0.6, -0.8)
+
 
 class ScriptedEngine:
     """An engine whose sequences all get the same tokens, at once or when a test says so.
@@ -31,6 +33,7 @@ class ScriptedEngine:
         self.context = context
         self.vocab: int = TINY["vocab_size"]
         self.streams = 4
+        self.width = len(EMBEDDING)
         self.fingerprint = "fp_scripted"
         self.cancelled: list[tuple[str, int | None]] = []
         self.requests: dict[str, tuple[SequenceRequest, ...]] = {}
@@ -64,7 +67,9 @@ class ScriptedEngine:
                 self._start(request_id, sequence)
                 for token in tokens:
                     self.emit(request_id, _event(sequence, token))
-                self.emit(request_id, Finished(sequence.index, "length", len(tokens)))
+                embedding = EMBEDDING if sequence.embed else None
+                end = Finished(sequence.index, "length", len(tokens), embedding=embedding)
+                self.emit(request_id, end)
         return stream
 
     def emit(self, request_id: str, event: Event) -> None:
