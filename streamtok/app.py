@@ -23,7 +23,8 @@ from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
 from streamtok.clock import Clock, FrozenClock, SystemClock
-from streamtok.config import ServeConfig
+from streamtok.config import EngineConfig, ServeConfig
+from streamtok.engine import process
 from streamtok.engine.base import Engine
 from streamtok.engine.grammars import Grammars, Vocabulary
 from streamtok.engine.local import LocalEngine
@@ -38,6 +39,7 @@ from streamtok.ledger import Ledger
 from streamtok.messages import Failed, SamplingParams, SequenceRequest
 from streamtok.metrics import Metrics
 from streamtok.model import decoder
+from streamtok.model.families import read_config
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer, read_optional
@@ -161,8 +163,8 @@ async def load(
         ModelError: the model cannot be loaded.
     """
     folder = config.model_folder
-    files = share.files if share else await asyncio.to_thread(load_files, folder)
-    engine = LocalEngine(files.decoder, config, files.grammars)
+    files = share.files if share else await asyncio.to_thread(read_files, config)
+    engine = await start_engine(config, files)
     await _warm_up(engine)
     if config.faults:
         log.warning("--faults: whoever reaches this server may ask it for broken answers")
@@ -214,6 +216,18 @@ def _timer(seconds: float) -> Timer | None:
     return set_alarm
 
 
+async def start_engine(config: EngineConfig, files: "ModelFiles") -> Engine:
+    """Start the engine: in a thread if `files` have the model's weights, else in a process.
+
+    Raises:
+        ConfigError: there is no memory for one context.
+        ModelError: the model cannot be loaded.
+    """
+    if files.decoder:
+        return LocalEngine(files.decoder, config, files.grammars)
+    return await process.start_engine(config, files.vocabulary if files.grammars else None)
+
+
 async def _warm_up(engine: Engine) -> None:
     """Generate two tokens, so that the first request does not wait for memory to be mapped.
 
@@ -229,11 +243,12 @@ async def _warm_up(engine: Engine) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What a model folder holds."""
+    """What a model folder holds. A `decoder` of None is loaded by the engine's own process."""
 
-    decoder: decoder.Decoder
+    decoder: decoder.Decoder | None
     tokenizer: Tokenizer
     defaults: Mapping[str, float]
+    vocabulary: Vocabulary
     grammars: Grammars | None = None
 
 
@@ -249,31 +264,33 @@ class Share:
     files: ModelFiles
 
 
-def load_files(folder: Path) -> ModelFiles:
-    """Load a model folder.
+def load_files(folder: Path, *, weights: bool = True) -> ModelFiles:
+    """Load a model folder; without its `weights` if the engine's own process is to load them.
 
     Raises:
         ModelError: anything in it is missing, damaged or not supported.
     """
-    model, tokenizer = decoder.load(folder), Tokenizer(folder)
-    if tokenizer.vocab > model.config.vocab:
+    model = decoder.load(folder) if weights else None
+    shape, tokenizer = read_config(folder), Tokenizer(folder)
+    if tokenizer.vocab > shape.vocab:
         raise ModelError(
             f"{folder / 'tokenizer.json'}: {tokenizer.vocab} tokens; the model's vocab_size is "
-            f"{model.config.vocab}"
+            f"{shape.vocab}"
         )
-    if not model.tiling.exact:
-        log.warning(
-            "this machine's matrix library computes a row differently in different batches: "
-            "the same seed may give other tokens under load"
-        )
-    grammars = _load_grammars(tokenizer, model.config.vocab)
-    return ModelFiles(model, tokenizer, _sampling_defaults(folder), grammars)
+    vocabulary = Vocabulary(tokenizer.backend.to_str(), shape.vocab, tokenizer.stop_ids)
+    grammars = _load_grammars(vocabulary)
+    return ModelFiles(model, tokenizer, _sampling_defaults(folder), vocabulary, grammars)
 
 
-def _load_grammars(tokenizer: Tokenizer, size: int) -> Grammars | None:
+def read_files(config: EngineConfig) -> ModelFiles:
+    """Load what the server's own process needs of the model; see `load_files`."""
+    return load_files(config.model_folder, weights=config.engine == "thread")
+
+
+def _load_grammars(vocabulary: Vocabulary) -> Grammars | None:
     """Return what compiles grammars for a model, if the extra for it is installed."""
     try:
-        return Grammars(Vocabulary(tokenizer.backend.to_str(), size, tokenizer.stop_ids))
+        return Grammars(vocabulary)
     except ImportError:
         return None
     except ValueError as error:

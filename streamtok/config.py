@@ -62,6 +62,9 @@ class EngineConfig:
     max_streams: int = _setting(32, "sequences generated at once", 1)
     max_queue: int = _setting(128, "sequences that may wait for a place; more are refused", 0)
     step_tokens: int = _setting(64, "positions computed in one step, prompts included", 1)
+    engine: str = _choice(
+        "process", ("process", "thread"), "where the model is computed: beside the server or in it"
+    )
     kv_memory: int = _size(
         0,
         "memory for keys and values, such as 512MiB or 2GiB; 0: what twice --max-streams contexts "

@@ -25,7 +25,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from typing import Any
 
-from streamtok.app import App, Share, load_files
+from streamtok.app import App, Share, read_files
 from streamtok.config import ServeConfig
 from streamtok.errors import ConfigError, StreamtokError
 from streamtok.http.sockets import open_endpoint
@@ -55,7 +55,7 @@ def supervise(config: ServeConfig, announce: Callable[[str], None]) -> int:
         endpoint = open_endpoint(config)
         url = endpoint.url("https" if config.certfile else "http")
         try:
-            files = load_files(config.model_folder)
+            files = read_files(config)
             parts = enumerate(endpoint.split(config.workers), 1)
             workers = [_Worker(Share(number, part, files)) for number, part in parts]
             return _Supervisor(config, workers, signals).run(lambda: announce(url))

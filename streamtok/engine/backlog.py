@@ -1,6 +1,6 @@
 """How long the queue takes, judged by how long sequences have run lately. Pure: knows no clock.
 
-It is what a client is told that finds the queue full. Read next: `streamtok.engine.local`.
+It is what a client is told that finds the queue full. Read next: `streamtok.engine.front`.
 """
 
 import math
@@ -18,6 +18,11 @@ class Backlog:
         self._slots = slots
         self._started_s: dict[Hashable, float] = {}
         self._durations_s: deque[float] = deque(maxlen=WINDOW)
+
+    @property
+    def running(self) -> int:
+        """How many sequences have started and not ended."""
+        return len(self._started_s)
 
     def start(self, sequence: Hashable, now_s: float) -> None:
         """Note that `sequence` has left the queue."""

@@ -1,7 +1,7 @@
 """The engine's protocol, and the stream through which its events reach one request.
 
 An engine takes token ids and gives token ids. It runs wherever it likes; its events arrive in a
-`TokenStream` on the event loop. Read next: `streamtok.engine.local`, the engine in a thread.
+`TokenStream` on the event loop. Read next: `streamtok.engine.front`, which hands them out.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceReq
 
 HIGH_WATER = 64  # unread events at which a request's sequences are paused
 LOW_WATER = 16  # unread events at which they go on
+TOLD_EVERY = 16  # events after which the engine is told that they were read; not above LOW_WATER
 ENDS = (Finished, Failed)
 
 
@@ -21,25 +22,29 @@ class TokenStream:
 
     One event for each token comes this way, so that it is the least a queue can be: a deque, and a
     future where the reader waits.
-    Iteration ends when every sequence has had its one terminal event. `produced` is written by the
-    engine alone and `consumed` by the reader alone, so that neither needs a lock.
+    Iteration ends when every sequence has had its one terminal event. `tell` is told now and then
+    how many events have been read in all.
     """
 
-    def __init__(self, sequences: int, resume: Callable[[], None]) -> None:
+    def __init__(self, sequences: int, tell: Callable[[int], None]) -> None:
         self.produced = 0
         self.consumed = 0
         self._events: deque[Event | Waiting] = deque()
         self._arrived: asyncio.Future[None] | None = None  # what the reader waits for
         self._open = sequences
-        self._resume = resume
+        self._tell = tell
 
     @property
     def unread(self) -> int:
-        """How many events the engine has made that the reader has not taken."""
+        """How many events have come that the reader has not taken."""
         return self.produced - self.consumed
 
-    def deliver(self, event: Event | Waiting) -> None:
-        """Append an event; called on the event loop."""
+    def deliver(self, event: Event) -> None:
+        """Append an event of the engine's."""
+        self.produced += 1
+        self._append(event)
+
+    def _append(self, event: Event | Waiting) -> None:
         self._events.append(event)
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
@@ -47,7 +52,7 @@ class TokenStream:
     def nudge(self) -> None:
         """Let the reader have `Waiting`, after what it has not read yet."""
         self.consumed -= 1  # the engine does not count it
-        self.deliver(Waiting())
+        self._append(Waiting())
 
     def __aiter__(self) -> "TokenStream":
         return self
@@ -60,8 +65,8 @@ class TokenStream:
             await self._arrived
         event = self._events.popleft()
         self.consumed += 1
-        if self.unread == LOW_WATER:
-            self._resume()
+        if self.consumed % TOLD_EVERY == 0:
+            self._tell(self.consumed)
         if isinstance(event, ENDS):
             self._open -= 1
         return event

@@ -56,7 +56,7 @@ class ScriptedEngine:
 
     def submit(self, request_id: str, sequences: Sequence[SequenceRequest]) -> TokenStream:
         """See `streamtok.engine.base.Engine.submit`."""
-        stream = TokenStream(len(sequences), lambda: None)
+        stream = TokenStream(len(sequences), lambda _: None)
         self._streams[request_id] = stream
         self.requests[request_id] = tuple(sequences)
         self._changed.set()
@@ -76,9 +76,7 @@ class ScriptedEngine:
         """Let `event` happen."""
         if isinstance(event, Finished | Failed):
             self._open.discard((request_id, event.index))
-        stream = self._streams[request_id]
-        stream.produced += 1
-        stream.deliver(event)
+        self._streams[request_id].deliver(event)
 
     def step(self) -> int:
         """Give each open sequence whose reader keeps up its next token, or its end.
