@@ -160,7 +160,7 @@ async def test_an_answer_that_is_not_streamed_has_none(peer: Peer, timer: FakeTi
 
 
 async def test_heartbeats_do_not_count_as_unread_events() -> None:
-    stream = TokenStream(1, lambda: None)
+    stream = TokenStream(1, lambda _: None)
     for _ in range(100):
         stream.nudge()
         assert await anext(stream) == Waiting()
