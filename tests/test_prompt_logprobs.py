@@ -121,13 +121,13 @@ async def test_a_prompt_whose_scores_are_not_finite_fails(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with engine_of(tiny_model, 16) as engine:
-        run: Callable[..., tuple[np.ndarray, np.ndarray]] = engine._runner.run
+        run: Callable[..., tuple[np.ndarray, np.ndarray]] = engine._core._runner.run
 
         def spoilt(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
             logits, states = run(plan)
             return logits * np.float32("nan"), states
 
-        monkeypatch.setattr(engine._runner, "run", spoilt)
+        monkeypatch.setattr(engine._core._runner, "run", spoilt)
         end = (await events(engine, "a", request()))[-1]
         assert isinstance(end, Failed)
         assert isinstance(end.error, EngineFailed)
