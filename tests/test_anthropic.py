@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,16 @@ import httpx
 import pytest
 from test_wire import CHUNKED, HEAD, Peer, chunk
 
+from streamtok.api.anthropic_history import conversation
 from streamtok.api.anthropic_types import DOCUMENTED, CountRequest, MessageRequest
 from streamtok.api.auth import KeyFile
+from streamtok.api.requests import convert
 from streamtok.api.routing import Api
 from streamtok.errors import EngineFailed
 from streamtok.http.request import Request
-from streamtok.messages import Failed, Started, TokenEvent
+from streamtok.messages import Failed, Finished, Started, TokenEvent
 from streamtok.testing import FakeClock, RunningServer, ScriptedEngine, make_services
+from streamtok.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
@@ -243,7 +247,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "system", "content": "x"}]}, "expected user or assistant"),
     (
         {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
-        "messages[0].content[0].type: Invalid value 'image'; only blocks of type text",
+        "messages[0].content[0].type: Invalid value 'image'; only text, tool_use",
     ),
     (
         {"messages": [*HI, {"role": "assistant", "content": "x "}]},
@@ -418,3 +422,137 @@ def test_leaving_its_stream_ends_the_generation(server: RunningServer, client: "
         if found.status_code == 200:
             break
     assert found.json()["finish_reason"] == "cancelled"
+
+
+# Tools
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "enum": ["Oslo", "Rome"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+WEATHER = {"name": "weather", "input_schema": CITY, "strict": True}
+CALL: Any = {"type": "tool_use", "id": "toolu_7", "name": "weather", "input": {"city": "Oslo"}}
+RESULT = {"type": "tool_result", "tool_use_id": "toolu_7", "content": "rain"}
+
+
+def written(city: str) -> str:
+    """Return a call as the model writes it."""
+    arguments = json.dumps({"city": city})
+    return f'<tool_call>{{"name": "weather", "arguments": {arguments}}}</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "events"),
+    [
+        ("so" + written("Oslo"), "tool_use", 2),
+        (written("Oslo") + written("Rome"), "tool_use", 2),
+        ("so", "end_turn", 1),
+    ],
+)
+async def test_calls_are_blocks_of_their_own(
+    tiny_model: Path, content: str, reason: str, events: int
+) -> None:
+    grammars = pytest.importorskip("streamtok.engine.grammars")
+    tokenizer = Tokenizer(tiny_model)
+    vocabulary = grammars.Vocabulary(tokenizer.backend.to_str(), 261, tokenizer.stop_ids)
+    engine = EndingEngine(tokenizer.encode(content, special=False), context=4096)
+    services = make_services(
+        tiny_model, engine, FakeClock(), grammars=grammars.Grammars(vocabulary)
+    )
+    api = Api(new_request_id=lambda: "req_1")
+    api.open(services)
+    body = ASK | {"tools": [WEATHER], "max_tokens": 300}
+    _, whole = await ask(api, body)
+    data = json.dumps(body | {"stream": True}).encode()
+    response = await api.handle(Request("POST", MESSAGES, (), data, "1.1", "test"))
+    assert not isinstance(response.body, bytes)
+    told = [json.loads(chunk.partition(b"data: ")[2]) async for chunk in response.body]
+    blocks: list[dict[str, Any]] = []
+    inputs: dict[int, str] = {}
+    for one in told:
+        if one["type"] == "content_block_start":
+            assert one["index"] == len(blocks)
+            blocks.append(one["content_block"])
+        elif one["type"] == "content_block_delta":
+            assert one["index"] == len(blocks) - 1
+            if one["delta"]["type"] == "text_delta":
+                blocks[-1]["text"] += one["delta"]["text"]
+            else:
+                inputs[one["index"]] = inputs.get(one["index"], "") + one["delta"]["partial_json"]
+    stops = [one["index"] for one in told if one["type"] == "content_block_stop"]
+    assert stops == list(range(events)) == list(range(len(blocks)))
+    for index, text in inputs.items():
+        assert blocks[index]["input"] == {}
+        blocks[index]["input"] = json.loads(text)
+    assert [block | {"id": 0} for block in blocks] == [
+        block | {"id": 0} for block in whole["content"]
+    ]
+    assert told[-2]["delta"]["stop_reason"] == whole["stop_reason"] == reason
+    await services.meter.close()
+
+
+class EndingEngine(ScriptedEngine):
+    """One whose texts end by themselves."""
+
+    def emit(self, request_id: str, event: Any) -> None:
+        if isinstance(event, Finished):
+            event = replace(event, reason="stop")
+        super().emit(request_id, event)
+
+
+async def test_turns_with_calls_become_messages_with_calls() -> None:
+    turns = [
+        *HI,
+        {"role": "assistant", "content": [{"type": "text", "text": "so"}, CALL]},
+        {"role": "user", "content": [RESULT, {"type": "text", "text": "and?"}]},
+    ]
+    fields = convert({"messages": turns, "max_tokens": 1}, MessageRequest, DOCUMENTED)[0]
+    messages, begun = conversation(fields)
+    assert begun == ""
+    assert [message.role for message in messages] == ["user", "assistant", "tool", "user"]
+    assert messages[1].content == "so"
+    assert messages[1].tool_calls is not None
+    assert messages[1].tool_calls[0].function.arguments == '{"city":"Oslo"}'
+    assert (messages[2].content, messages[2].tool_call_id) == ("rain", "toolu_7")
+    assert messages[3].content == "and?"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"tools": [{"name": "x"}]}, "tools[0]: Object missing required field `input_schema`"),
+        ({"tools": [WEATHER | {"type": "bash_20250124"}]}, "only custom tools are supported"),
+        ({"tools": [WEATHER, WEATHER]}, "tools[1]"),
+        ({"tool_choice": {"type": "any"}}, "there are no tools to choose from"),
+        ({"tool_choice": {"type": "x"}}, "expected auto, any, tool or none"),
+        ({"messages": [{"role": "user", "content": [CALL]}]}, "not of the user"),
+        ({"messages": [{"role": "assistant", "content": [RESULT]}]}, "not of the assistant"),
+        ({"messages": [*HI, {"role": "assistant", "content": [CALL]}]}, "followed by its result"),
+    ],
+)
+async def test_what_is_wrong_with_tools_is_named(api: Api, body: dict[str, Any], said: str) -> None:
+    status, answer = await ask(api, ASK | body)
+    assert status == 400
+    assert said in answer["error"]["message"]
+
+
+def test_the_official_client_has_a_tool_called(client: "Anthropic") -> None:
+    pytest.importorskip("llguidance")
+    options: Any = {"model": "fireside", "messages": STORY, "tools": [WEATHER], "max_tokens": 80}
+    options["tool_choice"] = {"type": "tool", "name": "weather"}
+    (call,) = client.messages.create(**options).content
+    assert call.type == "tool_use"
+    assert call.input["city"] in ("Oslo", "Rome")
+    with client.messages.stream(**options | {"tool_choice": {"type": "any"}}) as stream:
+        final = stream.get_final_message()
+    assert final.content[-1].type == "tool_use"
+    result = RESULT | {"tool_use_id": call.id}
+    talk = [*STORY, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    next_one = client.messages.create(
+        **options | {"messages": talk, "tool_choice": {"type": "none"}}
+    )
+    assert next_one.stop_reason in ("end_turn", "max_tokens")
+    counted = client.messages.count_tokens(model="fireside", messages=talk, tools=[WEATHER])
+    assert counted.input_tokens > next_one.usage.input_tokens

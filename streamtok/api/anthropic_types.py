@@ -4,11 +4,13 @@ Requests hold every field of it that is supported; what it documents besides sta
 as a hint or refused by name. Read next: `streamtok.api.anthropic`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from streamtok.api.requests import Documented, MaxTokens, Seed, Share, StopText, TopP
+from streamtok.api.structured import Name
+from streamtok.api.tools import MAX_TOOLS
 
 MAX_STOPS = 16
 
@@ -32,13 +34,14 @@ DOCUMENTED = Documented(
         "service_tier": (None, "auto", "standard_only"),
         "speed": (None, "standard"),
         "thinking": (None, {"type": "disabled"}),
-        "tool_choice": (None, {"type": "auto"}, {"type": "none"}),
-        "tools": (None, []),
     },
     expected={
         "messages[].role": "; expected user or assistant, and the field system for what is before",
-        "messages[].content[].type": "; only blocks of type text are supported",
+        "messages[].content[].type": "; only text, tool_use and tool_result are supported",
+        "messages[].content[].content[].type": "; only blocks of type text are supported",
         "system[].type": "; only blocks of type text are supported",
+        "tools[].type": "; only custom tools are supported",
+        "tool_choice.type": "; expected auto, any, tool or none",
     },
 )
 
@@ -49,11 +52,63 @@ class TextBlock(Struct, tag="text", tag_field="type"):
     text: str
 
 
+class ToolUseBlock(Struct, tag="tool_use", tag_field="type"):
+    """A call of a tool."""
+
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class ToolResultBlock(Struct, tag="tool_result", tag_field="type"):
+    """What a call has given; that it is an error must be said in its text."""
+
+    tool_use_id: str
+    content: str | list[TextBlock] = ""
+    is_error: bool | None = None
+
+
 class Turn(Struct):
     """What one side says."""
 
     role: Literal["user", "assistant"]
-    content: str | list[TextBlock]
+    content: str | list[TextBlock | ToolUseBlock | ToolResultBlock]
+
+
+class CustomTool(Struct):
+    """A tool of the client's own; without `strict`, what cannot be enforced is passed over."""
+
+    name: Name
+    input_schema: dict[str, Any]
+    description: str | None = None
+    strict: bool | None = None
+    type: Literal["custom"] | None = None
+
+
+class AutoChoice(Struct, tag="auto", tag_field="type"):
+    """Tools may be called."""
+
+    disable_parallel_tool_use: bool = False
+
+
+class AnyChoice(Struct, tag="any", tag_field="type"):
+    """A tool must be called."""
+
+    disable_parallel_tool_use: bool = False
+
+
+class OneChoice(Struct, tag="tool", tag_field="type"):
+    """This tool must be called."""
+
+    name: str
+    disable_parallel_tool_use: bool = False
+
+
+class NoChoice(Struct, tag="none", tag_field="type"):
+    """No tool may be called."""
+
+
+Choice = AutoChoice | AnyChoice | OneChoice | NoChoice
 
 
 class CountRequest(Struct, kw_only=True):
@@ -62,6 +117,8 @@ class CountRequest(Struct, kw_only=True):
     messages: Annotated[list[Turn], Meta(min_length=1)]
     model: str | None = None
     system: str | list[TextBlock] | None = None
+    tools: Annotated[list[CustomTool], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Choice | None = None
 
 
 class MessageRequest(CountRequest, kw_only=True):
@@ -99,7 +156,7 @@ class MessageBody(Struct, tag="message", tag_field="type", kw_only=True):
     model: str
     usage: MessageUsage
     role: str = "assistant"
-    content: list[TextBlock] = []
+    content: list[TextBlock | ToolUseBlock] = []
     stop_reason: str | None = None
     stop_sequence: str | None = None
 
@@ -114,7 +171,7 @@ class BlockStart(Struct, tag="content_block_start", tag_field="type"):
     """The event before a block."""
 
     index: int
-    content_block: TextBlock
+    content_block: TextBlock | ToolUseBlock
 
 
 class Ping(Struct, tag="ping", tag_field="type"):
@@ -127,11 +184,17 @@ class TextDelta(Struct, tag="text_delta", tag_field="type"):
     text: str
 
 
+class InputDelta(Struct, tag="input_json_delta", tag_field="type"):
+    """More of a call's input, which is JSON."""
+
+    partial_json: str
+
+
 class BlockDelta(Struct, tag="content_block_delta", tag_field="type"):
     """The event for more of a block."""
 
     index: int
-    delta: TextDelta
+    delta: TextDelta | InputDelta
 
 
 class BlockStop(Struct, tag="content_block_stop", tag_field="type"):
