@@ -16,6 +16,8 @@ from streamtok.api.anthropic_types import DOCUMENTED, CountRequest, MessageReque
 from streamtok.api.auth import KeyFile
 from streamtok.api.requests import convert
 from streamtok.api.routing import Api
+from streamtok.api.services import Services
+from streamtok.engine.grammars import Grammars, Vocabulary
 from streamtok.errors import EngineFailed
 from streamtok.http.request import Request
 from streamtok.messages import Failed, Finished, Started, TokenEvent
@@ -454,15 +456,7 @@ def written(city: str) -> str:
 async def test_calls_are_blocks_of_their_own(
     tiny_model: Path, content: str, reason: str, events: int
 ) -> None:
-    grammars = pytest.importorskip("streamtok.engine.grammars")
-    tokenizer = Tokenizer(tiny_model)
-    vocabulary = grammars.Vocabulary(tokenizer.backend.to_str(), 261, tokenizer.stop_ids)
-    engine = EndingEngine(tokenizer.encode(content, special=False), context=4096)
-    services = make_services(
-        tiny_model, engine, FakeClock(), grammars=grammars.Grammars(vocabulary)
-    )
-    api = Api(new_request_id=lambda: "req_1")
-    api.open(services)
+    api, _, services = api_that_says(tiny_model, content)
     body = ASK | {"tools": [WEATHER], "max_tokens": 300}
     _, whole = await ask(api, body)
     data = json.dumps(body | {"stream": True}).encode()
@@ -500,6 +494,18 @@ class EndingEngine(ScriptedEngine):
         if isinstance(event, Finished):
             event = replace(event, reason="stop")
         super().emit(request_id, event)
+
+
+def api_that_says(folder: Path, content: str) -> tuple[Api, ScriptedEngine, Services]:
+    """Return an API whose texts are all `content`, which may hold calls."""
+    pytest.importorskip("llguidance")
+    tokenizer = Tokenizer(folder)
+    vocabulary = Vocabulary(tokenizer.backend.to_str(), 261, tokenizer.stop_ids)
+    engine = EndingEngine(tokenizer.encode(content, special=False), context=4096)
+    services = make_services(folder, engine, FakeClock(), grammars=Grammars(vocabulary))
+    api = Api(new_request_id=lambda: "req_1")
+    api.open(services)
+    return api, engine, services
 
 
 async def test_turns_with_calls_become_messages_with_calls() -> None:

@@ -1,6 +1,7 @@
 """OpenAI's Responses API: its events, what is kept, and its official client for Python."""
 
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
@@ -13,6 +14,7 @@ import pytest
 from openai.types.responses import Response as OpenAIResponse
 from openai.types.responses import ResponseStreamEvent, response_create_params
 from pydantic import TypeAdapter
+from test_anthropic import api_that_says, written
 from test_wire import Peer, post
 
 from streamtok.api.auth import KeyFile
@@ -82,6 +84,11 @@ def read(chunk: bytes) -> Any:
     return event
 
 
+def unnamed(body: dict[str, Any]) -> Any:
+    """Return a response without what is another's each time."""
+    return json.loads(re.sub(r"_\d+", "_", json.dumps(body)))
+
+
 @pytest.fixture
 async def site(tiny_model: Path) -> AsyncIterator[Site]:
     site = Site(tiny_model)
@@ -121,10 +128,10 @@ async def test_a_stream_is_numbered_and_typed(site: Site) -> None:
 async def test_a_whole_response_is_the_last_events(site: Site) -> None:
     _, events = await site.ask(stream=True)
     _, whole = await site.ask()
-    streamed = json.dumps(events[-1]["response"]).replace("_1", "_2")
-    assert whole == json.loads(streamed)
+    streamed = events[-1]["response"]
+    assert unnamed(whole) == unnamed(streamed)
     OpenAIResponse.model_validate_json(json.dumps(whole), strict=True)
-    assert await site.send("GET", f"{RESPONSES}/resp_2") == (200, whole)
+    assert await site.send("GET", f"{RESPONSES}/{whole['id']}") == (200, whole)
 
 
 async def test_what_was_asked_is_told_again(site: Site) -> None:
@@ -211,7 +218,9 @@ async def test_input_becomes_a_chat(site: Site, body: dict[str, Any], prompt: st
             "input[0].content[0].type",
             "only input_text",
         ),
-        ({"input": [{"type": "reasoning"}]}, "input[0].type", "only items of type message"),
+        ({"input": [{"type": "reasoning"}]}, "input[0].type", "only message, function_call"),
+        ({"input": [{"content": "x"}]}, "input[0].role", "a message needs it"),
+        ({"input": [{"type": "function_call", "name": "x"}]}, "input[0].call_id", "needs it"),
         ({"input": "x" * 64}, "input", "the prompt has 68 tokens"),
         ({"max_output_tokens": 0}, "max_output_tokens", ">= 1"),
         ({"stream_options": {}}, "stream_options", "where stream is true"),
@@ -219,7 +228,8 @@ async def test_input_becomes_a_chat(site: Site, body: dict[str, Any], prompt: st
         ({"text": {"format": {"type": "x"}}}, "text.format.type", "json_schema"),
         ({"model": "gpt-9"}, "model", "does not exist"),
         ({"previous_response_id": "resp_9"}, "previous_response_id", "'resp_9'"),
-        ({"tools": [{"type": "web_search"}]}, "tools", "not supported"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type", "only functions"),
+        ({"tool_choice": "required"}, "tool_choice", "no tools"),
         ({"background": True}, "background", "not supported"),
     ],
 )
@@ -407,3 +417,77 @@ def test_leaving_its_stream_ends_the_generation(
         if found.status_code == 200:
             break
     assert found.json()["finish_reason"] == "cancelled"
+
+
+# Functions
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "enum": ["Oslo", "Rome"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+WEATHER: Any = {"type": "function", "name": "weather", "parameters": CITY, "strict": True}
+
+
+@pytest.mark.parametrize(
+    ("content", "kinds"),
+    [
+        ("so" + written("Oslo"), ["message", "function_call"]),
+        (written("Oslo") + written("Rome"), ["function_call", "function_call"]),
+        ("so", ["message"]),
+    ],
+)
+async def test_calls_are_items_of_their_own(
+    tiny_model: Path, content: str, kinds: list[str]
+) -> None:
+    api, engine, services = api_that_says(tiny_model, content)
+    body = {"input": "hi", "tools": [WEATHER], "max_output_tokens": 300}
+    site = Site.__new__(Site)
+    site.api, site.engine, site.services = api, engine, services
+    _, whole = await site.send("POST", RESPONSES, body)
+    _, events = await site.send("POST", RESPONSES, body | {"stream": True})
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    for event in events:
+        EVENTS.validate_json(json.dumps(event), strict=True)
+    OpenAIResponse.model_validate_json(json.dumps(whole), strict=True)
+    assert unnamed(events[-1]["response"]) == unnamed(whole)
+    assert whole["status"] == "completed"
+    assert [item["type"] for item in whole["output"]] == kinds
+    done = [event for event in events if event["type"] == "response.output_item.done"]
+    assert [event["item"] for event in done] == events[-1]["response"]["output"]
+    assert [event["output_index"] for event in done] == list(range(len(kinds)))
+    for index, item in enumerate(events[-1]["response"]["output"]):
+        mine = [event for event in events if event.get("output_index") == index]
+        made = "".join(event.get("delta", "") for event in mine)
+        assert made == item.get("arguments", "so")
+        assert {event.get("item_id", item["id"]) for event in mine} == {item["id"]}
+    results = [
+        {"type": "function_call_output", "call_id": item["call_id"], "output": "rain"}
+        for item in whole["output"]
+        if item["type"] == "function_call"
+    ]
+    then = {"previous_response_id": whole["id"], "input": results or "more", "tools": [WEATHER]}
+    _, kept = await site.send("POST", RESPONSES, body | then)
+    told = {"input": [{"role": "user", "content": "hi"}, *whole["output"], *results]}
+    if not results:
+        told["input"].append({"role": "user", "content": "more"})
+    _, by_hand = await site.send("POST", RESPONSES, body | told)
+    assert engine.requests[kept["id"]][0].prompt_ids == engine.requests[by_hand["id"]][0].prompt_ids
+    await services.meter.close()
+
+
+def test_the_official_client_has_a_function_called(client: openai.OpenAI) -> None:
+    pytest.importorskip("llguidance")
+    options: dict[str, Any] = {"model": "fireside", "input": STORY, "tools": [WEATHER]}
+    options |= {"tool_choice": {"type": "function", "name": "weather"}}
+    (call,) = client.responses.create(**options).output
+    assert call.type == "function_call"
+    assert json.loads(call.arguments)["city"] in ("Oslo", "Rome")
+    with client.responses.stream(**options) as stream:
+        final = stream.get_final_response()
+    assert final.output[0].type == "function_call"
+    result = {"type": "function_call_output", "call_id": final.output[0].call_id, "output": "rain"}
+    then: dict[str, Any] = {"previous_response_id": final.id, "input": [result]}
+    answer = client.responses.create(model="fireside", max_output_tokens=30, **then)
+    assert answer.previous_response_id == final.id

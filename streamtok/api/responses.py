@@ -3,10 +3,10 @@
 A request is translated to a chat. Unless it says `store: false`, the response is kept in the ledger
 with the conversation behind it, and a next request may go on from it by its id. Only the key
 that made a response can see it, go on from it, or delete it.
-Read next: `streamtok.api.responses_events`, how the answer is told.
+Read next: `streamtok.api.responses_history`, then `streamtok.api.responses_events`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,20 +14,19 @@ import msgspec
 
 from streamtok.api import answers, chat
 from streamtok.api.endpoint import Order, answer
-from streamtok.api.requests import ChatRequest, Message, RefusalPart, StreamOptions
+from streamtok.api.requests import ChatRequest, Message, StreamOptions
 from streamtok.api.responses_events import ResponseEvents
+from streamtok.api.responses_history import chosen, continued, conversation, offered
 from streamtok.api.responses_types import (
     DOCUMENTED,
     FlatSchemaFormat,
-    InputMessage,
     ResponseBody,
     ResponseDeleted,
     ResponseRequest,
     TextConfig,
 )
 from streamtok.api.services import Call, Services
-from streamtok.api.structured import ObjectFormat
-from streamtok.engine.grammars import json_schema
+from streamtok.api.structured import NamedSchema, ResponseFormat, SchemaFormat
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.framings import TYPED_OFFERS
 from streamtok.http.response import Response, json_response
@@ -35,15 +34,21 @@ from streamtok.ledger import KeptResponse
 from streamtok.messages import Constraint
 
 ENDPOINT = "/v1/responses"
+FIELDS = (  # what a chat calls them, and what they are called here
+    ("response_format.json_schema", "text.format"),
+    ("response_format", "text.format"),
+    (".function.parameters", ".parameters"),
+)
 
 
 async def respond(services: Services, call: Call) -> Response:
     """`POST /v1/responses`: text or messages in, a response out."""
     fields, ignored = services.read(call, ResponseRequest, DOCUMENTED)
-    messages = [*await _before(services, call, fields), *_messages(fields)]
+    messages = [*await _before(services, call, fields), *conversation(fields)]
     order = _order(services, fields, messages, ignored)
     keep = partial(_keep, services, call, messages) if _is_kept(services, fields) else None
-    order = replace(order, dialect=partial(ResponseEvents, fields=fields, keep=keep))
+    dialect = partial(ResponseEvents, fields=fields, new_id=services.new_id, keep=keep)
+    order = replace(order, dialect=dialect)
     return await answer(services, call, order)
 
 
@@ -81,40 +86,37 @@ def _order(
         top_k=fields.top_k,
         min_p=fields.min_p,
         seed=fields.seed,
+        response_format=_format(fields.text or TextConfig()),
+        tools=offered(fields.tools or ()),
+        tool_choice=chosen(fields.tool_choice),
+        parallel_tool_calls=fields.parallel_tool_calls,
     )
+    order = chat.order(services, asked, ignored)
     return replace(
-        chat.order(services, asked, ignored),
+        order,
         endpoint=ENDPOINT,
         prefix="resp_",
         prompt_field="input",
         offers=TYPED_OFFERS,
-        constraint=_constraint(fields.text or TextConfig()),
+        constraint=order.constraint and _renamed(order.constraint),
+        parts=[_renamed(part) for part in order.parts],
     )
 
 
-def _messages(fields: ResponseRequest) -> Iterator[Message]:
-    """Yield the input as the messages of a chat."""
-    if isinstance(fields.input, str):
-        yield Message(role="user", content=fields.input)
-        return
-    for message in fields.input:
-        yield Message(role=message.role, content=_text(message))
-
-
-def _text(message: InputMessage) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    return "".join(p.refusal if isinstance(p, RefusalPart) else p.text for p in message.content)
-
-
-def _constraint(text: TextConfig) -> Constraint | None:
-    """Return what the answer must be, if anything is asked for."""
-    if isinstance(text.format, ObjectFormat):
-        return json_schema({"type": "object"}, "text.format")
+def _format(text: TextConfig) -> ResponseFormat:
+    """Return what the answer must be, as a chat has it."""
     if isinstance(text.format, FlatSchemaFormat):
-        strict = bool(text.format.strict)
-        return json_schema(text.format.schema, "text.format.schema", strict=strict)
-    return None
+        form = text.format
+        return SchemaFormat(NamedSchema(form.name, form.schema, form.strict, form.description))
+    return text.format
+
+
+def _renamed(constraint: Constraint) -> Constraint:
+    """Return `constraint` with the name that its field has here."""
+    field = constraint.field
+    for theirs, ours in FIELDS:
+        field = field.replace(theirs, ours)
+    return replace(constraint, field=field)
 
 
 # What is kept
@@ -155,11 +157,11 @@ async def _before(services: Services, call: Call, fields: ResponseRequest) -> li
 
 
 async def _keep(
-    services: Services, call: Call, messages: list[Message], body: ResponseBody, text: str
+    services: Services, call: Call, messages: list[Message], body: ResponseBody
 ) -> bool:
     """Keep a response and its conversation, without instructions, which count only once."""
-    conversation = answers.encode([*messages, Message(role="assistant", content=text)])
-    kept = KeptResponse(body.id, call.key, answers.encode(body), conversation)
+    so_far = answers.encode([*messages, *continued(body.output)])
+    kept = KeptResponse(body.id, call.key, answers.encode(body), so_far)
     return await services.meter.ledger.keep(kept, services.stored_responses)
 
 

@@ -17,12 +17,12 @@ from streamtok.api.requests import (
     Temperature,
     TopP,
 )
-from streamtok.api.structured import NamedSchema, ObjectFormat, TextFormat
+from streamtok.api.structured import Name, NamedSchema, ObjectFormat, TextFormat
+from streamtok.api.tools import MAX_TOOLS
 
 DOCUMENTED = Documented(
     hints=frozenset(
         {
-            "parallel_tool_calls",
             "prompt_cache_key",
             "prompt_cache_options",
             "prompt_cache_retention",
@@ -42,14 +42,14 @@ DOCUMENTED = Documented(
         "prompt": (None,),
         "reasoning": (None, {}, {"effort": None}, {"effort": "none"}),
         "service_tier": (None, "auto", "default"),
-        "tool_choice": (None, "none", "auto"),
-        "tools": (None, []),
         "top_logprobs": (None, 0),
         "truncation": (None, "disabled"),
     },
     expected={
         "input[].role": "; expected system, developer, user or assistant",
-        "input[].type": "; only items of type message are supported",
+        "input[].type": "; only message, function_call and function_call_output are supported",
+        "tools[].type": "; only functions are supported",
+        "tool_choice.type": "; expected function or allowed_tools",
         "input[].content[].type": "; only input_text, output_text and refusal are supported",
         "text.format.type": "; expected text, json_object or json_schema",
     },
@@ -70,12 +70,44 @@ class OutputText(Struct, tag="output_text", tag_field="type"):
     logprobs: list[Any] = []
 
 
-class InputMessage(Struct):
-    """One message of the input: written by hand, or an item of an earlier output."""
+class InputItem(Struct):
+    """One item of the input: a message, a call that was made, or what a call has given.
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[InputText | OutputText | RefusalPart]
-    type: Literal["message"] = "message"
+    A message need not say that it is one, so that all three are one type; each has its own fields.
+    """
+
+    type: Literal["message", "function_call", "function_call_output"] = "message"
+    role: Literal["system", "developer", "user", "assistant"] | None = None
+    content: str | list[InputText | OutputText | RefusalPart] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | list[InputText] | None = None
+
+
+class FunctionTool(Struct, tag="function", tag_field="type"):
+    """A function that may be called; `strict` unless it says otherwise."""
+
+    name: Name
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class FunctionChoice(Struct, tag="function", tag_field="type"):
+    """The function that is to be called."""
+
+    name: str
+
+
+class SomeTools(Struct, tag="allowed_tools", tag_field="type"):
+    """The functions that may be called, or of which one must be."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[FunctionChoice], Meta(min_length=1)]
+
+
+ResponseChoice = Literal["none", "auto", "required"] | FunctionChoice | SomeTools
 
 
 class FlatSchemaFormat(NamedSchema, tag="json_schema", tag_field="type"):
@@ -98,12 +130,13 @@ class StreamConfig(Struct, forbid_unknown_fields=True):
 class ResponseRequest(Struct, kw_only=True):
     """`POST /v1/responses`; `seed`, `top_k` and `min_p` are extensions."""
 
-    input: str | Annotated[list[InputMessage], Meta(min_length=1)]
+    input: str | Annotated[list[InputItem], Meta(min_length=1)]
     model: str | None = None
     instructions: str | None = None
     max_output_tokens: MaxTokens | None = None
     metadata: Annotated[dict[str, str], Meta(max_length=16)] | None = None
     min_p: Share | None = None
+    parallel_tool_calls: bool | None = None
     previous_response_id: str | None = None
     seed: Seed | None = None
     store: bool | None = None
@@ -111,6 +144,8 @@ class ResponseRequest(Struct, kw_only=True):
     stream_options: StreamConfig | None = None
     temperature: Temperature | None = None
     text: TextConfig | None = None
+    tool_choice: ResponseChoice | None = None
+    tools: Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS)] | None = None
     top_k: Annotated[int, Meta(ge=0)] | None = None
     top_p: TopP | None = None
     user: str | None = None
@@ -148,6 +183,19 @@ class OutputMessage(Struct, tag="message", tag_field="type"):
     role: str = "assistant"
 
 
+class FunctionCall(Struct, tag="function_call", tag_field="type"):
+    """A call, an item of the output; its `arguments` are JSON."""
+
+    id: str
+    call_id: str
+    name: str
+    arguments: str
+    status: str
+
+
+OutputItem = OutputMessage | FunctionCall
+
+
 class ResponseError(Struct):
     """Why a response failed."""
 
@@ -181,15 +229,15 @@ class ResponseBody(Struct, kw_only=True):
     instructions: str | None
     max_output_tokens: int | None
     model: str
-    output: list[OutputMessage] = []
-    parallel_tool_calls: bool = True
+    output: list[OutputItem] = []
+    parallel_tool_calls: bool
     previous_response_id: str | None
     reasoning: Reasoning = field(default_factory=Reasoning)
     store: bool
     temperature: float
     text: TextConfig
-    tool_choice: str = "auto"
-    tools: list[Any] = []
+    tool_choice: ResponseChoice
+    tools: list[FunctionTool]
     top_logprobs: int = 0
     top_p: float
     truncation: str = "disabled"
@@ -227,7 +275,7 @@ class ItemAdded(Struct, tag="response.output_item.added", tag_field="type"):
 
     sequence_number: int
     output_index: int
-    item: OutputMessage
+    item: OutputItem
 
 
 class PartAdded(Struct, tag="response.content_part.added", tag_field="type"):
@@ -278,7 +326,27 @@ class ItemDone(Struct, tag="response.output_item.done", tag_field="type"):
 
     sequence_number: int
     output_index: int
-    item: OutputMessage
+    item: OutputItem
+
+
+class ArgumentsDelta(Struct, tag="response.function_call_arguments.delta", tag_field="type"):
+    """More of a call's arguments."""
+
+    sequence_number: int
+    item_id: str
+    output_index: int
+    delta: str
+    obfuscation: str | UnsetType = UNSET
+
+
+class ArgumentsDone(Struct, tag="response.function_call_arguments.done", tag_field="type"):
+    """All of a call's arguments."""
+
+    sequence_number: int
+    item_id: str
+    output_index: int
+    name: str
+    arguments: str
 
 
 class ResponseCompleted(Struct, tag="response.completed", tag_field="type"):
@@ -311,6 +379,8 @@ Event = (
     | OutputTextDone
     | PartDone
     | ItemDone
+    | ArgumentsDelta
+    | ArgumentsDone
     | ResponseCompleted
     | ResponseIncomplete
     | ResponseFailed
