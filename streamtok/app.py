@@ -43,6 +43,7 @@ from streamtok.model.families import read_config
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer, read_optional
+from streamtok.tracing.feeds import open_tracing
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class App:
         self._certificate = load_certificate(config.certfile, config.keyfile)
         self._clock = FrozenClock() if config.frozen_clock else SystemClock()
         self._keys = KeyFile(Path(config.api_keys)) if config.api_keys else None
+        self._tracing = open_tracing(config, self._clock, share.worker if share else None)
         new_request_id = partial(new_ids(config.ids), "req_")
         self._api = Api(self._keys, Cors(config.cors_origins), new_request_id)
         self._server = Server(
@@ -80,6 +82,7 @@ class App:
                 clock=self._clock,
                 limits=config,
                 proxies=Proxies(config.forwarded_allow_ips),
+                tracer=self._tracing.tracer if self._tracing else None,
             )
         )
         self._ledger = Ledger(config.ledger)
@@ -151,6 +154,8 @@ class App:
             await self._services.meter.close()
         else:
             self._ledger.close()
+        if self._tracing:
+            await asyncio.to_thread(self._tracing.close)
 
 
 async def load(

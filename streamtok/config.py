@@ -143,7 +143,16 @@ class ListenConfig:
 
 
 @dataclass(frozen=True)
-class ServeConfig(EngineConfig, ListenConfig, ConnectionConfig, ApiConfig):
+class TraceConfig:
+    """Where to tell what goes over the wire."""
+
+    trace: bool = _setting(False, "show every byte on the wire, and what it is")
+    trace_file: str = _setting("", "write that to a file as JSON, an object a line (default: none)")
+    trace_pcapng: str = _setting("", "write packets to a file for Wireshark (default: none)")
+
+
+@dataclass(frozen=True)
+class ServeConfig(EngineConfig, ListenConfig, ConnectionConfig, ApiConfig, TraceConfig):
     """What `streamtok serve` needs."""
 
     ledger: str = _setting(
@@ -207,6 +216,16 @@ def secret(variable: str) -> str:
     if variable and variable not in os.environ:
         raise ConfigError(f"the environment variable {variable} is not set")
     return os.environ[variable] if variable else ""
+
+
+def span_exporter() -> str:
+    """Return the exporter of spans that OpenTelemetry's own variables ask for; none, if none do."""
+    given = os.environ.get
+    ends = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    default = "otlp" if any(map(given, ends)) else ""
+    name = given("OTEL_TRACES_EXPORTER") or default
+    is_off = name == "none" or given("OTEL_SDK_DISABLED", "").lower() == "true"
+    return "" if is_off else name
 
 
 def read(kind: type[Any], given: Mapping[str, str | None]) -> Any:

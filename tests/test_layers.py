@@ -11,7 +11,7 @@ import streamtok
 LAYERS = (  # a module imports from its own layer and from those after it
     ("__main__", "cli", "process", "pytest_plugin", "terminal", "testing", "workers"),
     ("app", "background", "teach"),
-    ("api",),
+    ("api", "tracing"),
     ("http", "text", "engine", "ledger", "metrics"),
     ("model",),
     ("config", "messages", "errors", "clock", "ids", "__init__"),
@@ -20,6 +20,7 @@ STRANGERS = LAYERS[3]  # do not import each other
 ONLY_IN = {  # library -> where it may be imported
     "h11": ("http/",),
     "jinja2": ("text/", "testing/"),
+    "opentelemetry": ("tracing/spans.py",),
     "numpy": ("model/", "engine/", "testing/"),
     "sqlite3": ("ledger.py",),
     "tokenizers": ("text/", "testing/"),
@@ -35,6 +36,8 @@ SYNCHRONOUS = (
     "engine/sampler.py",
     "engine/scheduler.py",
     "engine/sequence.py",
+    "http/notes.py",
+    "http/wire.py",
     "teach/behaviour.py",
     "teach/chunks.py",
     "teach/events.py",
@@ -49,7 +52,6 @@ SYNCHRONOUS = (
     "teach/rules.py",
     "teach/screen.py",
     "teach/totals.py",
-    "teach/wire.py",
 )
 PACKAGE = Path(streamtok.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -85,6 +85,8 @@ async def _response(
     """Begin to generate, in the `framing` of a stream or as a whole; see `answer`."""
     fields = order.fields
     job = _job(services, call, order)
+    if job.trace is not None:
+        job.trace.step("tokenize", tokens=job.prompt_tokens)
     if order.constraint is not None:
         await _check(services, order.constraint, order.parts)
     has_ping = framing is not None and framing.ping
@@ -250,6 +252,7 @@ def _job(services: Services, call: Call, order: Order) -> Job:
         ),
         echoes=tuple(text for text in order.echoes for _ in range(count)),
         choices=count,
+        trace=call.request.trace,
     )
 
 

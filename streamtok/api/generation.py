@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Protocol
 
+from streamtok.api import steps
 from streamtok.api.choice import Choice, Piece, TextRules
 from streamtok.api.meter import Meter
 from streamtok.engine.base import ENDS, Engine
 from streamtok.errors import Unavailable
+from streamtok.http.trace import Trace
 from streamtok.ledger import UsageRecord
 from streamtok.messages import (
     Event,
@@ -38,7 +40,8 @@ class Job:
 
     `key` is the name of the API key it came with, empty where none is needed; `caller` is whose
     limits it counts for; `choices` is how many sequences there are of each prompt, side by side.
-    `echoes` has the text that each sequence is to begin with, or nothing.
+    `echoes` has the text that each sequence is to begin with, or nothing; `trace` hears of what
+    becomes of it, where there is one.
     """
 
     id: str
@@ -52,6 +55,7 @@ class Job:
     rules: TextRules
     echoes: tuple[str, ...]
     choices: int = 1
+    trace: Trace | None = None
 
 
 class Alarm(Protocol):
@@ -116,6 +120,9 @@ class Generation:
         self._unfinished = len(self._choices)
         meter.limits.check_streams(job.caller, len(job.sequences))
         self._stream = engine.submit(job.id, job.sequences)
+        self._trace = job.trace
+        if self._trace is not None:
+            self._trace.step("queue", **steps.describe(job))
         meter.limits.begin(job.caller, len(job.sequences), job.prompt_tokens)
         self._heartbeat = timers.heartbeat
         self._alarm: Alarm | None = None
@@ -181,6 +188,8 @@ class Generation:
     def _heed(self, event: Event | Waiting) -> None:
         """Count an event, and raise the error of one that failed."""
         self._count(event)
+        if self._trace is not None:
+            steps.tell(self._trace, event)
         if isinstance(event, TokenEvent):
             return
         if isinstance(event, Waiting):
@@ -198,6 +207,8 @@ class Generation:
         self.completion_tokens += piece.count
         if piece.finish_reason is not None:
             self._unfinished -= 1
+            if self._trace is not None:
+                self._trace.step("end", index=piece.index, reason=piece.finish_reason)
             if not isinstance(event, Finished):
                 self._engine.cancel(self.job.id, piece.index)
         return piece

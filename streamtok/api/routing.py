@@ -167,6 +167,8 @@ class Api:
             self._services.meter.limits.admit(call.caller)
         if request.method == "POST":
             _check_type(request)
+        if request.trace is not None:
+            request.trace.step("admit", route=route.path)
         return await route.endpoint(self._services, call, *rest)
 
     def _health(self) -> Response:

@@ -21,6 +21,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Any
 
 import h11
 
@@ -32,6 +33,7 @@ from streamtok.http.forwarded import Proxies
 from streamtok.http.request import HeaderList, Request, decode_headers
 from streamtok.http.response import BrokenOff, Output, Response
 from streamtok.http.strict import CHUNK_LINE_BYTES, Guard, Malformed
+from streamtok.http.trace import Tap, Tracer
 from streamtok.http.transport import ByteStream, ConnectionLost
 
 log = logging.getLogger(__name__)
@@ -47,13 +49,14 @@ NO_PROXIES = Proxies("")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a connection is given: who answers, how errors look, and the limits."""
+    """What a connection is given: who answers, how errors look, the limits, and who traces it."""
 
     handle: Callable[[Request], Awaitable[Response]]
     refuse: Callable[[RequestError], Response]
     clock: Clock
     limits: ConnectionConfig
     proxies: Proxies = NO_PROXIES
+    tracer: Tracer | None = None
 
 
 class Connection:
@@ -63,6 +66,7 @@ class Connection:
         self._stream = stream
         self._service = service
         self._limits = service.limits
+        self._trace = stream.trace if isinstance(stream, Tap) else None
         self._guard = Guard(service.limits)
         # The guard's limits come first, so that h11's own is never met.
         unread_bytes = service.limits.max_header_bytes + CHUNK_LINE_BYTES
@@ -191,14 +195,18 @@ class Connection:
 
     def _request(self, head: h11.Request, body: bytes) -> Request:
         headers = decode_headers(head.headers)
-        return Request(
+        request = Request(
             method=head.method.decode("ascii"),
             target=head.target.decode("latin-1"),
             headers=headers,
             body=body,
             http_version=head.http_version.decode("ascii"),
             peer=self._service.proxies.client(self._stream.peer, headers),
+            trace=self._trace,
         )
+        if self._trace is not None:
+            self._trace.step("parse", **_parsed(request))
+        return request
 
     async def _answer(self, request: Request | None, response: Response | None) -> None:
         """Send `response`, or what the handler answers to `request`, and log the turn."""
@@ -217,6 +225,8 @@ class Connection:
             self._output = None
             if response is not None:
                 response.close()
+            if self._trace is not None:
+                self._trace.step("finish", status=response and response.status, outcome=outcome)
             self._log(request, response, outcome, clock.monotonic_s() - started_s)
 
     async def _send(self, response: Response, head_only: bool) -> None:
@@ -234,6 +244,8 @@ class Connection:
                 await self._send_event(self._head(response, None))
                 if not head_only:
                     async for part in body:
+                        if self._trace is not None:
+                            self._trace.step("chunk", bytes=len(part))
                         await self._send_event(h11.Data(data=part))
                     trailers = response.trailers()
         await self._send_event(h11.EndOfMessage(headers=_titled(trailers)))
@@ -300,6 +312,18 @@ class Connection:
         if response and (summary := response.summary()):
             parts.append(summary)
         access.info(" ".join(parts))
+
+
+def _parsed(request: Request) -> dict[str, Any]:
+    """Return what a trace tells of a request, and which trace it is a part of (W3C's headers)."""
+    context = {name: request.header(name) for name in ("traceparent", "tracestate")}
+    return {
+        "method": request.method,
+        "target": request.target,
+        "version": request.http_version,
+        "body_bytes": len(request.body),
+        **{name: value for name, value in context.items() if value},
+    }
 
 
 def _titled(headers: HeaderList) -> list[tuple[str, str]]:

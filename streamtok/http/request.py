@@ -1,16 +1,21 @@
 """A request as the rest of the program sees it: complete, with its body read."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import parse_qs, unquote
+
+from streamtok.http.trace import Trace
 
 HeaderList = tuple[tuple[str, str], ...]  # names in lower case
 
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request. `target` is as it stood in the request line; `peer` names the client."""
+    """One HTTP request. `target` is as it stood in the request line; `peer` names the client.
+
+    `trace` hears of its steps, where there is one.
+    """
 
     method: str
     target: str
@@ -18,6 +23,7 @@ class Request:
     body: bytes
     http_version: str
     peer: str
+    trace: Trace | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def path(self) -> str:

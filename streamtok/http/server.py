@@ -61,7 +61,8 @@ class Server:
         if len(self._connections) >= 2 * self._limits.max_connections:
             stream.abort()  # not even refusals may pile up
             return
-        connection = Connection(stream, self._service)
+        tracer = self._service.tracer
+        connection = Connection(tracer.tap(stream) if tracer else stream, self._service)
         task = asyncio.get_running_loop().create_task(connection.run(refusal))
         self._connections[task] = connection
         self._addresses[stream.peer] += 1

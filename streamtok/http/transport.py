@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, cast
 
+Address = tuple[str, int]  # of one end of a TCP connection
 READ_AHEAD_BYTES = 64 * 1024  # unread input at which reading pauses
 WRITE_AHEAD_BYTES = 64 * 1024  # unsent output at which `send` waits
 LINGER_S = 2.0  # how long input is discarded after the last answer (RFC 9112 section 9.6)
@@ -30,6 +31,9 @@ class ByteStream(Protocol):
 
     async def receive(self) -> bytes:
         """Return what has arrived, waiting for something; nothing at the end of input."""
+
+    def unread(self) -> int:
+        """Return how many bytes have arrived that `receive` has not returned."""
 
     async def send(self, data: bytes) -> None:
         """Write `data`; return when the peer keeps up. Raises ConnectionLost."""
@@ -150,6 +154,22 @@ class SocketStream(asyncio.Protocol):
 
     # What the server calls
 
+    @property
+    def client(self) -> Address | None:
+        """Where the peer is; None for one at a Unix socket."""
+        return self._address("peername")
+
+    @property
+    def server(self) -> Address | None:
+        """Our own end of the connection."""
+        return self._address("sockname")
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the connection uses TLS."""
+        assert self._transport is not None
+        return self._transport.get_extra_info("sslcontext") is not None
+
     async def receive(self) -> bytes:
         """See `ByteStream.receive`."""
         while not self._input and not self._ended:
@@ -160,6 +180,10 @@ class SocketStream(asyncio.Protocol):
         if self._transport and not self._ended:
             self._transport.resume_reading()
         return data
+
+    def unread(self) -> int:
+        """See `ByteStream.unread`."""
+        return len(self._input)
 
     async def send(self, data: bytes) -> None:
         """See `ByteStream.send`."""
@@ -234,6 +258,11 @@ class SocketStream(asyncio.Protocol):
                 if self._transport.get_write_buffer_size() >= unsent_bytes:
                     self.abort()
                     raise ConnectionLost from None
+
+    def _address(self, name: str) -> Address | None:
+        assert self._transport is not None
+        address = self._transport.get_extra_info(name)
+        return address[:2] if isinstance(address, tuple) else None
 
     def _end_input(self) -> None:
         self._ended = True

@@ -1,23 +1,22 @@
 """Shows what lessons are made of, in 80 columns. Colour adds nothing that the text does not say."""
 
 import sys
+import textwrap
 from collections.abc import Iterator
 from io import TextIOWrapper
-from textwrap import wrap
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from streamtok.http.wire import Line, annotate, escape, wrap
 from streamtok.teach.lesson import Question, Table, Wire
-from streamtok.teach.wire import Line, annotate, escape
 
 COLUMNS = 80
 NOTE_COLUMN = 46
 MARGIN = 4  # before bytes, for their direction
 GAP = 3  # between columns, and between bytes and their note
 STYLES = {"head": "cyan", "framing": "yellow", "data": ""}
-CUT = " ... "  # stands for the middle of a line that is not shown
 
 
 class Screen:
@@ -92,7 +91,7 @@ class Screen:
 
     def _filled(self, text: str, indent: str = "") -> str:
         """Return `text` in lines that fit."""
-        lines = wrap(
+        lines = textwrap.wrap(
             text,
             self._width,
             initial_indent=indent,
@@ -104,7 +103,7 @@ class Screen:
     def _rows(self, line: Line, wire: Wire) -> Iterator[Text]:
         """Yield the rows of one line of bytes; its note stands behind the last, or below it."""
         mark = "  > " if wire.sent else "  < "
-        rows = _wrapped(escape(line.data), self._width - MARGIN, wire.rows)
+        rows = wrap(escape(line.data), self._width - MARGIN, wire.rows)
         shown = [Text(" " * MARGIN).append(row, STYLES[line.kind]) for row in rows]
         shown[0] = Text(mark).append(rows[0], STYLES[line.kind])
         if line.note and wire.notes:
@@ -137,20 +136,3 @@ def _is_wanted(line: Line, wire: Wire) -> bool:
     if wire.fields is None or line.kind != "head" or not colon or b" " in name:
         return True
     return name.decode("latin-1").lower() in wire.fields
-
-
-def _wrapped(units: list[str], width: int, most: int) -> list[str]:
-    """Return escaped bytes in rows, no escape cut in two; beyond `most` rows, only both ends."""
-    rows = [""]
-    for unit in units:
-        if len(rows[-1]) + len(unit) > width:
-            rows.append("")
-        rows[-1] += unit
-    if len(rows) <= most:
-        return rows
-    room, first, last = width - len(CUT), "", ""
-    while len(first) + len(units[0]) <= room:
-        first += units.pop(0)
-    while len(last) + len(units[-1]) <= room:
-        last = units.pop() + last
-    return [first + CUT.rstrip(), CUT.lstrip() + last]

@@ -63,6 +63,10 @@ class MemoryStream:
         self._input.clear()
         return data
 
+    def unread(self) -> int:
+        """See `streamtok.http.transport.ByteStream.unread`."""
+        return len(self._input)
+
     async def send(self, data: bytes) -> None:
         """See `streamtok.http.transport.ByteStream.send`."""
         if self._lost:

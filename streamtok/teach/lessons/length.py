@@ -1,8 +1,8 @@
 """Why Content-Length cannot work."""
 
+from streamtok.http.wire import escape
 from streamtok.teach.lab import Exchange, Lab, answered, post
 from streamtok.teach.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
-from streamtok.teach.wire import escape
 
 FRAMING = frozenset({"content-length", "transfer-encoding"})
 BODY = b'{"prompt": "Once upon", "max_tokens": 2}\n'
