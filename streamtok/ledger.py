@@ -28,8 +28,10 @@ class UsageRecord:
     """One request: `generated` tokens were sampled for it, `delivered` of them reached the socket.
 
     Times are seconds: `created_s` since 1970, `first_token_s` (None if there was none) and
-    `duration_s` since the request was accepted. `finish_reason` is that of the first choice, or
-    "cancelled" where the client left, or "error".
+    `duration_s` since the request was accepted. Of these, `queued_s` were spent in the queue, until
+    the first sequence left it, and `prefill_s` on computing its prompt; None if it did not come to
+    that. `cached_tokens` of the prompts did not have to be computed. `finish_reason` is that of the
+    first choice, or "cancelled" where the client left, or "error".
     """
 
     id: str
@@ -44,9 +46,17 @@ class UsageRecord:
     finish_reason: str
     first_token_s: float | None
     duration_s: float
+    cached_tokens: int = 0
+    queued_s: float | None = None
+    prefill_s: float | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(UsageRecord))
+LATER = {  # columns that ledgers of earlier versions lack
+    "cached_tokens": "INTEGER NOT NULL DEFAULT 0",
+    "queued_s": "REAL",
+    "prefill_s": "REAL",
+}
 GROUPS: Mapping[str, str] = {
     "key": "key",
     "model": "model",
@@ -63,7 +73,8 @@ SCHEMA = (
         "key TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL, stream INTEGER NOT NULL, "
         "prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, "
         "delivered_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL, first_token_s REAL, "
-        "duration_s REAL NOT NULL) STRICT"
+        "duration_s REAL NOT NULL, cached_tokens INTEGER NOT NULL DEFAULT 0, queued_s REAL, "
+        "prefill_s REAL) STRICT"
     ),
     "CREATE INDEX IF NOT EXISTS usage_created ON usage (created_s)",
     (
@@ -225,6 +236,9 @@ def _open(path: str) -> sqlite3.Connection:
     try:
         for statement in SCHEMA:
             database.execute(statement)
+        there = {row[1] for row in database.execute("PRAGMA table_info(usage)")}
+        for column in LATER.keys() - there:
+            database.execute(f"ALTER TABLE usage ADD COLUMN {column} {LATER[column]}")
         database.commit()
     except sqlite3.Error:
         database.close()

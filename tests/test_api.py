@@ -11,7 +11,7 @@ import pytest
 from streamtok.api.routing import Api
 from streamtok.http.request import Request
 from streamtok.http.response import Response
-from streamtok.messages import Finished, Prefilled, Started
+from streamtok.messages import Finished, Prefilled, Started, TokenEvent
 from streamtok.testing import FakeClock, ScriptedEngine, make_services
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -254,7 +254,8 @@ async def test_usage_of_one_request_and_sums(api: Api) -> None:
         await send(api, "POST", CHAT, {"messages": HI, **body})
     await send(api, "POST", COMPLETIONS, {"prompt": "x", "max_tokens": 1})
     _, record = await send(api, "GET", "/v1/usage/chatcmpl-2")
-    assert record.pop("duration_s") == record.pop("first_token_s") == 0
+    assert record.pop("duration_s") == record.pop("first_token_s") == record.pop("queued_s") == 0
+    assert record.pop("prefill_s") is None  # this engine does not tell
     assert record == {
         "object": "usage",
         "id": "chatcmpl-2",
@@ -264,6 +265,7 @@ async def test_usage_of_one_request_and_sums(api: Api) -> None:
         "model": "tiny",
         "stream": True,
         "prompt_tokens": 6,
+        "cached_tokens": 0,
         "generated_tokens": 3,
         "delivered_tokens": 3,
         "total_tokens": 9,
@@ -353,3 +355,34 @@ async def test_a_clock_that_jumps_back_disturbs_nothing(tiny_model: Path) -> Non
     assert record is not None
     assert record.duration_s == record.first_token_s == 2
     await services.meter.close()
+
+
+async def test_the_books_tell_queue_and_prefill_apart(tiny_model: Path) -> None:
+    clock, engine = FakeClock(), ScriptedEngine([65], held=True, context=64)
+    services = make_services(tiny_model, engine, clock)
+    api = Api()
+    api.open(services)
+    body = {"messages": HI, "max_tokens": 1}
+    asked = asyncio.ensure_future(send(api, "POST", CHAT, body))
+    await engine.submitted()
+    for seconds, event in (
+        (2, Started(0)),
+        (3, Prefilled(0, 4)),
+        (0.5, TokenEvent(0, 70)),
+        (1, Finished(0, "length", 1)),
+    ):
+        clock.advance(seconds)
+        engine.emit("chatcmpl-1", event)
+        await turns()
+    await asked
+    record = await services.meter.ledger.get("chatcmpl-1")
+    assert record is not None
+    assert (record.queued_s, record.prefill_s, record.cached_tokens) == (2, 3, 4)
+    assert (record.first_token_s, record.duration_s) == (5.5, 6.5)
+    await services.meter.close()
+
+
+async def turns() -> None:
+    """Let the event loop do what can be done."""
+    for _ in range(9):
+        await asyncio.sleep(0)

@@ -25,6 +25,9 @@ RECORD = UsageRecord(
     finish_reason="stop",
     first_token_s=0.25,
     duration_s=1.5,
+    cached_tokens=7,
+    queued_s=0.05,
+    prefill_s=0.15,
 )
 RECORDS = (
     RECORD,
@@ -50,7 +53,8 @@ async def test_a_reader_sees_what_was_recorded_before(ledger: Ledger) -> None:
 
 
 async def test_a_request_without_a_token_has_no_first_token(ledger: Ledger) -> None:
-    record = replace(RECORD, id="x", first_token_s=None, finish_reason="error", stream=False)
+    none = {"first_token_s": None, "queued_s": None, "prefill_s": None}
+    record = replace(RECORD, id="x", **none, finish_reason="error", stream=False)
     ledger.record(record)
     found = await ledger.get("x")
     assert found == record
@@ -201,3 +205,27 @@ async def test_records_are_lost_only_while_the_file_fails(ledger: Ledger, tmp_pa
     assert await ledger.get("lost") is None
     assert await ledger.get("kept") is not None
     assert ledger.lost == 1
+
+
+async def test_a_ledger_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "usage.sqlite3"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "CREATE TABLE usage (id TEXT PRIMARY KEY, created_s REAL NOT NULL, key TEXT NOT NULL, "
+            "endpoint TEXT NOT NULL, model TEXT NOT NULL, stream INTEGER NOT NULL, prompt_tokens "
+            "INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, delivered_tokens INTEGER "
+            "NOT NULL, finish_reason TEXT NOT NULL, first_token_s REAL, "
+            "duration_s REAL NOT NULL) STRICT"
+        )
+        values = ("old", 1.0, "", "/v1/completions", "tiny", 1, 2, 3, 3, "stop", 0.5, 1.0)
+        database.execute(f"INSERT INTO usage VALUES ({', '.join('?' * len(values))})", values)
+        database.commit()
+    for _ in range(2):  # the second time, nothing is missing
+        ledger = Ledger(str(path))
+        if await ledger.get("new") is None:
+            ledger.record(replace(RECORD, id="new"))
+        found = [await ledger.get(name) for name in ("old", "new")]
+        ledger.close()
+        assert found[0] is not None
+        assert (found[0].cached_tokens, found[0].queued_s, found[0].prefill_s) == (0, None, None)
+        assert found[1] == replace(RECORD, id="new")

@@ -24,7 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import refused, serving
 
-from streamtok.api.routing import Api, refuse
+from streamtok.api.route import refuse
+from streamtok.api.routing import Api
 from streamtok.config import ConnectionConfig, ServeConfig
 from streamtok.http.connection import Connection, Service
 from streamtok.http.mask import Mask

@@ -28,6 +28,7 @@ from streamtok.messages import (
     Prefilled,
     PromptScored,
     SequenceRequest,
+    Started,
     TokenEvent,
     Waiting,
 )
@@ -105,6 +106,8 @@ class Generation:
         self._created_s = meter.clock.wall_s()
         self._begun_s = meter.clock.monotonic_s()
         self._ended_s: float | None = None
+        self._started_s: float | None = None  # when the first sequence left the queue
+        self._prefilled_s: float | None = None
         self._first_token_s: float | None = None
         self._last_token_s = [0.0] * len(job.sequences)
         self._generated = [0] * len(job.sequences)
@@ -247,7 +250,12 @@ class Generation:
         """Keep what the ledger and the metrics need of an event."""
         if isinstance(event, TokenEvent):
             self._count_token(event.index)
+        elif isinstance(event, Started):
+            if self._started_s is None:
+                self._started_s = self._meter.clock.monotonic_s()
         elif isinstance(event, Prefilled):
+            if self._prefilled_s is None:
+                self._prefilled_s = self._meter.clock.monotonic_s()
             if event.index % self.job.choices == 0:
                 self.cached_tokens += event.cached
         elif isinstance(event, ENDS):
@@ -296,5 +304,12 @@ class Generation:
                 finish_reason=reason,
                 first_token_s=self._first_token_s,
                 duration_s=self._ended_s - self._begun_s,
+                cached_tokens=self.cached_tokens,
+                queued_s=_between(self._begun_s, self._started_s),
+                prefill_s=_between(self._started_s, self._prefilled_s),
             )
         )
+
+
+def _between(start_s: float | None, end_s: float | None) -> float | None:
+    return None if start_s is None or end_s is None else end_s - start_s
