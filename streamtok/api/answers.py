@@ -293,6 +293,9 @@ class UsageRecordBody(Struct, kw_only=True):
     finish_reason: str
     first_token_s: float | None
     duration_s: float
+    cached_tokens: int
+    queued_s: float | None
+    prefill_s: float | None
     total_tokens: int
 
 
