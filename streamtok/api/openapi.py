@@ -14,6 +14,7 @@ import msgspec
 from streamtok import __version__, errors
 from streamtok.api import answers, requests
 from streamtok.api import anthropic_types as anthropic
+from streamtok.api import responses_answers as response_answers
 from streamtok.api import responses_types as responses
 from streamtok.api.route import Route
 from streamtok.errors import RequestError
@@ -66,13 +67,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         example={"prompt": "Once upon a time", "max_tokens": 8},
     ),
     ("POST", "/v1/responses"): Operation(
-        responses.ResponseBody,
+        response_answers.ResponseBody,
         responses.ResponseRequest,
-        event=responses.Event,
+        event=response_answers.Event,
         example={"input": "Who are you?", "max_output_tokens": 8},
     ),
-    ("GET", "/v1/responses/*"): Operation(responses.ResponseBody),
-    ("DELETE", "/v1/responses/*"): Operation(responses.ResponseDeleted),
+    ("GET", "/v1/responses/*"): Operation(response_answers.ResponseBody),
+    ("DELETE", "/v1/responses/*"): Operation(response_answers.ResponseDeleted),
     ("POST", "/v1/messages"): Operation(
         anthropic.MessageBody,
         anthropic.MessageRequest,

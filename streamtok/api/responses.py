@@ -15,13 +15,12 @@ import msgspec
 from streamtok.api import answers, chat
 from streamtok.api.endpoint import Order, answer
 from streamtok.api.requests import ChatRequest, Message, StreamOptions
+from streamtok.api.responses_answers import ResponseBody, ResponseDeleted
 from streamtok.api.responses_events import ResponseEvents
 from streamtok.api.responses_history import chosen, continued, conversation, offered
 from streamtok.api.responses_types import (
     DOCUMENTED,
     FlatSchemaFormat,
-    ResponseBody,
-    ResponseDeleted,
     ResponseRequest,
     TextConfig,
 )

@@ -10,7 +10,7 @@ from functools import partial
 from streamtok.api import answers
 from streamtok.api.choice import Piece
 from streamtok.api.dialect import Occasion, Pieces, Told, usage
-from streamtok.api.responses_types import (
+from streamtok.api.responses_answers import (
     ArgumentsDelta,
     ArgumentsDone,
     Event,
@@ -22,7 +22,6 @@ from streamtok.api.responses_types import (
     OutputDetails,
     OutputItem,
     OutputMessage,
-    OutputText,
     OutputTextDelta,
     OutputTextDone,
     PartAdded,
@@ -34,10 +33,9 @@ from streamtok.api.responses_types import (
     ResponseFailed,
     ResponseIncomplete,
     ResponseInProgress,
-    ResponseRequest,
     ResponseUsage,
-    TextConfig,
 )
+from streamtok.api.responses_types import OutputText, ResponseRequest, TextConfig
 from streamtok.api.streaming import obfuscate
 from streamtok.errors import RequestError
 

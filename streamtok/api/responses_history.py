@@ -6,13 +6,12 @@ Read next: `streamtok.api.history`, which has them become a prompt.
 from collections.abc import Iterator, Sequence
 
 from streamtok.api.requests import CalledFunction, Message, RefusalPart, ToolCall
+from streamtok.api.responses_answers import FunctionCall, OutputItem
 from streamtok.api.responses_types import (
-    FunctionCall,
     FunctionChoice,
     FunctionTool,
     InputItem,
     InputText,
-    OutputItem,
     OutputText,
     ResponseChoice,
     ResponseRequest,
