@@ -137,3 +137,11 @@ def test_every_setting_is_in_the_table() -> None:
 
     for setting in fields(ServeConfig):
         assert f"`{flag_name(setting)}`" in TEXT
+
+
+def test_every_picture_is_there_and_small() -> None:
+    pictures = re.findall(r"\]\((scripts/pictures/[^)]+)\)", TEXT)
+    assert sorted(pictures) == sorted(
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "scripts" / "pictures").iterdir()
+    )
+    assert all((ROOT / picture).stat().st_size < 100_000 for picture in pictures)

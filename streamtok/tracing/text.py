@@ -107,6 +107,6 @@ def _margin(moment: Moment, mark: str) -> Text:
     return (
         Text()
         .append(f"{place:<6}{1000 * moment.since_s:9.1f} ", "dim")
-        .append(f"{gap:>8} ", "magenta")
+        .append(f"{gap:>8} ", "bold")
         .append(f"{mark} ", "dim")
     )
