@@ -27,6 +27,7 @@ from streamtok.messages import (
     Started,
     TokenEvent,
     TokenLogprobs,
+    Waiting,
 )
 from streamtok.model.decoder import load
 
@@ -155,3 +156,14 @@ async def test_a_slow_reader_is_paused_and_goes_on_where_it_was(engine: ProcessE
 async def _drain(engine: ProcessEngine, name: str) -> None:
     async for _ in engine.submit(name, [request(2, max_tokens=100)]):
         pass
+
+
+def test_it_runs_on_uvloop_too(tiny_model: Path) -> None:
+    async def ask() -> list[Event]:
+        engine = await start_engine(config(tiny_model), None)
+        events = [event async for event in engine.submit("a", [request(1, max_tokens=3)])]
+        await engine.close()
+        return [event for event in events if not isinstance(event, Waiting)]
+
+    events = pytest.importorskip("uvloop").run(ask())
+    assert events[-1] == Finished(0, "length", 3)
