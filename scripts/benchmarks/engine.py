@@ -41,7 +41,7 @@ class Loop:
         """Return how many seconds a step took and how many tokens it drew."""
         begun_s = time.perf_counter()
         plan = self._scheduler.plan()
-        logits = self._runner.run(plan)  # [rows, V]
+        logits, _ = self._runner.run(plan)  # [rows, V]
         drawn = draw(logits, plan.works)
         self._scheduler.commit(plan, drawn, score(logits, plan.works))
         return time.perf_counter() - begun_s, len(drawn)
