@@ -20,7 +20,7 @@ from processes import STREAMTOK, read_until
 
 from streamtok import cli
 from streamtok.http.sse import EventDecoder
-from streamtok.http.wire import annotate, answer_starts, escape, unescape
+from streamtok.http.wire import Line, annotate, answer_starts, escape, unescape
 from streamtok.teach import learn
 from streamtok.teach.lab import Exchange, Lab, get, open_lab, post
 from streamtok.teach.lesson import Block, Lesson, Mistake, Question, Table, Wire
@@ -388,6 +388,16 @@ def test_a_damaged_stream_is_lines_too(data: st.DataObject) -> None:
     end = data.draw(st.integers(start, len(raw)))
     damaged = raw[:start] + data.draw(st.binary(max_size=8)) + raw[end:]
     assert b"".join(line.data for line in annotate(damaged)) == damaged
+
+
+@pytest.mark.parametrize("size", [b"-1", b"+1", b"0x1", b"1_0", b"", b"g", b"f" * 5000])
+def test_what_is_no_chunk_size_has_no_note(size: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    raw = head + size + b"\r\nab\r\n0\r\n\r\n"
+    lines = annotate(raw)
+    assert b"".join(line.data for line in lines) == raw
+    assert lines[3] == Line(size + b"\r\n", "", "framing")
+    assert {line.note for line in lines[4:]} == {""}
 
 
 def test_lines_say_what_they_are() -> None:

@@ -21,6 +21,7 @@ ESCAPES = {0x0D: "\\r", 0x0A: "\\n", 0x09: "\\t", 0x5C: "\\\\"}
 BODILESS = (b"1", b"204", b"304")  # answers that have no body (RFC 9112 section 6.3)
 LINE_END = re.compile(rb"\r\n|\r|\n")  # in an event stream
 FORMATS = {b"text/event-stream": notes.of_event_line, b"application/x-ndjson": notes.of_json}
+SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")  # of a chunk; int() would take -1, 0x1 and 1_0 too
 CUT = " ... "  # stands for the middle of a line that is not shown
 
 More = Iterator[None]  # of a step that asks for more bytes where there are too few
@@ -173,11 +174,10 @@ class Annotator:
             yield from self._await_line()
             line = self._line()
             written = line.partition(b";")[0].strip()
-            try:
-                size = int(line.partition(b";")[0], 16)
-            except ValueError:
+            if not SIZE.fullmatch(written):
                 self._show(line, "", "framing")
                 return
+            size = int(written, 16)
             if size == 0:
                 self._show(line, "the zero chunk: that was the body", "framing")
                 yield from self._trailers()

@@ -85,7 +85,7 @@ def change(lab: Lab, given: str) -> Blocks:
 LESSON = Lesson(
     name="length",
     title="Why Content-Length cannot work",
-    module="streamtok/api/streaming.py",
+    module="streamtok/api/dialect.py",
     show=show,
     invitation=(
         "For what you send the length is known: the body "
