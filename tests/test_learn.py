@@ -239,12 +239,30 @@ def test_chunks_sizes_are_those_of_the_data(shown: Callable[[str], list[Block]])
 
 
 @pytest.mark.parametrize(
-    ("size_line", "status"),
-    [(f"{len(chunks.BODY):x}", 200), ("zz", 400), ("0x23", 400), (str(len(chunks.BODY)), 408)],
+    ("size_line", "status", "said"),
+    [
+        (f"{len(chunks.BODY):x}", 200, "The size is right"),
+        (f"{len(chunks.BODY) - 1:x}", 400, "35 bytes are 0x23"),
+        (f"{len(chunks.BODY) + 1:x}", 400, "35 bytes are 0x23"),
+        ("zz", 400, "35 bytes are 0x23"),
+        ("0x23", 400, "35 bytes are 0x23"),
+        ("-1", 400, "35 bytes are 0x23"),
+        (str(len(chunks.BODY)), 408, "It never came"),
+        ("ffffffff", 413, "takes no body of that size"),
+    ],
 )
-def test_chunks_may_be_tried(lab: Lab, size_line: str, status: int) -> None:
+def test_chunks_may_be_tried(lab: Lab, size_line: str, status: int, said: str) -> None:
     blocks = list(chunks.change(lab, size_line))
     assert answers(wires(blocks)[0])[0].status == status
+    assert said in paragraphs(blocks)[-1]
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_chunks_a_wrong_size_is_not_called_too_small_where_it_is_too_large(
+    lab: Lab, more: int
+) -> None:
+    blocks = list(chunks.change(lab, f"{len(chunks.BODY) + more:x}"))
+    assert b"a chunk does not end where its size says" in wires(blocks)[0]
 
 
 def test_length_the_head_of_a_whole_answer_waits_for_its_end(
@@ -349,6 +367,11 @@ def test_cancellation_computes_few_more_than_were_read(
     for record, read in zip(records, (cancellation.LEAVE_AFTER, 20), strict=True):
         assert record["finish_reason"] == "cancelled"
         assert read <= record["generated_tokens"] < cancellation.TOKENS
+
+
+def test_cancellation_counts_in_words(lab: Lab) -> None:
+    (count, said) = paragraphs(list(BY_NAME["cancellation"].change(lab, "1")))[-1].split(" ")[2:4]
+    assert said == ("event." if count == "1" else "events.")
 
 
 def test_trailers_need_chunks(lab: Lab, shown: Callable[[str], list[Block]]) -> None:

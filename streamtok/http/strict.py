@@ -175,7 +175,7 @@ class Guard:
             self._chunk_line(text)
         elif self.phase is Phase.CHUNK_END:
             if text:
-                raise Malformed("a chunk is longer than its size (RFC 9112 section 7.1)")
+                raise Malformed("a chunk does not end where its size says (RFC 9112 section 7.1)")
             self.phase = Phase.CHUNK_SIZE
         elif text:  # trailers
             self._fields.append(_field(text))
@@ -192,7 +192,7 @@ class Guard:
                 raise Malformed(f"a chunk's size line has more than {CHUNK_LINE_BYTES} bytes")
         elif self.phase is Phase.CHUNK_END:
             if size > 2 or not b"\r\n".startswith(bytes(self._buffer[:size])):
-                raise Malformed("a chunk is longer than its size (RFC 9112 section 7.1)")
+                raise Malformed("a chunk does not end where its size says (RFC 9112 section 7.1)")
         elif self.phase is Phase.START and size > limits.max_target_bytes + 100:
             raise TooLarge(f"the request target has more than {limits.max_target_bytes} bytes", 414)
         elif self._head_bytes + size > limits.max_header_bytes:

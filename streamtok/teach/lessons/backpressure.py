@@ -85,9 +85,9 @@ def show(lab: Lab) -> Blocks:
         "done for the first one by now?",
         "Computed until buffers were full, then paused its stream",
         "It still runs. The sockets' buffers were full, then the server's own "
-        f"({WRITE_AHEAD_BYTES // 1024} KiB), then {HIGH_WATER} tokens waited; so the engine left "
-        "the stream out of its steps. Nobody else waits for a slow reader, and no memory is spent "
-        "on it without bound.",
+        f"({WRITE_AHEAD_BYTES // 1024} KiB), then about {HIGH_WATER} tokens waited; so the engine "
+        "left the stream out of its steps. Nobody else waits for a slow reader, and no memory is "
+        "spent on it without bound.",
         "Answers that are complete do not count in that line.",
         (
             "Computed all tokens, and keeps them in memory",

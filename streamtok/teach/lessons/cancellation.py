@@ -63,7 +63,8 @@ def change(lab: Lab, given: str) -> Blocks:
     """Leave after another number of events."""
     begun, usage = leave(lab, whole_number(given, 1, MOST))
     yield Wire(usage.raw, fields=frozenset(), rows=6)
-    yield f"We read {len(begun.stream.chunks)} events. {_summary(usage)}"
+    count = len(begun.stream.chunks)
+    yield f"We read {count} event{'s' if count > 1 else ''}. {_summary(usage)}"
 
 
 def _summary(usage: Exchange) -> str:

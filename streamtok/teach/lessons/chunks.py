@@ -66,6 +66,8 @@ def change(lab: Lab, given: str) -> Blocks:
         yield "The size is right, and the server found the zero chunk where it looked for it."
     elif exchange.answer.status == 408:
         yield "The server waited for the rest of so large a chunk. It never came."
+    elif exchange.answer.status == 413:
+        yield "The server takes no body of that size, and does not wait for it."
     else:
         yield (
             f"{len(BODY)} bytes are 0x{len(BODY):x}. A receiver cannot guess what was meant; one "
