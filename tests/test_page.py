@@ -5,6 +5,7 @@ protocol, which is JSON over HTTP, and are skipped where Chromium and its driver
 """
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -407,20 +408,73 @@ def test_probabilities_of_tokens(browser: Browser) -> None:
     assert browser.texts("#tip .chosen span")[0] == browser.texts(".token")[0]
 
 
+# Stands in where there is no netcat
+NETCAT = f"""#!{sys.executable}
+import socket, sys
+with socket.create_connection(sys.argv[1:]) as connection:
+    connection.sendall(sys.stdin.buffer.read())
+    while data := connection.recv(65536):
+        sys.stdout.buffer.write(data)
+"""
+LANGUAGES = ["curl", "python", "javascript", "raw"]
+
+
+def run_copied(language: str, code: str, folder: Path, **environment: str) -> str:
+    """Run code that was copied, as its language is run; return its output."""
+    commands = {"python": [sys.executable, "-c", code], "javascript": ["node", "stream.mjs"]}
+    command = commands.get(language, ["bash", "-c", code])
+    if not shutil.which("curl" if language == "curl" else command[0]):
+        pytest.skip(f"{language} cannot be run here")
+    (folder / "stream.mjs").write_text(code)
+    (folder / "nc").write_text(NETCAT)
+    (folder / "nc").chmod(0o755)
+    path = f"{os.environ['PATH']}{os.pathsep}{folder}"
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PATH": path} | environment,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stderr == b"" or language == "curl"  # which shows how far it is
+    return done.stdout.decode()
+
+
 @pytest.mark.browser
-@pytest.mark.parametrize("language", ["curl", "python", "raw"])
-def test_copied_requests_run(browser: Browser, language: str) -> None:
-    programs = {"curl": "curl", "raw": "nc", "python": sys.executable}
-    if not shutil.which(programs[language]):
-        pytest.skip(f"{programs[language]} is not installed")
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_copied_requests_run(browser: Browser, tmp_path: Path, language: str) -> None:
     browser.send('It\'s "true":\n100 %s, \\r \u00e9 `$HOME`', seed=1, max_tokens=12)
     browser.finish()
     browser.click(f"[data-language={language}]")
-    code = browser.texts("#code")[0]
-    command = [sys.executable, "-c", code] if language == "python" else ["bash", "-c", code]
-    output = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.decode()
+    output = run_copied(language, browser.texts("#code")[0], tmp_path)
     if language == "python":
         assert output == browser.texts(".answer")[0]
+    elif language == "javascript":
+        events = [json.loads(data) for data in re.findall(r"data: (\{.*)", output)]
+        deltas = [choice["delta"] for event in events for choice in event["choices"]]
+        assert "".join(delta.get("content", "") for delta in deltas) == browser.texts(".answer")[0]
     else:
         sizes = re.findall(r"^([0-9a-f]+)\r\n", output.partition("\r\n\r\n")[2], re.MULTILINE)
         assert without_usage(sizes) == without_usage(browser.texts(".frame"))
+
+
+@pytest.mark.browser
+def test_copied_requests_run_where_the_server_has_keys(
+    browser: Browser, tiny_model: Path, tmp_path: Path
+) -> None:
+    key, line = new_key("alice")
+    (tmp_path / "keys").write_text(line)
+    keys = str(tmp_path / "keys")
+    config = ServeConfig(model=str(tiny_model), port=0, ledger=":memory:", api_keys=keys)
+    with running_server(config) as keyed:
+        browser.ask("url", url=keyed.url)
+        browser.send("hi", key=key, seed=1, max_tokens=3)  # no model is known until it is answered
+        browser.finish()
+        for language in LANGUAGES:
+            browser.click(f"[data-language={language}]")
+            code = browser.texts("#code")[0]
+            assert key not in code
+            assert run_copied(language, code.replace("YOUR KEY", key), tmp_path, KEY=key)
+        browser.ask("url", url="about:blank")
+    assert all("401" in problem for problem in browser.problems())
