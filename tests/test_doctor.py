@@ -17,7 +17,7 @@ from streamtok.teach import chunks, doctor, events, framing, totals
 from streamtok.teach.doctor import Report, examine, timing
 from streamtok.teach.eventstream import read_stream
 from streamtok.teach.probe import Unreachable, target
-from streamtok.teach.recording import Read, Recording, read_answer
+from streamtok.teach.recording import Read, Recording, read_answer, show
 from streamtok.testing import RunningServer, running_server
 
 PIECES = ["The", " fox", " lit", " a", " lantern", " in", " Z\u00fcrich", " and", " smiled", "."]
@@ -117,7 +117,7 @@ class Canned:
             return refusal("404 Not Found")
         if not isinstance(body.get("messages"), list):
             return self.refusal(refusal("400 Bad Request"))
-        if body["model"] != "canned":
+        if body.get("model") != "canned":
             return self.refusal(refusal("404 Not Found"))
         return self.stream(body)
 
@@ -478,7 +478,21 @@ async def test_a_report_for_people_names_what_was_seen(capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "error id-changes" in shown
     assert '"chatcmpl-1", then "chatcmpl-2"' in shown
-    assert "1 errors, 0 warnings" in shown
+    assert "1 error, 0 warnings" in shown
+
+
+def test_quotes_in_bytes_are_shown_as_they_are() -> None:
+    assert show(b'it\'s "a\\"\xff\n') == r"""it's "a\\"\xff\n"""
+    assert show(b"x" * 999).endswith("x ... (999 bytes)")
+
+
+async def test_a_server_that_names_no_model_has_none_in_the_report(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nameless = Canned(paths={"GET /v1/models": refusal("401 Unauthorized")})
+    async with canned_server(nameless) as url:
+        assert await asyncio.to_thread(cli.main, ["doctor", url]) == 1
+    assert capsys.readouterr().out.startswith(f"{url}\n")
 
 
 async def test_warnings_do_not_fail(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Literal
 
 from streamtok.http.request import HeaderList
+from streamtok.http.wire import escape
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: .*)?")
 HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
@@ -90,7 +91,7 @@ class Answer:
 
 def show(data: bytes) -> str:
     """Return bytes for people: escapes for what is not printable ASCII, cut where it is long."""
-    text = repr(data[:SHOWN])[2:-1]
+    text = "".join(escape(data[:SHOWN]))
     return text + (f" ... ({len(data)} bytes)" if len(data) > SHOWN else "")
 
 

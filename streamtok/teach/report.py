@@ -32,7 +32,8 @@ def doctor(url: str, *, model: str | None, key: str, timeout_s: float, as_json: 
 
 def render(report: Report, console: Console) -> None:
     """Print a report for people."""
-    console.print(f"[bold]{escape(report.url)}[/], model {escape(str(report.model))}")
+    model = f", model {escape(report.model)}" if report.model else ""
+    console.print(f"[bold]{escape(report.url)}[/]{model}")
     for finding in report.findings:
         _render_finding(finding, console)
     if report.timing:
@@ -44,9 +45,13 @@ def render(report: Report, console: Console) -> None:
     for what, why in report.unchecked.items():
         console.print(f"[dim]not checked: {escape(what)}: {escape(why)}[/]")
     errors = sum(finding.severity == "error" for finding in report.findings)
-    counts = f"{errors} errors, {len(report.findings) - errors} warnings"
+    counts = f"{_count(errors, 'error')}, {_count(len(report.findings) - errors, 'warning')}"
     colour = "red" if errors else "green"
     console.print(f"[bold {colour}]{len(report.checked)} rules checked: {counts}[/]")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _render_finding(finding: Finding, console: Console) -> None:
