@@ -267,9 +267,12 @@ def test_other_framings_carry_the_same_text(
     browser.finish()
     assert browser.texts(".answer") == [whole_answer(server, browser.sent())]
     assert f"content-type: {framing}" in browser.texts("#head > pre")[0]
-    assert len(browser.texts(".row.text")) > (6 if framing == "application/x-ndjson" else 0)
+    lines = framing == "application/x-ndjson"
+    assert len(browser.texts(".row.text")) > (6 if lines else 0)
+    assert browser.texts("#stat-tokens") == ["12" if lines else "–"]  # bare text does not tell
     browser.click("[data-language=python]")
     code = browser.texts("#code")[0]
+    assert '\nbody = {\n    "model": "fireside",\n    "messages": [\n        {\n' in code
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
     if framing == "text/plain":
         assert done.stdout.decode() == browser.texts(".answer")[0]
@@ -329,6 +332,19 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser) -> None:
         assert browser.run("return innerWidth") == PHONE["width"]
     finally:
         browser.ask("goog/cdp/execute", cmd="Emulation.clearDeviceMetricsOverride", params={})
+
+
+@pytest.mark.browser
+def test_all_settings_look_alike(browser: Browser) -> None:
+    browser.run("document.getElementById('settings').open = true")
+    looks = browser.run(
+        "return [...document.querySelectorAll('#settings input:not([type=checkbox])')]"
+        ".map((e) => [e.offsetWidth <= e.parentElement.clientWidth, e.offsetHeight,"
+        " getComputedStyle(e).backgroundColor])"
+    )
+    assert len(looks) == 5
+    assert all(look == looks[0] for look in looks)
+    assert looks[0][0]
 
 
 @pytest.mark.browser
