@@ -72,7 +72,7 @@ BAD_CHATS: list[tuple[Any, str | None, str]] = [
     ({"messages": HI, "stop": ""}, "stop", "length >= 1"),
     ({"messages": HI, "stream": "yes"}, "stream", "got `str`"),
     ({"messages": HI, "stream_options": {}}, "stream_options", "where stream is true"),
-    ({"messages": HI, "logit_bias": {"1": 101}}, "logit_bias[...]", "<= 100"),
+    ({"messages": HI, "logit_bias": {"1": 101}}, "logit_bias", "<= 100"),
     ({"messages": HI, "logit_bias": {"x": 1}}, "logit_bias", "'x' is not a token id"),
     ({"messages": HI, "logit_bias": {"261": 1}}, "logit_bias", "expected 0 to 260"),
     ({"messages": HI, "seed": 2**63}, "seed", "<= 9223372036854775807"),

@@ -11,7 +11,14 @@ from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
 
 from streamtok.api.planting import Faults
-from streamtok.api.requests import HINTS, REFUSED, ChatRequest, CompletionRequest
+from streamtok.api.requests import (
+    HINTS,
+    MAX_IGNORED,
+    REFUSED,
+    ChatRequest,
+    CompletionRequest,
+    ignored_header,
+)
 from streamtok.api.routing import Api
 from streamtok.http.request import Request
 from streamtok.testing import FakeClock, ScriptedEngine, make_services
@@ -151,6 +158,43 @@ async def test_unknown_fields_are_refused_where_the_server_is_told_to(tiny_model
     status, answer = await ask(api, "/tokenize", {"content": "x", "zeta": 1})
     assert (status, answer["error"]["param"]) == (400, "zeta")
     await services.meter.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("é", "%C3%A9"),
+        ("a\r\nx-other: 1", "a%0D%0Ax-other%3A%201"),
+        (", ", "%2C%20"),
+        ("x" * 70_000, "x" * (MAX_IGNORED - len("alpha, ")) + "..."),
+    ],
+    ids=["letter", "line", "comma", "long"],
+)
+def test_any_name_of_an_unknown_field_fits_into_a_header(name: str, told: str) -> None:
+    """It is the client's text, and must not end the connection, nor begin another header."""
+    assert ignored_header(("alpha", name)) == (("x-ignored-fields", f"alpha, {told}"),)
+
+
+@pytest.mark.parametrize("token", ["1" * 5000, "٣", "-1", "", "65536000"])
+async def test_a_bias_for_what_is_no_token_is_refused(api: Api, token: str) -> None:
+    body = ENDPOINTS[CHAT][0] | {"logit_bias": {token: 1}}
+    status, answer = await ask(api, CHAT, body)
+    assert (status, answer["error"]["param"]) == (400, "logit_bias")
+
+
+async def test_a_bias_out_of_range_is_named(api: Api) -> None:
+    status, answer = await ask(api, CHAT, ENDPOINTS[CHAT][0] | {"logit_bias": {"1": 101}})
+    assert (status, answer["error"]["param"]) == (400, "logit_bias")
+
+
+async def test_no_depth_of_a_body_is_too_much(api: Api) -> None:
+    """Between what the first reader can take and what the next one can there may be a gap."""
+    for depth in range(200, 520):
+        schema = '{"type":"object","properties":{"a":' * depth + "{}" + "}}" * depth
+        form = '{"type":"json_schema","json_schema":{"name":"x","schema":' + schema + "}}"
+        body = f'{{"prompt":"x","response_format":{form}}}'.encode()
+        response = await api.handle(Request("POST", COMPLETIONS, (), body, "1.1", "t"))
+        assert response.status == 400
 
 
 async def test_a_fault_is_a_known_field_where_faults_may_be_asked_for(tiny_model: Path) -> None:

@@ -224,7 +224,7 @@ async def test_input_becomes_a_chat(site: Site, body: dict[str, Any], prompt: st
         ({"input": "x" * 64}, "input", "the prompt has 68 tokens"),
         ({"max_output_tokens": 0}, "max_output_tokens", ">= 1"),
         ({"stream_options": {}}, "stream_options", "where stream is true"),
-        ({"metadata": {"a": 1}}, "metadata[...]", "Expected `str`"),
+        ({"metadata": {"a": 1}}, "metadata", "Expected `str`"),
         ({"text": {"format": {"type": "x"}}}, "text.format.type", "json_schema"),
         ({"model": "gpt-9"}, "model", "does not exist"),
         ({"previous_response_id": "resp_9"}, "previous_response_id", "'resp_9'"),

@@ -423,6 +423,21 @@ async def prompt(folder: Path, body: dict[str, Any]) -> str:
     return str(made["prompt"])
 
 
+@pytest.mark.parametrize(
+    "arguments", ["NaN", "1e999", '"\\ud800"', "[" * 9999 + "]" * 9999, "{"], ids=lambda a: a[:9]
+)
+async def test_arguments_that_are_no_json_stay_text(folder: Path, arguments: str) -> None:
+    """A model wrote them, and whoever sends the history back must not be refused for it."""
+    call = CALLED | {"function": {"name": "now", "arguments": arguments}}
+    messages = [*HI, {"role": "assistant", "tool_calls": [call]}, HISTORY[2]]
+    assert f'"arguments": {arguments}}}' in await prompt(folder, {"messages": messages})
+
+
+async def test_a_name_does_not_end_in_a_line_break(api: Api) -> None:
+    tool = {"type": "function", "function": {"name": "now\n"}}
+    assert (await refusal(api, {"tools": [tool]}))["param"] == "tools[0].function.name"
+
+
 async def test_a_template_that_knows_tools_gets_them_as_they_are(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ Read next: `streamtok.api.chat`, then `streamtok.api.completions`.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +26,7 @@ from streamtok.http.response import Response, json_response
 from streamtok.messages import Constraint, SamplingParams, SequenceRequest
 
 CHAT_PREFIX = "chatcmpl-"
+TOKEN_ID = re.compile("[0-9]{1,10}")  # int() refuses to read thousands of digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +287,7 @@ def _logit_bias(services: Services, fields: SamplingFields) -> tuple[tuple[int, 
     """Return the biases by token id, which JSON can only name by a string."""
     bias = fields.logit_bias or {}
     for token in bias:
-        if not token.isascii() or not token.isdigit() or int(token) >= services.engine.vocab:
+        if not TOKEN_ID.fullmatch(token) or int(token) >= services.engine.vocab:
             raise InvalidRequest(
                 f"logit_bias: {token!r} is not a token id; expected 0 to "
                 f"{services.engine.vocab - 1}",

@@ -3,9 +3,10 @@
 Read next: `streamtok.text.template`.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from streamtok.api.requests import Message, RefusalPart
 from streamtok.errors import InvalidRequest
@@ -44,10 +45,13 @@ def _message(message: Message, index: int) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> Any:
-    """Return arguments as the object that templates expect; what is no JSON stays text."""
+    """Return arguments as the object that templates expect; what is no JSON stays text.
+
+    Python's own reader would take NaN, and halves of surrogate pairs, which no prompt can hold.
+    """
     try:
-        return json.loads(text)
-    except ValueError:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
         return text
 
 

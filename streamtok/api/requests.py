@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta, Struct
@@ -21,6 +22,7 @@ from streamtok.ledger import GROUPS
 
 MAX_CHOICES = 128
 MAX_CANDIDATES = 20
+MAX_IGNORED = 2048  # characters of the header that names ignored fields
 MaxTokens = Annotated[int, Meta(ge=1)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -260,10 +262,15 @@ def read_object(body: bytes) -> dict[str, Any]:
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
     except RecursionError as error:
-        raise InvalidRequest("the body is nested too deeply", code="invalid_json") from error
+        raise too_deep() from error
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object", code="invalid_json")
     return value
+
+
+def too_deep() -> InvalidRequest:
+    """Return the error for a body with more levels than can be read."""
+    return InvalidRequest("the body is nested too deeply", code="invalid_json")
 
 
 def convert(
@@ -288,8 +295,14 @@ def convert(
 
 
 def ignored_header(names: tuple[str, ...]) -> HeaderList:
-    """Return the header that names the fields no one knows, if there are any."""
-    return (("x-ignored-fields", ", ".join(names)),) if names else ()
+    """Return the header that names the fields no one knows, if there are any.
+
+    A name can be any text, a header cannot: what is more than a word is percent-encoded.
+    """
+    told = ", ".join(quote(name, safe="[]") for name in names)
+    if len(told) > MAX_IGNORED:
+        told = told[:MAX_IGNORED] + "..."
+    return (("x-ignored-fields", told),) if names else ()
 
 
 def read_query(query: Mapping[str, str]) -> LinkQuery:
@@ -308,7 +321,8 @@ def _checked(
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
-        param = path.rstrip("`").lstrip(".") or _named_field(message)
+        place = path.rstrip("`").lstrip(".").replace("[...]", "")  # where msgspec names no key
+        param = place or _named_field(message)
         hint = documented.expected.get(re.sub(r"\[\d+\]", "[]", param or ""), "")
         raise InvalidRequest(
             f"{param}: {message}{hint}", param=param, code="invalid_value"

@@ -25,6 +25,7 @@ from streamtok.api import (
 )
 from streamtok.api.auth import KeyFile
 from streamtok.api.cors import Cors
+from streamtok.api.requests import too_deep
 from streamtok.api.route import Route
 from streamtok.api.services import Call, Services
 from streamtok.errors import MethodNotAllowed, NotFound, RequestError, Unavailable, Unsupported
@@ -111,6 +112,8 @@ class Api:
             response = await self._dispatch(call, route, rest)
         except RequestError as error:
             response = route.refuse(error)
+        except RecursionError:  # JSON that could just be read, and not gone through any further
+            response = route.refuse(too_deep())
         except Exception:
             log.exception("%s: %s %s failed", request_id, request.method, request.target)
             response = route.refuse(

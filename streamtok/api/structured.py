@@ -13,7 +13,8 @@ from streamtok.engine.grammars import json_schema
 from streamtok.errors import InvalidRequest
 from streamtok.messages import Constraint
 
-Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+# Python's `$` is before a last line break too
+Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$(?!\n)")]
 
 
 class TextFormat(Struct, tag="text", tag_field="type"):
