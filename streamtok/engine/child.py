@@ -63,6 +63,8 @@ class Line:
 def main(line: Line) -> None:
     """Serve until the other end says so, or is gone."""
     (setup,) = line.take(True)
+    if isinstance(setup, Close):  # whoever started it is gone already
+        return
     logging.basicConfig(
         level=setup.log_level, format="%(asctime)s engine %(levelname)s %(message)s"
     )

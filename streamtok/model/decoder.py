@@ -24,6 +24,7 @@ from streamtok.model.config import ModelConfig
 from streamtok.model.families import read_config, tensor_shapes
 from streamtok.model.gpt_families import GptConfig
 from streamtok.model.linear import Arena, Linear
+from streamtok.model.threads import Threads, available
 from streamtok.model.weights import Array, Checkpoint
 
 Layout = Callable[[Array], Linear]  # lays out a weight [out, in]
@@ -65,20 +66,21 @@ class Room:
 class Decoder:
     """A loaded model. Holds no state of any sequence: that is in the KVCache given to each pass."""
 
-    def __init__(self, config: ModelConfig, checkpoint: Checkpoint) -> None:
+    def __init__(self, config: ModelConfig, checkpoint: Checkpoint, threads: Threads) -> None:
         """Lay out the tensors of `checkpoint`, taking each of them."""
         self.config = config
         self.tiling = calibrate(matrix_shapes(config), config.head_dim)
         arena = Arena()
+
+        def linear(weight: Array) -> Linear:
+            return Linear(weight, self.tiling, arena, threads)
+
         self._embedding = checkpoint.take("model.embed_tokens.weight")  # [V, D]
-        self._layers = [
-            _layer(config, checkpoint, index, lambda weight: Linear(weight, self.tiling, arena))
-            for index in range(config.layers)
-        ]
+        self._layers = [_layer(config, checkpoint, index, linear) for index in range(config.layers)]
         norm = checkpoint.take("model.norm.weight") + np.float32(config.norm_offset)  # [D]
         norm *= np.sqrt(config.dim, dtype=np.float32)
         head = self._embedding if config.tied else checkpoint.take("lm_head.weight")  # [V, D]
-        self._head = Linear(head * norm, self.tiling, arena)
+        self._head = linear(head * norm)
         self._norm = norm  # which the head holds already, for states
         self._embedding *= np.float32(config.embed_scale)
         self._turns = _turns(config)
@@ -162,23 +164,24 @@ def matrix_shapes(config: ModelConfig) -> list[tuple[int, int]]:
     ]
 
 
-def load(folder: Path) -> Decoder:
-    """Load the model in a Hugging Face folder.
+def load(folder: Path, threads: int | None = None) -> Decoder:
+    """Load the model in a Hugging Face folder, to be computed by so many threads.
 
     Raises:
         ModelError: anything in the folder is missing, damaged or not supported.
     """
     from streamtok.model.gpt import GptDecoder  # which is built on what stands here
 
-    # The products are too small to be shared among threads, and a BLAS that tries adds in an order
-    # that depends on how many there are.
+    # A BLAS that shares a product among threads adds in an order that depends on how many there
+    # are; ours share its panels instead.
     threadpool_limits(limits=1, user_api="blas")
 
     config = read_config(folder)
     checkpoint = Checkpoint(folder, tensor_shapes(config))
+    shared = Threads(available() if threads is None else threads)
     if isinstance(config, GptConfig):
-        return GptDecoder(config, checkpoint)
-    return Decoder(config, checkpoint)
+        return GptDecoder(config, checkpoint, shared)
+    return Decoder(config, checkpoint, shared)
 
 
 def _norm(x: Array, eps: float, out: Array) -> Array:

@@ -17,6 +17,7 @@ from streamtok.model.calibration import calibrate
 from streamtok.model.decoder import Decoder, Layout, exponent, matrix_shapes
 from streamtok.model.gpt_families import GptConfig
 from streamtok.model.linear import Arena, Linear
+from streamtok.model.threads import Threads
 from streamtok.model.weights import Array, Checkpoint
 
 # erf(x) is x P(x^2) / Q(x^2) for |x| < 4, and 1 or -1 beyond, to 5e-7: the coefficients of the
@@ -69,7 +70,7 @@ class GptDecoder(Decoder):
 
     config: GptConfig
 
-    def __init__(self, config: GptConfig, checkpoint: Checkpoint) -> None:
+    def __init__(self, config: GptConfig, checkpoint: Checkpoint, threads: Threads) -> None:
         """Lay out the tensors of `checkpoint`, taking each of them."""
         names = config.layout
         self.config = config
@@ -77,7 +78,7 @@ class GptDecoder(Decoder):
         arena = Arena()
 
         def linear(weight: Array) -> Linear:
-            return Linear(weight, self.tiling, arena)
+            return Linear(weight, self.tiling, arena, threads)
 
         self._embedding = checkpoint.take(names.embedding)  # [V, D]
         self._positions: Array | None = None

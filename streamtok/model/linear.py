@@ -2,18 +2,24 @@
 
 A weight lies in memory as panels of some output columns (`streamtok.model.tiling` says how many).
 One call of `np.matmul` broadcasts one small product over all of them: each stays in cache and needs
-no copy, where a BLAS would otherwise rearrange the whole weight in every call.
+no copy, where a BLAS would otherwise rearrange the whole weight in every call. The panels of a
+large product are shared among threads.
 
 Read next: `streamtok.model.attention`, which keeps the same rules over time.
 """
 
 import numpy as np
 
+from streamtok.model.threads import Threads
 from streamtok.model.tiling import PANELS, Tiling, multiply, padded
 from streamtok.model.weights import Array
 
 SLAB_BYTES = 32 * 2**20
 ALIGNMENT = 64  # bytes: a cache line
+
+PART = 2**23  # multiply-adds of what one thread takes of a product: about 0.15 ms
+SHARED = 2 * PART  # least of a product that is shared: to wake another core takes up to 0.1 ms
+FULL = 8  # rows: fewer take hardly less time, which is the memory's
 
 
 class Arena:
@@ -43,8 +49,9 @@ class Linear:
     `width` is `out` rounded up to panels of any width; the columns beyond `out` are zero.
     """
 
-    def __init__(self, weight: Array, tiling: Tiling, arena: Arena) -> None:
+    def __init__(self, weight: Array, tiling: Tiling, arena: Arena, threads: Threads) -> None:
         out, inner = weight.shape
+        self._threads = threads
         self._cut = cut = tiling.cuts[inner]
         self.width = padded(out, max(PANELS))
         self._panels = arena.zeros((self.width // cut.panel, inner, cut.panel))  # [P, in, panel]
@@ -60,5 +67,17 @@ class Linear:
 
         `rows` is a multiple of the tiling's granule; both arrays are C-contiguous.
         """
-        multiply(x, self._panels, self._cut, out)
+        count, inner, panel = self._panels.shape
+        size = max(len(x), FULL) * inner * panel  # multiply-adds of a panel
+        if self._threads.count == 1 or not len(x) or count * size < SHARED:
+            multiply(x, self._panels, self._cut, out)
+            return out
+        step = max(1, PART // size)  # panels
+
+        def work(start: int) -> None:
+            stop = min(start + step, count)
+            columns = out[:, start * panel : stop * panel]
+            multiply(x, self._panels[start:stop], self._cut, columns)
+
+        self._threads.share(range(0, count, step), work)
         return out
