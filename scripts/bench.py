@@ -1,13 +1,13 @@
 """How fast the engine is, beside what the machine allows, and what of it reaches clients.
 
-    python scripts/bench.py [--model 15M] [--part engine] [--json FILE] [--png FILE]
+    python scripts/bench.py [--model 15M] [--part engine] [--threads 1] [--json FILE] [--png FILE]
 
 Models of random weights are written as real files. The engine is the loop plan, run, draw, commit
-without guesses, on one thread; the machine's limits, and Hugging Face transformers where that and
-torch are installed, are measured in turn with it. The server is `python -m streamtok serve` in a
-process of its own, its clients are sockets in this one, and the engine it is compared with runs in
-turn with it. Each figure is the median of some rounds. `bench_chunks.py` measures events without a
-model, `bench_connections.py` memory, `bench_loop.py` the event loop.
+without guesses; what the machine allows as many threads, and Hugging Face transformers and
+llama.cpp where they are installed, are measured in turn with it. The server is `python -m streamtok
+serve` in a process of its own, its clients are sockets in this one, and the engine it is compared
+with runs in turn with it. Each figure is the median of some rounds. `bench_chunks.py` measures
+events without a model, `bench_connections.py` memory, `bench_loop.py` the event loop.
 """
 
 import argparse
@@ -30,31 +30,33 @@ from benchmarks.rounds import Rounds
 from rich.progress import Progress
 
 from streamtok.model.decoder import Decoder, load
+from streamtok.model.threads import available
 
 BATCHES, PREFILLS, STREAMS = (1, 2, 4, 8, 16, 32), (128, 512), (1, 8, 32, 64)
 WORD = 4  # bytes of a float32
 
 
 def measure_engine(
-    decoder: Decoder, folder: Path, rounds: int, tokens: int, progress: Progress
+    folder: Path, threads: int, rounds: int, tokens: int, progress: Progress
 ) -> tuple[dict[str, Any], list[str]]:
     """Return what the engine does alone, and what others could not be compared."""
-    others, missing = peers.load(folder)
-    limits, weights = Limits(), decoder.config.parameters
-    cases = rounds * (2 + len(others) + len(BATCHES) + len(PREFILLS))
+    decoder = load(folder, threads)
+    others, missing = peers.load(folder, threads)
+    limits, weights = Limits(threads), decoder.config.parameters
+    cases = rounds * (2 + len(BATCHES) * (1 + len(others)) + len(PREFILLS))
     found = Rounds(progress, "engine", cases)
     for _ in range(rounds):
         bandwidth = limits.bandwidth()
         memory = bandwidth / (weights * WORD)  # tokens a second
         found.add("memory", bandwidth=bandwidth, tokens_per_s=memory)
-        one = decode_rate(decoder, 1, tokens)
-        found.add("decode 1", tokens_per_s=one, share_of_memory=one / memory)
-        for name, rate in others.items():
-            theirs = rate(tokens)
-            found.add(name, tokens_per_s=theirs, we_are_ahead=one / theirs)
-        for streams in BATCHES[1:]:
-            rate_here = decode_rate(decoder, streams, tokens)
-            found.add(f"decode {streams}", tokens_per_s=rate_here, of_one=rate_here / one)
+        one = 0.0
+        for streams in BATCHES:
+            ours = decode_rate(decoder, streams, tokens)
+            one = one or ours
+            found.add(f"{streams}", tokens_per_s=ours, of_memory=ours / memory, of_one=ours / one)
+            for name, rate in others.items():
+                theirs = rate(streams, tokens)
+                found.add(f"{name} {streams}", tokens_per_s=theirs, ahead=ours / theirs)
         flops = limits.flops()
         found.add("products", flops=flops)
         for length in PREFILLS:
@@ -62,11 +64,12 @@ def measure_engine(
             share = rate_here * layer_flops(decoder) / flops
             found.add(f"prefill {length}", tokens_per_s=rate_here, share_of_products=share)
     return {
+        "threads": threads,
         "memory": found.middle("memory"),
         "products": found.middle("products"),
-        "decode": {str(n): found.middle(f"decode {n}") for n in BATCHES},
+        "decode": {str(n): found.middle(f"{n}") for n in BATCHES},
         "prefill": {str(n): found.middle(f"prefill {n}") for n in PREFILLS},
-        "peers": {name: found.middle(name) for name in others},
+        "peers": {name: {str(n): found.middle(f"{name} {n}") for n in BATCHES} for name in others},
     }, missing
 
 
@@ -76,10 +79,9 @@ def layer_flops(decoder: Decoder) -> int:
     return 2 * (config.parameters - config.vocab * config.dim)
 
 
-def measure_server(
-    decoder: Decoder, folder: Path, rounds: int, tokens: int, progress: Progress
-) -> dict[str, Any]:
+def measure_server(folder: Path, rounds: int, tokens: int, progress: Progress) -> dict[str, Any]:
     """Return what clients see of a server, and how much of the engine's own speed that is."""
+    decoder = load(folder)
     found = Rounds(progress, "server", rounds * (len(STREAMS) + 2))
     with serving(folder, max(STREAMS)) as port:
         asyncio.run(server.load(port, max(STREAMS), 1))  # memory is mapped, and not counted
@@ -114,6 +116,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", choices=SIZES, help="measure this size only")
     parser.add_argument("--part", choices=("engine", "server"), help="measure this part only")
+    parser.add_argument(
+        "--threads", type=int, default=available(), help="those of the engine and its peers"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="readings of each figure")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each stream")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
@@ -122,22 +127,18 @@ def main() -> None:
     if given.png and not importlib.util.find_spec("matplotlib"):
         parser.error("--png needs matplotlib, which `pip install '.[train]'` brings")
     results: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine()}
-    results |= {
-        "models": {},
-        "notes": ["llama.cpp: not compared, as it needs the weights in a format of its own"],
-    }
+    results |= {"models": {}, "notes": []}
     with TemporaryDirectory() as temporary, ExitStack() as stack:
         progress = stack.enter_context(Progress())
         for name in [given.model] if given.model else SIZES:
             folder = Path(temporary) / name
             write_model(folder, SIZES[name])
-            decoder, found = load(folder), {}
-            how = (decoder, folder, given.rounds, given.tokens, progress)
+            found, how = {}, (given.rounds, given.tokens, progress)
             if given.part != "server":
-                found["engine"], missing = measure_engine(*how)
+                found["engine"], missing = measure_engine(folder, given.threads, *how)
                 results["notes"] += [note for note in missing if note not in results["notes"]]
             if given.part != "engine":
-                found["server"] = measure_server(*how)
+                found["server"] = measure_server(folder, *how)
                 results["notes"] += report.notes(name, found["server"])
             results["models"][name] = found
     report.show(results)

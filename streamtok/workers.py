@@ -1,7 +1,8 @@
 """Several processes that serve one address, and the supervisor that keeps them running.
 
-The supervisor binds the sockets and loads the model, then forks its workers: the weights are the
-same physical memory in all of them, because nobody writes to it. Each worker has an engine, limits
+The supervisor binds the sockets and loads the model, then forks its workers: where their engines
+are threads, the weights are the same physical memory in all of them, because nobody writes to it.
+Each worker has an engine, limits
 and metrics of its own; the ledger's file is common. Workers start one after another, so that a
 wrong setting is told once, and what depends on files is made once.
 

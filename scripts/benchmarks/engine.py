@@ -1,6 +1,7 @@
-"""What the engine does by itself, and what the machine would allow: both with one thread."""
+"""What the engine does by itself, and what the machine would allow."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from benchmarks.models import prompt
@@ -78,26 +79,28 @@ def prefill_rate(decoder: Decoder, length: int) -> float:
 
 
 class Limits:
-    """What one core of this machine can do at best."""
+    """What so many threads of this machine can do at best."""
 
-    def __init__(self) -> None:
-        self._memory = np.ones(64 * 2**20, np.float32)  # far more than any cache holds
-        self._square = np.ones((SQUARE, SQUARE), np.float32)
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads)
+        # far more than any cache holds
+        self._memory = np.split(np.ones(64 * 2**20, np.float32), threads)
+        self._square = [np.ones((SQUARE, SQUARE), np.float32) for _ in range(threads)]
 
     def bandwidth(self) -> float:
         """Return the bytes a second that are read from memory."""
-        return self._memory.nbytes / _best(lambda: self._memory @ self._memory)
+        return sum(part.nbytes for part in self._memory) / self._best(self._memory)
 
     def flops(self) -> float:
-        """Return the float32 operations a second of a matrix product."""
-        return 2 * SQUARE**3 / _best(lambda: self._square @ self._square)
+        """Return the float32 operations a second of matrix products."""
+        return 2 * SQUARE**3 * len(self._square) / self._best(self._square)
 
-
-def _best(work) -> float:
-    with threadpool_limits(1, user_api="blas"):
-        seconds = []
-        for _ in range(REPEATS):
-            begun_s = time.perf_counter()
-            work()
-            seconds.append(time.perf_counter() - begun_s)
+    def _best(self, arrays: list[np.ndarray]) -> float:
+        """Return the seconds in which all arrays are multiplied by themselves, each in a thread."""
+        with threadpool_limits(1, user_api="blas"):
+            seconds = []
+            for _ in range(REPEATS):
+                begun_s = time.perf_counter()
+                list(self._pool.map(lambda array: array @ array, arrays))
+                seconds.append(time.perf_counter() - begun_s)
         return min(seconds)

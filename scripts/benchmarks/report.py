@@ -31,23 +31,25 @@ def _table(title: str, rows: Iterator[tuple[str, ...]]) -> Table:
 
 def engine_rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield the rows of the table of an engine, its head first."""
-    memory = found["memory"]
-    yield "", "tokens/s", "beside"
-    yield "memory, read by one thread", "", f"{memory['bandwidth'] / 1e9:.1f} GB/s"
-    yield "matrix products, one core", "", f"{found['products']['flops'] / 1e9:.0f} GFLOP/s"
-    yield "weights read once a token", f"{memory['tokens_per_s']:.0f}", "the limit at batch 1"
+    memory, peers = found["memory"], found["peers"]
+    yield "", "tokens/s", "", *(f"ahead of {name}" for name in peers)
+    others = [""] * len(peers)
+    count = f"{found['threads']} thread{'s' * (found['threads'] > 1)}"
+    yield f"memory read by {count}", "", f"{memory['bandwidth'] / 1e9:.1f} GB/s", *others
+    flops = f"{found['products']['flops'] / 1e9:.0f} GFLOP/s"
+    yield f"matrix products, {count}", "", flops, *others
+    limit = f"{memory['tokens_per_s']:.0f}"
+    yield "weights read once a token", limit, "the limit at batch 1", *others
     for streams, seen in found["decode"].items():
-        if "of_one" in seen:
-            beside = f"{seen['of_one']:.2f} times batch 1"
+        if streams == "1":
+            beside = f"{seen['of_memory']:.2f} of the limit"
         else:
-            beside = f"{seen['share_of_memory']:.2f} of the limit"
-        yield f"batch {streams}", f"{seen['tokens_per_s']:.0f}", beside
+            beside = f"{seen['of_one']:.2f} times batch 1"
+        ahead = (f"{peer[streams]['ahead']:.2f}" for peer in peers.values())
+        yield f"batch {streams}", f"{seen['tokens_per_s']:.0f}", beside, *ahead
     for length, seen in found["prefill"].items():
-        beside = f"{seen['share_of_products']:.2f} of the core's products"
-        yield f"prefill {length}", f"{seen['tokens_per_s']:.0f}", beside
-    for name, seen in found["peers"].items():
-        beside = f"batch 1 is {seen['we_are_ahead']:.1f} times that"
-        yield f"{name}, batch 1", f"{seen['tokens_per_s']:.0f}", beside
+        beside = f"{seen['share_of_products']:.2f} of the products"
+        yield f"prefill {length}", f"{seen['tokens_per_s']:.0f}", beside, *others
 
 
 def server_rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -89,8 +91,10 @@ def draw(results: dict[str, Any], file: Path) -> None:
             speed.plot(batches, rates, "o-", color=colour, label=f"{name}, engine")
             limit = engine["memory"]["tokens_per_s"]
             speed.axhline(limit, color=colour, ls=":", label=f"{name}, weights read once a token")
-            for peer, one in engine["peers"].items():
-                speed.plot([1], [one["tokens_per_s"]], "x", color=colour, label=f"{name}, {peer}")
+            for (peer, theirs), mark in zip(engine["peers"].items(), "x+", strict=False):
+                rates = [one["tokens_per_s"] for one in theirs.values()]
+                style = {"color": colour, "marker": mark, "ls": ":", "lw": 1}
+                speed.plot(batches, rates, label=f"{name}, {peer}", **style)
         if server := found.get("server"):
             streams = [int(count) for count in server["streams"]]
             seen = list(server["streams"].values())

@@ -1,0 +1,121 @@
+"""llama.cpp with the same weights: written as float32 GGUF, decoded through llama-cpp-python."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from benchmarks.engine import PROMPT
+from benchmarks.models import CONTEXT, prompt
+
+from streamtok.model.config import ModelConfig
+from streamtok.model.families import read_config, tensor_shapes
+from streamtok.model.weights import Array, Checkpoint
+
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def load(folder: Path, threads: int) -> Callable[[int, int], float]:
+    """Return what decodes greedily with so many threads, as tokens/s by streams and tokens."""
+    import llama_cpp
+
+    file = folder / "model.gguf"
+    _write(folder, file)
+    logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
+    model = llama_cpp.llama_model_load_from_file(
+        str(file).encode(), llama_cpp.llama_model_default_params()
+    )
+
+    def rate(streams: int, tokens: int) -> float:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = streams * CONTEXT
+        params.n_batch = params.n_ubatch = max(streams * PROMPT, 32)
+        params.n_seq_max = streams
+        params.n_threads = params.n_threads_batch = threads
+        params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
+        context = llama_cpp.llama_init_from_model(model, params)
+        batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
+
+        def step(ids: list[list[int]], position: int) -> list[list[int]]:
+            """Compute `ids` of each stream from `position` on; return the next of each."""
+            rows = []
+            batch.n_tokens = 0
+            for stream, its in enumerate(ids):
+                for place, token in enumerate(its):
+                    row = batch.n_tokens
+                    batch.token[row], batch.pos[row] = token, position + place
+                    batch.n_seq_id[row], batch.seq_id[row][0] = 1, stream
+                    batch.logits[row] = place == len(its) - 1
+                    batch.n_tokens += 1
+                rows.append(batch.n_tokens - 1)
+            assert llama_cpp.llama_decode(context, batch) == 0
+            logits = (llama_cpp.llama_get_logits_ith(context, row) for row in rows)
+            vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+            return [[int(np.ctypeslib.as_array(row, (vocab,)).argmax())] for row in logits]
+
+        last = step([prompt(PROMPT, seed) for seed in range(streams)], 0)
+        begun_s = time.perf_counter()
+        for position in range(PROMPT, PROMPT + tokens):
+            last = step(last, position)
+        seconds = time.perf_counter() - begun_s
+        llama_cpp.llama_batch_free(batch)
+        llama_cpp.llama_free(context)
+        return streams * tokens / seconds
+
+    return rate
+
+
+def _write(folder: Path, file: Path) -> None:
+    from gguf import GGUFWriter
+
+    config = read_config(folder)
+    assert isinstance(config, ModelConfig)
+    writer = GGUFWriter(file, "llama")
+    writer.add_context_length(config.context)
+    writer.add_embedding_length(config.dim)
+    writer.add_block_count(config.layers)
+    writer.add_feed_forward_length(config.hidden)
+    writer.add_head_count(config.heads)
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab)
+    writer.add_tokenizer_model("none")  # only ids go in and out
+    checkpoint = Checkpoint(folder, tensor_shapes(config))
+    for name in tensor_shapes(config):
+        tensor = checkpoint.take(name)
+        if ".q_proj." in name or ".k_proj." in name:
+            tensor = _side_by_side(tensor, config.head_dim)
+        writer.add_tensor(_rename(name), np.ascontiguousarray(tensor))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _rename(name: str) -> str:
+    """Return GGUF's name of a tensor: `blk.3.ffn_up.weight` is layer 3's `mlp.up_proj`."""
+    stem, _, kind = name.rpartition(".")
+    if stem in NAMES:
+        return f"{NAMES[stem]}.{kind}"
+    layer, _, part = stem.removeprefix("model.layers.").partition(".")
+    return f"blk.{layer}.{NAMES[part]}.{kind}"
+
+
+def _side_by_side(weight: Array, head_dim: int) -> Array:
+    """Reorder each head's rows to GGUF's order, in which rotary pairs are neighbours."""
+    halves = weight.reshape(-1, 2, head_dim // 2, weight.shape[1])
+    return halves.swapaxes(1, 2).reshape(weight.shape)
