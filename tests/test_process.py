@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok.config import EngineConfig
-from streamtok.engine import process
+from streamtok.engine import child, process
+from streamtok.engine.child import Line
+from streamtok.engine.core import Close
 from streamtok.engine.frames import Frames, frame, pack, unpack
 from streamtok.engine.local import LocalEngine
 from streamtok.engine.process import ProcessEngine, start_engine
@@ -156,6 +159,21 @@ async def test_a_slow_reader_is_paused_and_goes_on_where_it_was(engine: ProcessE
 async def _drain(engine: ProcessEngine, name: str) -> None:
     async for _ in engine.submit(name, [request(2, max_tokens=100)]):
         pass
+
+
+def test_a_line_whose_other_end_breaks_off_ends_quietly() -> None:
+    server, engine = socket.socketpair()
+    with engine:
+        engine.sendall(b"never read")
+        server.close()  # which resets the connection, as something was not read
+        assert list(Line(engine).take(True)) == [Close()]
+
+
+def test_an_engine_whose_starter_is_gone_ends_quietly() -> None:
+    server, engine = socket.socketpair()
+    with engine:
+        server.close()
+        child.main(Line(engine))
 
 
 def test_it_runs_on_uvloop_too(tiny_model: Path) -> None:

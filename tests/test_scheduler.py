@@ -287,6 +287,22 @@ def test_nobody_waits_more_than_a_step_for_a_token_when_a_long_prompt_comes() ->
     assert scheduler.running == 31  # and the long one is through
 
 
+@pytest.mark.parametrize(
+    ("streams", "prompt"),
+    [(0, 64), (1, 16), (8, 16), (9, 18), (20, 40), (32, 32), (63, 1), (70, 1)],
+)
+def test_beside_streams_a_step_has_a_part_of_a_prompt_only(streams: int, prompt: int) -> None:
+    scheduler = Scheduler(streams + 1, 64)
+    for index in range(streams):
+        scheduler.add("streams", [request(index, 1, 100)])
+        step(scheduler)
+    step(scheduler)
+    scheduler.add("long", [request(0, 900, 1, "another")])
+    works = step(scheduler)
+    assert [work for work in works if work[0] == "long"] == [("long", 0, prompt)]
+    assert len(works) == streams + 1
+
+
 def test_a_client_with_much_to_do_does_not_keep_another_waiting() -> None:
     scheduler = Scheduler(streams=1, step_tokens=8)
     scheduler.add("many", [request(index, 1, 1, "anna") for index in range(64)])

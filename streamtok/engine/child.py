@@ -46,7 +46,10 @@ class Line:
     def take(self, wait: bool) -> Iterator[Any]:
         """Yield the messages that have come; if `wait`, once there is one. The end is a Close."""
         while wait or select.select([self._connection], [], [], 0)[0]:
-            data = self._connection.recv(READ_BYTES)
+            try:
+                data = self._connection.recv(READ_BYTES)
+            except ConnectionError:  # the other end did not read what was sent last
+                data = b""
             if not data:
                 yield Close()
                 return

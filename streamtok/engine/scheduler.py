@@ -2,9 +2,9 @@
 
 A step is plan, run, commit. Between steps sequences join (from the queue, in which clients take
 turns, as slots fall free) and leave (finished or cancelled): continuous batching. Each step
-computes one position of every sequence that is decoding, and spends what is left of its token
-budget on prompts, as much on one client's as on another's, so that a long prompt delays running
-streams by one step's budget at most, and many prompts of one client do not hold up another's.
+computes one position of every sequence that is decoding, and spends a part of what is left of its
+token budget on prompts, as much on one client's as on another's, so that a long prompt delays
+running streams little, and many prompts of one client do not hold up another's.
 
 Read next: `streamtok.engine.runner`, which runs a plan.
 """
@@ -31,6 +31,8 @@ from streamtok.messages import (
     TokenEvent,
     TokenLogprobs,
 )
+
+LEAST_PROMPT = 16  # positions that a prompt may have in a step where fewer than 8 decode
 
 Addressed = tuple[str, Event]  # the request's id, and what to tell it
 
@@ -141,8 +143,8 @@ class Scheduler:
             events.append((sequence.request_id, Started(sequence.request.index)))
         able = [s for s in self._running if s.request_id not in paused]
         works = [self._work(s, 1) for s in able if s.pending == 1]
-        budget = max(1, self._step_tokens - len(works))  # prompts go on in any case
-        prefills, reused = self._prefill([s for s in able if s.pending > 1], budget)
+        prompts = [s for s in able if s.pending > 1]
+        prefills, reused = self._prefill(prompts, self._prompt_budget(len(works)))
         if not prefills:
             works = list(self._guess(works))
         wipes = self._prefixes.take_spoilt()
@@ -197,6 +199,15 @@ class Scheduler:
         if plan:  # how far it got is not known
             self._prefixes.spoil([*plan.wipes, *(copy.target for copy in plan.copies)])
         return [self._fail(sequence, error) for sequence in sequences]
+
+    def _prompt_budget(self, decoding: int) -> int:
+        """Return how many positions of prompts a step computes beside so many that decode.
+
+        It then takes about three times as long as without prompts, at most. These go on in any
+        case, and have the whole step where nobody else waits for it.
+        """
+        left = self._step_tokens - decoding
+        return max(1, min(left, max(LEAST_PROMPT, 2 * decoding)) if decoding else left)
 
     def _prefill(self, prompts: Collection[Sequence], budget: int) -> tuple[list[Work], list[Copy]]:
         """Spend `budget` positions on prompts, each client's oldest first."""
