@@ -80,6 +80,7 @@ def notes(name: str, found: dict[str, Any]) -> Iterator[str]:
 def draw(results: dict[str, Any], file: Path) -> None:
     """Write a picture: tokens a second by batch, and gaps by streams."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     speed, gaps = figure.subplots(1, 2)
@@ -106,8 +107,11 @@ def draw(results: dict[str, Any], file: Path) -> None:
     for axes, title in ((speed, "tokens a second"), (gaps, "ms between a stream's tokens")):
         axes.set(xscale="log", yscale="log", xlabel="streams", title=title)
         axes.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=7)
     figure.suptitle(f"{results['date']}, {results['machine']}", fontsize=8)
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=100)
