@@ -289,7 +289,13 @@ async def test_usage_of_one_request_and_sums(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("query", "param"),
-    [("group_by=colour", "group_by"), ("since=soon", "since"), ("colour=red", "colour")],
+    [
+        ("group_by=colour", "group_by"),
+        ("since=soon", "since"),
+        ("until=nan", "until"),
+        ("since=-inf", "since"),
+        ("colour=red", "colour"),
+    ],
 )
 async def test_bad_usage_queries_are_named(api: Api, query: str, param: str) -> None:
     response, answer = await send(api, "GET", f"/v1/usage?{query}")

@@ -1,7 +1,9 @@
 """Everything but generation: models, health, metrics, usage, and the page at `/`."""
 
+import math
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -107,10 +109,9 @@ def _time(query: Mapping[str, str], name: str) -> float | None:
     text = query.get(name)
     if text is None:
         return None
-    try:
-        return float(text)
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        if math.isfinite(seconds := float(text)):
+            return seconds
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
