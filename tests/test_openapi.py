@@ -107,6 +107,20 @@ def test_an_event_is_what_it_says(server: RunningServer, method: str, path: str)
     schema = operation(method, path)["responses"]["200"]["content"][LINES]["schema"]
     for line in answer.text.splitlines():
         validator(schema).validate(json.loads(line))
+    event = operation(method, path)["responses"]["200"]["content"][EVENTS]["schema"]
+    assert event["properties"]["data"]["anyOf"][1]["contentSchema"] == schema
+    validator(event).validate({"event": "message", "data": line})
+
+
+@pytest.mark.parametrize(("method", "path"), SAID)
+def test_who_takes_a_model_says_that_it_may_not_exist(
+    server: RunningServer, method: str, path: str
+) -> None:
+    body, _ = example(method, path)
+    if not body:
+        return
+    answer = httpx.request(method, server.url + path, json=body | {"model": "another"})
+    assert str(answer.status_code) in operation(method, path)["responses"]
 
 
 @pytest.mark.parametrize(

@@ -207,8 +207,9 @@ class _Maker:
         schema = TEXT if operation.answer is None else self._schema(operation.answer)
         content = {operation.media_type: {"schema": schema}}
         if operation.event is not None:
-            event = {"schema": self._schema(operation.event)}
-            content |= {EVENTS: event, LINES: event, PLAIN: {"schema": TEXT}}
+            line = self._schema(operation.event)
+            kinds = {EVENTS: _event(line), LINES: line, PLAIN: TEXT}
+            content |= {kind: {"schema": schema} for kind, schema in kinds.items()}
         prefix = (
             "Anthropic"
             if operation.body in (anthropic.MessageRequest, anthropic.CountRequest)
@@ -219,6 +220,13 @@ class _Maker:
             for kind in sorted(_errors(route, operation), key=lambda kind: kind.status)
         }
         return {"200": {"description": "The answer.", "content": content}} | failures
+
+
+def _event(data: Any) -> dict[str, Any]:
+    """Return the schema of an event whose data is JSON or the mark of the end (OpenAPI 3.2)."""
+    text = TEXT | {"contentMediaType": JSON, "contentSchema": data}
+    known = {"event": TEXT, "data": {"anyOf": [{"const": "[DONE]"}, text]}}
+    return {"type": "object", "required": ["data"], "properties": known}
 
 
 ERRORS: Sequence[type[RequestError]] = (
@@ -241,7 +249,8 @@ def _errors(route: Route, operation: Operation) -> Iterator[type[RequestError]]:
         yield errors.InvalidRequest
     if not route.open:
         yield errors.Unauthorized
-    if route.path.endswith("/*") or route.limited:
+    takes_model = operation.body and "model" in operation.body.__struct_fields__
+    if route.path.endswith("/*") or route.limited or takes_model:
         yield errors.NotFound
     if operation.body:
         yield from (errors.Slow, errors.BodyTooLarge, errors.Unsupported)
