@@ -6,7 +6,7 @@ The way of one request, and where to read it:
         -> text -> SSE event -> chunk -> socket bytes
 
 Start with `streamtok.model.reference` for what a model computes, `streamtok.http.connection` for
-what happens on a socket, and `streamtok.api.generation` for how the two meet.
+what happens on a socket, and `streamtok.answer.generation` for how the two meet.
 """
 
 __version__ = "0.1.0"

@@ -13,37 +13,37 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from streamtok.answer.generation import Alarm, Timer, Timers
+from streamtok.answer.limits import Limits
+from streamtok.answer.meter import Meter
 from streamtok.api.auth import KeyFile
-from streamtok.api.cors import Cors
-from streamtok.api.generation import Alarm, Timer, Timers
-from streamtok.api.limits import Limits
-from streamtok.api.meter import Meter
-from streamtok.api.planting import Faults
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
 from streamtok.clock import Clock, FrozenClock, SystemClock
 from streamtok.config import EngineConfig, ServeConfig
-from streamtok.engine import process
 from streamtok.engine.base import Engine
-from streamtok.engine.grammars import Grammars, Vocabulary
+from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.engine.local import LocalEngine
+from streamtok.engine.remote import process
 from streamtok.errors import ConfigError, ModelError
+from streamtok.faults.inject import Faults
 from streamtok.http.connection import Service
-from streamtok.http.forwarded import Proxies, under
+from streamtok.http.edge.cors import Cors
+from streamtok.http.edge.forwarded import Proxies, under
+from streamtok.http.edge.sockets import Endpoint, open_endpoint
+from streamtok.http.edge.tls import load_certificate
 from streamtok.http.server import Server
-from streamtok.http.sockets import Endpoint, open_endpoint
-from streamtok.http.tls import load_certificate
 from streamtok.ids import new_ids
 from streamtok.ledger import Ledger
 from streamtok.messages import Failed, SamplingParams, SequenceRequest
 from streamtok.metrics import Metrics
 from streamtok.model import decoder
 from streamtok.model.families import read_config
+from streamtok.observe.sinks import open_tracing
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer, read_optional
-from streamtok.tracing.feeds import open_tracing
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +259,7 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a server has from who made it: one of several `streamtok.workers`, or a test's.
+    """What a server has from who made it: one of several `streamtok.serve.workers`, or a test's.
 
     `worker` is its number among several, None where there is only one.
     """

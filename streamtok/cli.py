@@ -30,11 +30,11 @@ def serve(given: dict[str, Any]) -> int:
     settings = _serve_config(given)
     _log_to_stderr(settings)
     if settings.workers > 1:
-        from streamtok.workers import supervise
+        from streamtok.serve.workers import supervise
 
         return supervise(settings, _announce)
     from streamtok.app import App
-    from streamtok.process import handle_signals, run
+    from streamtok.serve.process import handle_signals, run
 
     return run(lambda: App(settings), handle_signals, _announce)
 
@@ -88,7 +88,7 @@ def generate(given: dict[str, Any]) -> int:
 
 def doctor(given: dict[str, Any]) -> int:
     """Check the streams of a server that speaks OpenAI's API, this one or another."""
-    from streamtok.teach.report import doctor
+    from streamtok.teach.doctor.report import doctor
 
     return doctor(
         given["url"],
@@ -101,7 +101,7 @@ def doctor(given: dict[str, Any]) -> int:
 
 def learn(given: dict[str, Any]) -> int:
     """Learn how streaming works, in short lessons with a live server."""
-    from streamtok.teach.learn import learn, list_lessons
+    from streamtok.teach.lessons.learn import learn, list_lessons
 
     settings = config.read(config.LearnConfig, given)
     return list_lessons(settings) if given["list"] else learn(settings, given["lessons"])

@@ -18,7 +18,8 @@
         └── Unavailable         503  queue full, not ready, or shutting down
 
 The body of an answer is OpenAI's: `{"error": {"message", "type", "param", "code"}}`, always with
-all four keys. This module only says what went wrong; `streamtok.api.answers` writes it as JSON.
+all four keys. This module only says what went wrong; `streamtok.api.openai.answers` writes it as
+JSON.
 """
 
 from typing import ClassVar

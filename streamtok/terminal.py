@@ -14,8 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from streamtok.api import chat as chat_endpoint
-from streamtok.api import completions as completions_endpoint
+from streamtok.api.openai import chat as chat_endpoint
+from streamtok.api.openai import completions as completions_endpoint
 from streamtok.api.routing import Api
 from streamtok.app import App, load
 from streamtok.clock import SystemClock

@@ -11,13 +11,13 @@ import httpx
 import pytest
 from test_wire import CHUNKED, HEAD, Peer, chunk
 
-from streamtok.api.anthropic_history import conversation
-from streamtok.api.anthropic_types import DOCUMENTED, CountRequest, MessageRequest
+from streamtok.api.anthropic.history import conversation
+from streamtok.api.anthropic.types import DOCUMENTED, CountRequest, MessageRequest
 from streamtok.api.auth import KeyFile
-from streamtok.api.requests import convert
+from streamtok.api.openai.types import convert
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
-from streamtok.engine.grammars import Grammars, Vocabulary
+from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.errors import EngineFailed
 from streamtok.http.request import Request
 from streamtok.messages import Failed, Finished, Started, TokenEvent

@@ -8,7 +8,7 @@ from streamtok.model.decoder import load
 
 
 def test_the_engine_can_be_measured(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "scripts")
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "scripts" / "bench")
     from benchmarks import engine
 
     monkeypatch.setattr(engine, "prompt", lambda length, seed: [1 + seed] * length)

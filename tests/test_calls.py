@@ -9,11 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_grammars import parts, walk
 
-from streamtok.api.structured import NamedSchema, SchemaFormat, StructuredFields
-from streamtok.api.tools import Function, FunctionName, NamedTool, Offer, Tool, ToolChoice, offer
+from streamtok.api.constraints.structured import NamedSchema, SchemaFormat, StructuredFields
+from streamtok.api.constraints.tools import (
+    Function,
+    FunctionName,
+    NamedTool,
+    Offer,
+    Tool,
+    ToolChoice,
+    offer,
+)
 from streamtok.errors import InvalidRequest
-from streamtok.text.calls import CLOSE, OPEN, CallReader, written
-from streamtok.text.tools import as_text
+from streamtok.text.tool_calls.prompt import as_text
+from streamtok.text.tool_calls.reader import CLOSE, OPEN, CallReader, written
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-99, 99) | st.text('a"\\{}[]<é😀\n', max_size=4),

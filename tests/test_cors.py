@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from streamtok.api.auth import KeyFile
-from streamtok.api.cors import Cors
 from streamtok.api.routing import Api
 from streamtok.config import ApiConfig
 from streamtok.errors import ConfigError
+from streamtok.http.edge.cors import Cors
 from streamtok.http.request import Request
 from streamtok.http.response import Response
 from streamtok.testing import FakeClock, ScriptedEngine, make_services

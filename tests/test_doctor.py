@@ -13,11 +13,12 @@ import pytest
 from streamtok import cli
 from streamtok.config import ServeConfig
 from streamtok.errors import ConfigError
-from streamtok.teach import chunks, doctor, events, framing, totals
-from streamtok.teach.doctor import Report, examine, timing
-from streamtok.teach.eventstream import read_stream
-from streamtok.teach.probe import Unreachable, target
-from streamtok.teach.recording import Read, Recording, read_answer, show
+from streamtok.teach.doctor import chunks, events, framing, totals
+from streamtok.teach.doctor import examine as doctor
+from streamtok.teach.doctor.eventstream import read_stream
+from streamtok.teach.doctor.examine import Report, examine, timing
+from streamtok.teach.doctor.probe import Unreachable, target
+from streamtok.teach.doctor.recording import Read, Recording, read_answer, show
 from streamtok.testing import RunningServer, running_server
 
 PIECES = ["The", " fox", " lit", " a", " lantern", " in", " Z\u00fcrich", " and", " smiled", "."]

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from test_prefixes import Bench, Ids, decoder, request, text, told
 
-from streamtok.engine.drafts import MOST_PAUSE, Drafter
+from streamtok.engine.extras.drafts import MOST_PAUSE, Drafter
 from streamtok.engine.scheduler import Sample, Scheduler
 from streamtok.messages import Finished, SamplingParams, TokenEvent
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
-from streamtok.api.choice import Piece, Token
+from streamtok.answer.choice import Piece, Token
+from streamtok.answer.whole import best
 from streamtok.api.routing import Api
-from streamtok.api.whole import best
 from streamtok.config import EngineConfig
 from streamtok.engine.local import LocalEngine
 from streamtok.http.request import Request

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
-from streamtok.engine.embeddings import pool
+from streamtok.engine.extras.embeddings import pool
 from streamtok.engine.local import LocalEngine
 from streamtok.engine.scheduler import Scheduler
 from streamtok.errors import EngineFailed

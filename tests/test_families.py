@@ -1,6 +1,6 @@
 """Every family computes what Hugging Face transformers computes, down to its last token.
 
-`tests/golden` holds tiny random models and transformers' answers; `scripts/make_goldens.py` made
+`tests/golden` holds tiny random models and transformers' answers; `scripts/golden/logits.py` made
 them.
 """
 
@@ -13,12 +13,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from streamtok.errors import ModelError
-from streamtok.model import gpt_reference, reference
+from streamtok.model import reference
 from streamtok.model.attention import KVCache
 from streamtok.model.batch import Segment
 from streamtok.model.decoder import Decoder, load
 from streamtok.model.families import FAMILIES, read_config, tensor_shapes
-from streamtok.model.gpt_families import GptConfig
+from streamtok.model.gpt import reference as gpt_reference
+from streamtok.model.gpt.families import GptConfig
 from streamtok.model.rope import Bands, Rope
 from streamtok.testing import TINY
 

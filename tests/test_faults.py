@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from processes import serving
 from test_wire import CHAT, CHUNKED, DONE, HEAD, ROLE, Peer, chat_event, chunk, post, said
 
-from streamtok.api import event_faults
-from streamtok.api.faults import KINDS, parse
-from streamtok.api.planting import Faults
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.clock import Clock, SystemClock
 from streamtok.config import ServeConfig
 from streamtok.errors import InvalidRequest, NotFound
-from streamtok.http.faults import (
+from streamtok.faults import events as event_faults
+from streamtok.faults.catalogue import KINDS, parse
+from streamtok.faults.inject import Faults
+from streamtok.faults.wire import (
     BreakOff,
     Cut,
     Drip,
@@ -41,8 +41,8 @@ from streamtok.http.faults import (
 )
 from streamtok.http.request import Request
 from streamtok.http.response import Response
-from streamtok.teach.doctor import Report, examine
-from streamtok.teach.probe import target
+from streamtok.teach.doctor.examine import Report, examine
+from streamtok.teach.doctor.probe import target
 from streamtok.testing import (
     FakeLater,
     RunningServer,

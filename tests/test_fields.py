@@ -10,8 +10,7 @@ import pytest
 from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
 
-from streamtok.api.planting import Faults
-from streamtok.api.requests import (
+from streamtok.api.openai.types import (
     HINTS,
     MAX_IGNORED,
     REFUSED,
@@ -20,6 +19,7 @@ from streamtok.api.requests import (
     ignored_header,
 )
 from streamtok.api.routing import Api
+from streamtok.faults.inject import Faults
 from streamtok.http.request import Request
 from streamtok.testing import FakeClock, ScriptedEngine, make_services
 

@@ -217,7 +217,7 @@ def test_what_repeats_is_not_for_lasting_books(tmp_path: Path, given: dict[str, 
 
 
 def test_the_golden_file_is_of_the_model_that_is_shipped(server: RunningServer) -> None:
-    """If it is not: `python scripts/golden_bytes.py` writes it anew."""
+    """If it is not: `python scripts/golden/wire_bytes.py` writes it anew."""
     golden = GOLDEN.read_bytes()
     shown = json.loads(golden.split(b"data: ")[1].split(b"\n")[0])
     assert shown["system_fingerprint"] == server.app.engine.fingerprint

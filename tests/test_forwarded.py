@@ -10,7 +10,7 @@ import pytest
 
 from streamtok.config import ServeConfig
 from streamtok.errors import ConfigError
-from streamtok.http.forwarded import Proxies, under
+from streamtok.http.edge.forwarded import Proxies, under
 from streamtok.http.request import HeaderList, Request
 from streamtok.http.response import Response
 from streamtok.testing import running_server

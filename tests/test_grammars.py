@@ -19,8 +19,8 @@ from test_prefixes import Bench, decoder, request, text
 from tokenizers import Tokenizer as Backend
 
 from streamtok.config import ServeConfig
-from streamtok.engine import grammars as module
-from streamtok.engine.grammars import (
+from streamtok.engine.extras import grammars as module
+from streamtok.engine.extras.grammars import (
     KEPT,
     MAX_CHARACTERS,
     Grammars,

@@ -20,13 +20,20 @@ from processes import STREAMTOK, read_until
 
 from streamtok import cli
 from streamtok.http.sse import EventDecoder
-from streamtok.http.wire import Line, annotate, answer_starts, escape, unescape
-from streamtok.teach import learn
-from streamtok.teach.lab import Exchange, Lab, get, open_lab, post
-from streamtok.teach.lesson import Block, Lesson, Mistake, Question, Table, Wire
-from streamtok.teach.lessons import LESSONS, backpressure, cache, cancellation, chunks, sampling
-from streamtok.teach.recording import Read, Recording
-from streamtok.teach.screen import Screen
+from streamtok.observe.annotate import Line, annotate, answer_starts, escape, unescape
+from streamtok.teach.doctor.recording import Read, Recording
+from streamtok.teach.lessons import (
+    LESSONS,
+    backpressure,
+    cache,
+    cancellation,
+    chunks,
+    learn,
+    sampling,
+)
+from streamtok.teach.lessons.lab import Exchange, Lab, get, open_lab, post
+from streamtok.teach.lessons.lesson import Block, Lesson, Mistake, Question, Table, Wire
+from streamtok.teach.lessons.screen import Screen
 
 ROOT = Path(__file__).parent.parent
 BY_NAME = {lesson.name: lesson for lesson in LESSONS}

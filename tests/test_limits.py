@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamtok.answer.limits import SWEEP_AT, Account, Bucket, Limits, duration, network
 from streamtok.api.auth import KeyFile
-from streamtok.api.limits import SWEEP_AT, Account, Bucket, Limits, duration, network
 from streamtok.api.routing import Api
 from streamtok.clock import Clock
 from streamtok.config import ApiConfig
-from streamtok.engine.backlog import Backlog
+from streamtok.engine.extras.backlog import Backlog
 from streamtok.errors import InvalidRequest, RateLimited, Unavailable
 from streamtok.http.request import Request
 from streamtok.http.response import Response

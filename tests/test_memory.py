@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from streamtok.config import EngineConfig
-from streamtok.engine import memory
+from streamtok.engine.extras import kv_sizing as memory
+from streamtok.engine.extras.kv_sizing import count_slots
 from streamtok.engine.local import LocalEngine
-from streamtok.engine.memory import count_slots
 from streamtok.errors import ConfigError
 from streamtok.messages import SamplingParams, SequenceRequest
 from streamtok.model.attention import KVCache, slot_bytes

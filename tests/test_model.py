@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from streamtok.errors import ModelError
-from streamtok.model import gpt_reference, reference
+from streamtok.model import reference
 from streamtok.model.attention import KVCache
 from streamtok.model.batch import Segment
 from streamtok.model.decoder import Decoder, load
-from streamtok.model.gpt import erf
-from streamtok.model.gpt_families import GptConfig
+from streamtok.model.gpt import reference as gpt_reference
+from streamtok.model.gpt.decoder import erf
+from streamtok.model.gpt.families import GptConfig
 from streamtok.model.weights import Checkpoint, widen
 from streamtok.testing import TINY, random_weights, write_model
 

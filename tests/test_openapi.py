@@ -7,7 +7,7 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from streamtok.api.openapi import OPERATIONS, document
+from streamtok.api.more.openapi import OPERATIONS, document
 from streamtok.api.routing import ROUTES
 from streamtok.testing import RunningServer
 

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from streamtok.api.auth import new_key
-from streamtok.api.requests import ChatRequest
+from streamtok.api.openai.types import ChatRequest
 from streamtok.config import ServeConfig
 from streamtok.http.framings import OFFERS
 from streamtok.testing import RunningServer, running_server

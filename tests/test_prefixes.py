@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.engine.grammars import Grammars
-from streamtok.engine.prefixes import LEAST, Copy
+from streamtok.engine.extras.grammars import Grammars
+from streamtok.engine.prefix_cache import LEAST, Copy
 from streamtok.engine.runner import Runner
 from streamtok.engine.scheduler import Addressed, Plan, Scheduler
 from streamtok.engine.verifier import draw

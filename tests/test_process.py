@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok.config import EngineConfig
-from streamtok.engine import child, process
-from streamtok.engine.child import Line
 from streamtok.engine.core import Close
-from streamtok.engine.frames import Frames, frame, pack, unpack
 from streamtok.engine.local import LocalEngine
-from streamtok.engine.process import ProcessEngine, start_engine
+from streamtok.engine.remote import child, process
+from streamtok.engine.remote.child import Line
+from streamtok.engine.remote.frames import Frames, frame, pack, unpack
+from streamtok.engine.remote.process import ProcessEngine, start_engine
 from streamtok.engine.scheduler import Addressed
 from streamtok.errors import ConfigError, EngineFailed, ModelError, Unavailable
 from streamtok.messages import (

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok.config import EngineConfig
+from streamtok.engine.extras.logprobs import logprobs
 from streamtok.engine.local import LocalEngine
-from streamtok.engine.logprobs import logprobs
 from streamtok.engine.scheduler import Plan, Sample, Scheduler
 from streamtok.errors import EngineFailed
 from streamtok.messages import (

@@ -140,8 +140,10 @@ def test_every_setting_is_in_the_table() -> None:
 
 
 def test_every_picture_is_there_and_small() -> None:
-    pictures = re.findall(r"\]\((scripts/pictures/[^)]+)\)", TEXT)
+    pictures = re.findall(r"\]\((scripts/docs/pictures/[^)]+)\)", TEXT)
     assert sorted(pictures) == sorted(
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "scripts" / "pictures").iterdir()
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "scripts" / "docs" / "pictures").iterdir()
+        for path in (ROOT / "scripts" / "docs" / "pictures").iterdir()
     )
     assert all((ROOT / picture).stat().st_size < 100_000 for picture in pictures)

@@ -18,7 +18,7 @@ from test_anthropic import api_that_says, written
 from test_wire import Peer, post
 
 from streamtok.api.auth import KeyFile
-from streamtok.api.responses_types import DOCUMENTED, ResponseRequest
+from streamtok.api.responses.types import DOCUMENTED, ResponseRequest
 from streamtok.api.routing import Api
 from streamtok.config import ServeConfig
 from streamtok.errors import EngineFailed

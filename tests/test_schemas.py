@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from streamtok.api.answers import (
+from streamtok.api.openai.answers import (
     ChatChunkChoice,
     CompletionChoice,
     Delta,
@@ -18,7 +18,7 @@ from streamtok.api.answers import (
     encode,
     error_body,
 )
-from streamtok.api.requests import (
+from streamtok.api.openai.types import (
     HINTS,
     REFUSED,
     ChatRequest,

@@ -9,9 +9,9 @@ from processes import serving
 
 from streamtok.api.auth import new_key
 from streamtok.config import ServeConfig, span_exporter
+from streamtok.observe import spans
+from streamtok.observe.spans import Spans, open_spans
 from streamtok.testing import running_server
-from streamtok.tracing import spans
-from streamtok.tracing.spans import Spans, open_spans
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
 

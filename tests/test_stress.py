@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from streamtok.api.generation import Generation
+from streamtok.answer.generation import Generation
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.api.services import Services

@@ -23,7 +23,7 @@ from test_conformance import answer, conform
 from streamtok.api.routing import Api
 from streamtok.app import load_files
 from streamtok.config import EngineConfig, ServeConfig
-from streamtok.engine.grammars import MAX_CHARACTERS, Grammars, Vocabulary
+from streamtok.engine.extras.grammars import MAX_CHARACTERS, Grammars, Vocabulary
 from streamtok.engine.local import LocalEngine
 from streamtok.http.request import Request
 from streamtok.messages import Constraint

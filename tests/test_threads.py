@@ -6,10 +6,10 @@ import threading
 import numpy as np
 import pytest
 
-from streamtok.model import linear
-from streamtok.model.calibration import calibrate
-from streamtok.model.linear import Arena, Linear
-from streamtok.model.threads import Threads
+from streamtok.model.exact import linear
+from streamtok.model.exact.calibration import calibrate
+from streamtok.model.exact.linear import Arena, Linear
+from streamtok.model.exact.threads import Threads
 
 
 @pytest.mark.parametrize("rows", [0, 2, 4, 8, 36, 64])

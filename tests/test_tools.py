@@ -16,7 +16,7 @@ from test_structured import CHAT, HI, schema_format
 
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
-from streamtok.engine.grammars import Grammars, Vocabulary
+from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.engine.local import LocalEngine
 from streamtok.http.request import Request
 from streamtok.messages import Finished, Started, TokenEvent
@@ -28,8 +28,8 @@ from streamtok.testing import (
     make_services,
     write_model,
 )
-from streamtok.text.calls import CLOSE, OPEN
 from streamtok.text.tokenizer import Tokenizer
+from streamtok.text.tool_calls.reader import CLOSE, OPEN
 
 CITY = {
     "type": "object",

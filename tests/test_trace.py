@@ -28,9 +28,13 @@ from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.config import ConnectionConfig, ServeConfig
 from streamtok.http.connection import Connection, Service
-from streamtok.http.mask import Mask
-from streamtok.http.trace import Accepted, Bytes, Closed, Ended, Record, Step, Tap, Tracer
-from streamtok.http.wire import Annotator, annotate
+from streamtok.observe.annotate import Annotator, annotate
+from streamtok.observe.jsonl import JsonTrace
+from streamtok.observe.pcapng import Capture
+from streamtok.observe.redact import Mask
+from streamtok.observe.sinks import Feed
+from streamtok.observe.text import TextTrace
+from streamtok.observe.trace import Accepted, Bytes, Closed, Ended, Record, Step, Tap, Tracer
 from streamtok.testing import (
     FakeClock,
     MemoryStream,
@@ -38,10 +42,6 @@ from streamtok.testing import (
     make_services,
     running_server,
 )
-from streamtok.tracing.feeds import Feed
-from streamtok.tracing.jsonlines import JsonTrace
-from streamtok.tracing.pcapng import Capture
-from streamtok.tracing.text import TextTrace
 
 CLIENT, SERVER = ("127.0.0.1", 50_000), ("127.0.0.1", 8000)
 SECRET = "sk-very-secret"
@@ -63,7 +63,7 @@ def trace_of(folder: Path, *requests: bytes, tokens: bytes = b"abc") -> tuple[li
         api = Api(None, new_request_id=lambda: "req_1")
         api.open(make_services(folder, ScriptedEngine(tokens), clock))
         running = asyncio.ensure_future(
-            Connection(tap, Service(api.handle, refuse, clock, ConnectionConfig())).run()
+            Connection(tap, Service(api.handle, refuse, clock, ConnectionConfig()), tap.trace).run()
         )
         for request in requests:
             stream.feed(request)
@@ -118,7 +118,7 @@ def test_a_reset_is_told_once_and_the_end_comes_last(tiny_model: Path) -> None:
         api = Api(None)
         api.open(make_services(tiny_model, engine, clock))
         running = asyncio.ensure_future(
-            Connection(tap, Service(api.handle, refuse, clock, ConnectionConfig())).run()
+            Connection(tap, Service(api.handle, refuse, clock, ConnectionConfig()), tap.trace).run()
         )
         stream.feed(POST)
         await engine.submitted()
@@ -556,7 +556,7 @@ def test_a_closed_terminal_ends_the_trace_and_not_the_server(tiny_model: Path) -
 def test_who_lags_behind_is_given_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("streamtok.tracing.feeds.MOST_BEHIND_BYTES", 5000)
+    monkeypatch.setattr("streamtok.observe.sinks.MOST_BEHIND_BYTES", 5000)
     reader, writer = os.pipe()
     taken: list[Record] = []
 

@@ -20,9 +20,9 @@ from processes import refused, serving
 from streamtok.app import App
 from streamtok.config import ServeConfig
 from streamtok.errors import ConfigError
+from streamtok.http.edge.sockets import open_endpoint
+from streamtok.http.edge.tls import Certificate, load_certificate
 from streamtok.http.listener import Listener
-from streamtok.http.sockets import open_endpoint
-from streamtok.http.tls import Certificate, load_certificate
 from streamtok.testing import RunningServer, running_server
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -1,7 +1,7 @@
 """What all that generates has in common: parameters in, a streamed or whole answer out.
 
 Endpoints differ in how a prompt is made and in how the answer is told, by a `Dialect` of their own.
-Read next: `streamtok.api.chat`, then `streamtok.api.completions`.
+Read next: `streamtok.api.openai.chat`, then `streamtok.api.openai.completions`.
 """
 
 import asyncio
@@ -10,17 +10,17 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from streamtok.api import requests
-from streamtok.api.choice import TextRules
-from streamtok.api.dialect import Dialect, Occasion, Whole, chunks
-from streamtok.api.faults import FIELD
-from streamtok.api.generation import Generation, Job
-from streamtok.api.requests import SamplingFields
+from streamtok.answer.choice import TextRules
+from streamtok.answer.dialect import Dialect, Occasion, Whole, chunks
+from streamtok.answer.generation import Generation, Job
+from streamtok.answer.whole import whole
+from streamtok.api.openai import types as requests
+from streamtok.api.openai.streaming import USAGE_TRAILERS, takes_trailers, usage_trailers
+from streamtok.api.openai.types import SamplingFields
 from streamtok.api.services import Call, Services
-from streamtok.api.streaming import USAGE_TRAILERS, takes_trailers, usage_trailers
-from streamtok.api.whole import whole
-from streamtok.engine.grammars import Grammars
+from streamtok.engine.extras.grammars import Grammars
 from streamtok.errors import ContextTooLong, InvalidRequest
+from streamtok.faults.catalogue import FIELD
 from streamtok.http.framings import OFFERS, PLAIN_TEXT, Framing, Offer, negotiate
 from streamtok.http.response import Response, json_response
 from streamtok.messages import Constraint, SamplingParams, SequenceRequest

@@ -6,7 +6,7 @@ Read next: `streamtok.api.routing`, which has them all.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from streamtok.api import answers
+from streamtok.api.openai import answers
 from streamtok.errors import RequestError
 from streamtok.http.response import Response, json_response
 

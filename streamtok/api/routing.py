@@ -11,24 +11,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 
-from streamtok.api import (
-    answers,
-    anthropic,
-    chat,
-    completions,
-    embeddings,
-    info,
-    link,
-    openapi,
-    responses,
-    tokens,
-)
+from streamtok.api.anthropic import messages as anthropic
 from streamtok.api.auth import KeyFile
-from streamtok.api.cors import Cors
-from streamtok.api.requests import too_deep
+from streamtok.api.more import info, link, openapi, tokens
+from streamtok.api.openai import answers, chat, completions, embeddings
+from streamtok.api.openai.types import too_deep
+from streamtok.api.responses import responses
 from streamtok.api.route import Route
 from streamtok.api.services import Call, Services
 from streamtok.errors import MethodNotAllowed, NotFound, RequestError, Unavailable, Unsupported
+from streamtok.http.edge.cors import Cors
 from streamtok.http.request import HeaderList, Request
 from streamtok.http.response import Response, json_response
 from streamtok.ids import random_id

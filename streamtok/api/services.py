@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streamtok.api import requests
-from streamtok.api.faults import FIELD
-from streamtok.api.generation import Timers
-from streamtok.api.limits import network
-from streamtok.api.meter import Meter
-from streamtok.api.planting import Faults
-from streamtok.api.requests import OPENAI, Documented, Kind
+from streamtok.answer.generation import Timers
+from streamtok.answer.limits import network
+from streamtok.answer.meter import Meter
+from streamtok.api.openai import types as requests
+from streamtok.api.openai.types import OPENAI, Documented, Kind
 from streamtok.engine.base import Engine
-from streamtok.engine.grammars import Grammars
+from streamtok.engine.extras.grammars import Grammars
 from streamtok.errors import InvalidRequest, NotFound
+from streamtok.faults.catalogue import FIELD
+from streamtok.faults.inject import Faults
 from streamtok.http.request import Request
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate

@@ -1,7 +1,7 @@
 """The engine's protocol, and the stream through which its events reach one request.
 
 An engine takes token ids and gives token ids. It runs wherever it likes; its events arrive in a
-`TokenStream` on the event loop. Read next: `streamtok.engine.front`, which hands them out.
+`TokenStream` on the event loop. Read next: `streamtok.engine.client`, which hands them out.
 """
 
 import asyncio

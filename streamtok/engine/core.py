@@ -2,7 +2,7 @@
 
 It repeats: take orders, plan, run, sample, commit, and post all events of the step at once. Orders
 take effect before the next step. Where it runs is not its business: `streamtok.engine.local` puts
-it in a thread, `streamtok.engine.process` in a process of its own.
+it in a thread, `streamtok.engine.remote.process` in a process of its own.
 
 Read next: `streamtok.engine.scheduler`, which plans.
 """
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from streamtok.config import EngineConfig
 from streamtok.engine.base import HIGH_WATER, LOW_WATER
-from streamtok.engine.embeddings import pool
-from streamtok.engine.grammars import Grammars
-from streamtok.engine.logprobs import score
-from streamtok.engine.memory import count_slots
+from streamtok.engine.extras.embeddings import pool
+from streamtok.engine.extras.grammars import Grammars
+from streamtok.engine.extras.kv_sizing import count_slots
+from streamtok.engine.extras.logprobs import score
 from streamtok.engine.runner import Runner
 from streamtok.engine.scheduler import Addressed, Plan, Scheduler
 from streamtok.engine.verifier import draw

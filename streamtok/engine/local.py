@@ -1,7 +1,7 @@
 """The engine in a thread of this process: numpy below, the event loop above.
 
 Orders go through a thread-safe inbox; all events of a step come to the event loop in one crossing.
-Thread and loop share the interpreter's lock; `streamtok.engine.process` does without.
+Thread and loop share the interpreter's lock; `streamtok.engine.remote.process` does without.
 """
 
 import asyncio
@@ -10,9 +10,9 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from streamtok.config import EngineConfig
+from streamtok.engine.client import Front
 from streamtok.engine.core import Close, Core, Order
-from streamtok.engine.front import Front
-from streamtok.engine.grammars import Grammars
+from streamtok.engine.extras.grammars import Grammars
 from streamtok.engine.scheduler import Addressed
 from streamtok.errors import Unavailable
 from streamtok.model.decoder import Decoder

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streamtok.engine.grammars import Mask
-from streamtok.engine.logprobs import NOT_FINITE, logprobs
+from streamtok.engine.extras.grammars import Mask
+from streamtok.engine.extras.logprobs import NOT_FINITE, logprobs
 from streamtok.engine.scheduler import Sample
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.messages import SamplingParams, TokenLogprobs

@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from streamtok.engine.drafts import Drafter
-from streamtok.engine.prefixes import Copy, Prefixes, is_ahead
+from streamtok.engine.extras.drafts import Drafter
+from streamtok.engine.fairness import Turns, divide
+from streamtok.engine.prefix_cache import Copy, Prefixes, is_ahead
 from streamtok.engine.sequence import Sequence
-from streamtok.engine.turns import Turns, divide
 from streamtok.errors import RequestError
 from streamtok.messages import (
     Embedding,

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from streamtok.engine.drafts import Drafter
-from streamtok.engine.grammars import Guide
+from streamtok.engine.extras.drafts import Drafter
+from streamtok.engine.extras.grammars import Guide
 from streamtok.messages import SequenceRequest
 from streamtok.model.weights import Array
 

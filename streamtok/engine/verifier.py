@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from streamtok.engine.grammars import Grammars, Guide
+from streamtok.engine.extras.grammars import Grammars, Guide
 from streamtok.engine.sampler import Draw, sample
 from streamtok.engine.scheduler import Drawn, Sample, Work
 from streamtok.errors import RequestError

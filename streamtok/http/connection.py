@@ -29,11 +29,11 @@ from streamtok import __version__
 from streamtok.clock import Clock
 from streamtok.config import ConnectionConfig
 from streamtok.errors import RequestError, Slow
-from streamtok.http.forwarded import Proxies
+from streamtok.http.edge.forwarded import Proxies
 from streamtok.http.request import HeaderList, Request, decode_headers
 from streamtok.http.response import BrokenOff, Output, Response
 from streamtok.http.strict import CHUNK_LINE_BYTES, Guard, Malformed
-from streamtok.http.trace import Tap, Tracer
+from streamtok.http.tracer import Trace, Tracer
 from streamtok.http.transport import ByteStream, ConnectionLost
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,11 @@ class Service:
 class Connection:
     """Serves one ByteStream. `run` returns when the connection is over."""
 
-    def __init__(self, stream: ByteStream, service: Service) -> None:
+    def __init__(self, stream: ByteStream, service: Service, trace: Trace | None = None) -> None:
         self._stream = stream
         self._service = service
         self._limits = service.limits
-        self._trace = stream.trace if isinstance(stream, Tap) else None
+        self._trace = trace
         self._guard = Guard(service.limits)
         # The guard's limits come first, so that h11's own is never met.
         unread_bytes = service.limits.max_header_bytes + CHUNK_LINE_BYTES

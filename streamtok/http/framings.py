@@ -7,7 +7,7 @@ All three carry the same tokens in the same order, each in a chunk of its own:
   * `text/plain`: the bare text.
 
 Pure: values to bytes, no IO. Does not know what the JSON says.
-Read next: `streamtok.api.streaming`.
+Read next: `streamtok.api.openai.streaming`.
 """
 
 from collections.abc import Callable, Iterator, Sequence

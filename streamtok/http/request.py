@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import parse_qs, unquote
 
-from streamtok.http.trace import Trace
+from streamtok.http.tracer import Trace
 
 HeaderList = tuple[tuple[str, str], ...]  # names in lower case
 

@@ -42,7 +42,7 @@ class Response:
     `summary` for the access log. `trailers` is asked for the fields after the zero chunk, and only
     for whom they can be sent: in a chunked body, to a client that said `TE: trailers`. With
     `output`, the bytes go through what it makes of the connection's stream
-    (`streamtok.http.faults`).
+    (`streamtok.faults.wire`).
     """
 
     status: int

@@ -61,14 +61,19 @@ class Server:
         if len(self._connections) >= 2 * self._limits.max_connections:
             stream.abort()  # not even refusals may pile up
             return
-        tracer = self._service.tracer
-        connection = Connection(tracer.tap(stream) if tracer else stream, self._service)
+        connection = self._connection(stream)
         task = asyncio.get_running_loop().create_task(connection.run(refusal))
         self._connections[task] = connection
         self._addresses[stream.peer] += 1
         task.add_done_callback(lambda task: self._forget(task, stream.peer))
         if self._finishing:
             connection.finish()
+
+    def _connection(self, stream: SocketStream) -> Connection:
+        if self._service.tracer is None:
+            return Connection(stream, self._service)
+        tapped, trace = self._service.tracer.tap(stream)
+        return Connection(tapped, self._service, trace)
 
     def _refusal(self, address: str) -> Unavailable | None:
         """Return why another connection from `address` is not served, if it is not."""

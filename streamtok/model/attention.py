@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtok.model.config import ModelConfig
-from streamtok.model.tiling import BLOCK, Tiling, padded
+from streamtok.model.exact.batch_invariance import BLOCK, Tiling, padded
 from streamtok.model.weights import Array
 
 Positions = npt.NDArray[np.intp]

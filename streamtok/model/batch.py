@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from streamtok.model.attention import KVCache, Positions, Rows
 from streamtok.model.config import ModelConfig
-from streamtok.model.tiling import Tiling, padded
+from streamtok.model.exact.batch_invariance import Tiling, padded
 from streamtok.model.weights import Array
 
 

@@ -19,12 +19,12 @@ from threadpoolctl import threadpool_limits
 
 from streamtok.model.attention import KVCache
 from streamtok.model.batch import Batch, Segment
-from streamtok.model.calibration import calibrate
 from streamtok.model.config import ModelConfig
+from streamtok.model.exact.calibration import calibrate
+from streamtok.model.exact.linear import Arena, Linear
+from streamtok.model.exact.threads import Threads, available
 from streamtok.model.families import read_config, tensor_shapes
-from streamtok.model.gpt_families import GptConfig
-from streamtok.model.linear import Arena, Linear
-from streamtok.model.threads import Threads, available
+from streamtok.model.gpt.families import GptConfig
 from streamtok.model.weights import Array, Checkpoint
 
 Layout = Callable[[Array], Linear]  # lays out a weight [out, in]
@@ -170,7 +170,7 @@ def load(folder: Path, threads: int | None = None) -> Decoder:
     Raises:
         ModelError: anything in the folder is missing, damaged or not supported.
     """
-    from streamtok.model.gpt import GptDecoder  # which is built on what stands here
+    from streamtok.model.gpt.decoder import GptDecoder  # which is built on what stands here
 
     # A BLAS that shares a product among threads adds in an order that depends on how many there
     # are; ours share its panels instead.

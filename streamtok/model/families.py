@@ -2,7 +2,7 @@
 
 One row of `FAMILIES` per `model_type`. A new Llama-like family is a config adaptor and a row. The
 computation itself is the same for all (`streamtok.model.decoder`), but for the flags of
-`ModelConfig`. The GPT line, whose graph is another, is in `streamtok.model.gpt_families`.
+`ModelConfig`. The GPT line, whose graph is another, is in `streamtok.model.gpt.families`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from streamtok.errors import ModelError
 from streamtok.model.config import ConfigReader, ModelConfig
-from streamtok.model.gpt_families import GptConfig, gpt2_config, gpt_shapes, neox_config
+from streamtok.model.gpt.families import GptConfig, gpt2_config, gpt_shapes, neox_config
 from streamtok.model.rope import Bands, Rope
 
 

@@ -6,7 +6,7 @@ still until moved; `running_server` is a real server in a thread. Nothing on the
 imports this package.
 """
 
-from streamtok.background import RunningServer, running_server
+from streamtok.serve.background import RunningServer, running_server
 from streamtok.testing.clocks import FakeClock, FakeLater, FakeTimer
 from streamtok.testing.engines import ScriptedEngine
 from streamtok.testing.models import SPECIALS, TINY, byte_tokenizer, random_weights, write_model

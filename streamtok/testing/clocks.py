@@ -30,7 +30,7 @@ class FakeClock:
 
 
 class FakeLater:
-    """A timer for pauses, as `streamtok.http.faults.Later`, that rings when a test says so.
+    """A timer for pauses, as `streamtok.faults.wire.Later`, that rings when a test says so.
 
     `pauses` are the seconds it was set to, one after the other.
     """
@@ -59,7 +59,7 @@ class FakeLater:
 
 
 class FakeTimer:
-    """Rings when a test says so; each call sets it anew, as `streamtok.api.generation.Timer`."""
+    """Rings when a test says so; each call sets it anew, as `streamtok.answer.generation.Timer`."""
 
     def __init__(self) -> None:
         self._ring: Callable[[], None] | None = None
@@ -77,7 +77,7 @@ class FakeTimer:
         return self._ring is not None
 
     def cancel(self) -> None:
-        """See `streamtok.api.generation.Alarm.cancel`."""
+        """See `streamtok.answer.generation.Alarm.cancel`."""
         self._ring = None
 
     async def wait(self) -> None:

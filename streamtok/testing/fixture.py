@@ -14,11 +14,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamtok.api.faults import parse
 from streamtok.app import ModelFiles, load_files
-from streamtok.background import RunningServer, running_server
 from streamtok.cli import serve_config
+from streamtok.faults.catalogue import parse
 from streamtok.ledger import UsageRecord
+from streamtok.serve.background import RunningServer, running_server
 
 if TYPE_CHECKING:
     from openai import OpenAI

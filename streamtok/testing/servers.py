@@ -1,18 +1,18 @@
-"""Servers for tests: their parts around any engine. A whole one is in `streamtok.background`."""
+"""Servers for tests: parts around any engine. `streamtok.serve.background` has a whole one."""
 
 import socket
 from itertools import count
 from pathlib import Path
 
-from streamtok.api.generation import Timer, Timers
-from streamtok.api.limits import Limits
-from streamtok.api.meter import Meter
-from streamtok.api.planting import Faults
+from streamtok.answer.generation import Timer, Timers
+from streamtok.answer.limits import Limits
+from streamtok.answer.meter import Meter
 from streamtok.api.services import Services
 from streamtok.clock import Clock
 from streamtok.config import ApiConfig
 from streamtok.engine.base import Engine
-from streamtok.engine.grammars import Grammars
+from streamtok.engine.extras.grammars import Grammars
+from streamtok.faults.inject import Faults
 from streamtok.http.server import Server
 from streamtok.ledger import Ledger
 from streamtok.metrics import Metrics

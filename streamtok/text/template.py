@@ -17,9 +17,9 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from streamtok.errors import InvalidRequest, ModelError
-from streamtok.text.calls import OPEN
 from streamtok.text.tokenizer import Tokenizer
-from streamtok.text.tools import as_text
+from streamtok.text.tool_calls.prompt import as_text
+from streamtok.text.tool_calls.reader import OPEN
 
 PLAIN = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"

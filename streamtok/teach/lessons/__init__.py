@@ -1,10 +1,9 @@
 """The lessons, in order. Each is a module: what it shows, what it asks, what may be changed.
 
-All bytes and times in them come from the live server (`streamtok.teach.lab`), and so do the answers
-to their questions, wherever these are numbers.
+All bytes and times in them come from the live server (`streamtok.teach.lessons.lab`), and so do the
+answers to their questions, wherever these are numbers.
 """
 
-from streamtok.teach.lesson import Lesson
 from streamtok.teach.lessons import (
     backpressure,
     cache,
@@ -19,6 +18,7 @@ from streamtok.teach.lessons import (
     tokens,
     trailers,
 )
+from streamtok.teach.lessons.lesson import Lesson
 
 LESSONS: tuple[Lesson, ...] = (
     request.LESSON,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from streamtok.engine.base import HIGH_WATER
 from streamtok.http.transport import WRITE_AHEAD_BYTES
-from streamtok.teach.lab import SEND_BUFFER_BYTES, Exchange, Lab, get, post
-from streamtok.teach.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
+from streamtok.teach.lessons.lab import SEND_BUFFER_BYTES, Exchange, Lab, get, post
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
 
 RECEIVE_BUFFER_BYTES = 4096
 CHOICES = 4  # answers in one stream, which fill buffers four times as fast

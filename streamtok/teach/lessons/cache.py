@@ -3,8 +3,8 @@
 from time import perf_counter
 
 from streamtok.model.config import ModelConfig
-from streamtok.teach.lab import Exchange, Lab, post
-from streamtok.teach.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
+from streamtok.teach.lessons.lab import Exchange, Lab, post
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
 
 LENGTH, TOKENS = 160, 8  # of the prompt, and to generate
 LONGEST = 1000

@@ -3,8 +3,8 @@
 import json
 import time
 
-from streamtok.teach.lab import Exchange, Lab, get, post
-from streamtok.teach.lesson import Blocks, Lesson, Question, Wire, whole_number
+from streamtok.teach.lessons.lab import Exchange, Lab, get, post
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Question, Wire, whole_number
 
 TOKENS, LEAVE_AFTER, MOST = 600, 5, 100
 FRAMING = frozenset({"content-type", "transfer-encoding"})
@@ -80,7 +80,7 @@ def _summary(usage: Exchange) -> str:
 LESSON = Lesson(
     name="cancellation",
     title="Cancellation: a client that leaves",
-    module="streamtok/api/generation.py",
+    module="streamtok/answer/generation.py",
     show=show,
     invitation=f"After how many events should we leave (1 to {MOST})?",
     default="20",

@@ -2,9 +2,9 @@
 
 from itertools import pairwise
 
-from streamtok.http.wire import Line, annotate
-from streamtok.teach.lab import Lab, answered, post
-from streamtok.teach.lesson import Blocks, Lesson, Question, Table, Wire
+from streamtok.observe.annotate import Line, annotate
+from streamtok.teach.lessons.lab import Lab, answered, post
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Question, Table, Wire
 
 FRAMING = frozenset({"content-type", "transfer-encoding"})
 BODY = b'{"prompt": "Once", "max_tokens": 1}'

@@ -1,8 +1,8 @@
 """Server-sent events."""
 
 from streamtok.http.sse import EventDecoder
-from streamtok.teach.lab import Lab, post
-from streamtok.teach.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
+from streamtok.teach.lessons.lab import Lab, post
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
 
 FRAMING = frozenset({"content-type", "transfer-encoding"})
 BODY = {

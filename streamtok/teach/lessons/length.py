@@ -1,8 +1,8 @@
 """Why Content-Length cannot work."""
 
-from streamtok.http.wire import escape
-from streamtok.teach.lab import Exchange, Lab, answered, post
-from streamtok.teach.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
+from streamtok.observe.annotate import escape
+from streamtok.teach.lessons.lab import Exchange, Lab, answered, post
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
 
 FRAMING = frozenset({"content-length", "transfer-encoding"})
 BODY = b'{"prompt": "Once upon", "max_tokens": 2}\n'
@@ -85,7 +85,7 @@ def change(lab: Lab, given: str) -> Blocks:
 LESSON = Lesson(
     name="length",
     title="Why Content-Length cannot work",
-    module="streamtok/api/dialect.py",
+    module="streamtok/answer/dialect.py",
     show=show,
     invitation=(
         "For what you send the length is known: the body "

@@ -1,8 +1,8 @@
 """Keep-alive and pipelining."""
 
-from streamtok.http.wire import answer_starts
-from streamtok.teach.lab import Lab, get
-from streamtok.teach.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
+from streamtok.observe.annotate import answer_starts
+from streamtok.teach.lessons.lab import Lab, get
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
 
 TARGETS = (
     "/v1/generate?prompt=Once+upon+a+time&max_tokens=4&temperature=0",

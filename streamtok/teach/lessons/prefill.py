@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from streamtok.teach.lab import Lab, get, post
-from streamtok.teach.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
+from streamtok.teach.lessons.lab import Lab, get, post
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
 
 LENGTHS = (16, 128, 512)  # tokens
 TOKENS = 12

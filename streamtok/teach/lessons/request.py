@@ -1,8 +1,8 @@
 """A request by hand."""
 
-from streamtok.http.wire import unescape
-from streamtok.teach.lab import Lab, answered, get
-from streamtok.teach.lesson import Blocks, Lesson, Mistake, Question, Wire
+from streamtok.observe.annotate import unescape
+from streamtok.teach.lessons.lab import Lab, answered, get
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Mistake, Question, Wire
 
 TARGET = "/v1/generate?prompt=Once+upon+a+time&max_tokens=3&temperature=0"
 

@@ -5,8 +5,8 @@ from collections import Counter
 from math import exp, log
 from typing import Any
 
-from streamtok.teach.lab import Lab, post
-from streamtok.teach.lesson import Blocks, Lesson, Mistake, Question, Table, Wire
+from streamtok.teach.lessons.lab import Lab, post
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Mistake, Question, Table, Wire
 
 PROMPT = "The fox saw a"
 DRAWS = 48

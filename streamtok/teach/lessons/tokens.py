@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from streamtok.teach.lab import Lab, post
-from streamtok.teach.lesson import Blocks, Lesson, Mistake, Question, Table, Wire
+from streamtok.teach.lessons.lab import Lab, post
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Mistake, Question, Table, Wire
 
 TEXT = "The fox \U0001f98a smiled."
 ANIMAL = "\U0001f98a"

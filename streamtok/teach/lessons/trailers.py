@@ -2,8 +2,8 @@
 
 import re
 
-from streamtok.teach.lab import Lab, get
-from streamtok.teach.lesson import Blocks, Lesson, Mistake, Question, Wire
+from streamtok.teach.lessons.lab import Lab, get
+from streamtok.teach.lessons.lesson import Blocks, Lesson, Mistake, Question, Wire
 
 TARGET = "/v1/generate?prompt=Once+upon+a+time&max_tokens=3&temperature=0"
 FRAMING = frozenset({"content-type", "connection", "trailer", "transfer-encoding"})

@@ -1,0 +1,1 @@
+"""Endpoints beside the answers: health, metrics, usage, tokens, links, the OpenAPI document."""

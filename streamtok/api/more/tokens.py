@@ -1,0 +1,74 @@
+"""What a prompt becomes on its way to the model: ids, text, a rendered template, and the settings.
+
+The four endpoints have the names and fields they have in llama.cpp's server. None of them computes
+anything with the model.
+"""
+
+from streamtok.api.constraints.tools import described
+from streamtok.api.endpoint import check_ids
+from streamtok.api.openai import answers
+from streamtok.api.openai import types as requests
+from streamtok.api.openai.answers import (
+    Detokenized,
+    GenerationSettings,
+    Prompt,
+    Props,
+    TokenPiece,
+    Tokens,
+)
+from streamtok.api.openai.history import for_template
+from streamtok.api.openai.types import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from streamtok.api.services import Call, Services
+from streamtok.http.response import Response, json_response
+
+
+async def tokenize(services: Services, call: Call) -> Response:
+    """`POST /tokenize`: a text's ids, with the text of each where `with_pieces` is true."""
+    fields, ignored = services.read(call, TokenizeRequest)
+    ids = services.tokenizer.encode(fields.content, special=fields.add_special)
+    tokens = [_piece(services, token) if fields.with_pieces else token for token in ids]
+    return _answer(Tokens(tokens, len(ids)), ignored)
+
+
+async def detokenize(services: Services, call: Call) -> Response:
+    """`POST /detokenize`: the text of ids, special tokens by their names."""
+    fields, ignored = services.read(call, DetokenizeRequest)
+    check_ids(services, fields.tokens, "tokens")
+    text = services.tokenizer.decode(fields.tokens, special=True)
+    return _answer(Detokenized(text), ignored)
+
+
+async def apply_template(services: Services, call: Call) -> Response:
+    """`POST /apply-template`: the prompt that a chat's messages become."""
+    fields, ignored = services.read(call, TemplateRequest)
+    prompt = services.template.render(for_template(fields.messages), described(fields.tools or ()))
+    return _answer(Prompt(prompt), ignored)
+
+
+async def props(services: Services, _: Call) -> Response:
+    """`GET /props`: context, template, defaults, and how many sequences run at once."""
+    tokenizer = services.tokenizer
+    return _answer(
+        Props(
+            GenerationSettings(services.engine.context, services.defaults),
+            total_slots=services.engine.streams,
+            model_alias=services.model,
+            chat_template=services.template.source,
+            bos_token=tokenizer.special_text("bos_token"),
+            eos_token=tokenizer.special_text("eos_token"),
+            faults=services.faults is not None,
+        )
+    )
+
+
+def _piece(services: Services, token: int) -> TokenPiece:
+    """Return a token with its text, or its bytes where they are no text by themselves."""
+    octets = services.detokenizers.token_bytes(token)
+    try:
+        return TokenPiece(token, octets.decode())
+    except UnicodeDecodeError:
+        return TokenPiece(token, list(octets))
+
+
+def _answer(body: object, ignored: tuple[str, ...] = ()) -> Response:
+    return json_response(answers.encode(body), headers=requests.ignored_header(ignored))

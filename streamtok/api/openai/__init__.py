@@ -1,0 +1,1 @@
+"""The Chat Completions, Completions and Embeddings APIs: requests, answers, chunks."""

@@ -1,0 +1,35 @@
+"""How many sequences' keys and values there is memory for, reckoned before any of it is used.
+
+Every slot has room for a whole context, so that no step can run out of memory. Slots beyond those
+of running sequences keep what ended ones have left: see `streamtok.engine.prefix_cache`.
+"""
+
+import os
+
+from streamtok.config import EngineConfig
+from streamtok.errors import ConfigError
+from streamtok.model.attention import slot_bytes
+from streamtok.model.config import ModelConfig
+
+MIB = 2**20
+
+
+def count_slots(model: ModelConfig, config: EngineConfig) -> int:
+    """Return how many slots `config.kv_memory` holds for `model`.
+
+    Raises:
+        ConfigError: not even one.
+    """
+    size = slot_bytes(model)
+    memory = config.kv_memory or min(2 * config.max_streams * size, machine_bytes() // 2)
+    if memory < size:
+        raise ConfigError(
+            f"--kv-memory: {memory / MIB:.1f} MiB cannot hold the model's context of "
+            f"{model.context} tokens, whose keys and values take {size / MIB:.1f} MiB"
+        )
+    return memory // size
+
+
+def machine_bytes() -> int:
+    """Return the size of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

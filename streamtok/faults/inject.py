@@ -1,0 +1,155 @@
+"""Puts the faults that a request asks for into its answer.
+
+A request asks in the header `X-Fault` or in the body's field `fault`. Both mean something only on a
+server that was started with `--faults`: without it there is no `Faults`, and nobody looks.
+
+Read next: `streamtok.faults.catalogue`, what can be asked for.
+"""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from weakref import WeakSet
+
+from streamtok.api.openai import answers
+from streamtok.api.openai import types as requests
+from streamtok.errors import EngineFailed, RequestError
+from streamtok.faults import events as event_faults
+from streamtok.faults.catalogue import FIELD, KINDS, NEEDS, Failure, Made, Wanted, parse, wrong
+from streamtok.faults.events import EventFault
+from streamtok.faults.wire import FaultyOutput, Later, WireFault
+from streamtok.http import sse
+from streamtok.http.framings import EVENT_STREAM, PLAIN_TEXT, Framing
+from streamtok.http.request import Request
+from streamtok.http.response import Output, Response
+from streamtok.http.transport import ByteStream
+
+HEADER = "x-fault"
+Chunks = AsyncGenerator[bytes, None]
+MakeOutput = Callable[[ByteStream, list[WireFault], Callable[[], float]], Output]
+
+
+class Faults:
+    """Hears what requests ask for. After `end`, nothing is held up any more.
+
+    `later` is the timer for pauses; without it, the event loop's.
+    """
+
+    def __init__(self, later: Later | None = None) -> None:
+        self._later = later
+        self._seen: Counter[tuple[Wanted, int]] = Counter()
+        self._outputs: WeakSet[FaultyOutput] = WeakSet()
+        self._ended = False
+
+    def asked(self, request: Request, framing: Framing | None, is_chat: bool) -> "Plan | None":
+        """Return what is to go wrong with the answer to `request`, if it asks for anything.
+
+        Raises:
+            InvalidRequest: it asks for what there is not.
+            RequestError: it asks for this error.
+        """
+        if not (text := _asked_for(request)):
+            return None
+        wanted = parse(text)
+        for one in wanted:
+            _check_needs(one.name, framing, is_chat)
+        made = [one.make() for one in wanted if self._is_due(one, request)]
+        for fault in made:
+            if isinstance(fault, RequestError):
+                raise fault
+        return Plan(made, self._output, framing is PLAIN_TEXT)
+
+    def end(self) -> None:
+        """Hurry on all that is held up: the server is stopping."""
+        self._ended = True
+        for output in list(self._outputs):
+            output.hurry()
+
+    def _is_due(self, wanted: Wanted, request: Request) -> bool:
+        if wanted.times is None:
+            return True
+        key = (wanted, hash((request.target, request.body)))
+        self._seen[key] += 1
+        return self._seen[key] <= wanted.times
+
+    def _output(
+        self, stream: ByteStream, faults: list[WireFault], tokens: Callable[[], float]
+    ) -> Output:
+        later = self._later or asyncio.get_running_loop().call_later
+        output = FaultyOutput(stream, faults, tokens, later)
+        self._outputs.add(output)
+        if self._ended:
+            output.hurry()
+        return output
+
+
+class Plan:
+    """What is to go wrong with one answer; `is_text` where its chunks are bare text."""
+
+    def __init__(self, faults: list[Made], make_output: MakeOutput, is_text: bool) -> None:
+        self._failures = [fault.at for fault in faults if isinstance(fault, Failure)]
+        self._events = [fault for fault in faults if isinstance(fault, EventFault)]
+        self._wire = [fault for fault in faults if isinstance(fault, WireFault)]
+        self._make_output = make_output
+        self._is_text = is_text
+        self._tokens = 0
+
+    def spoil(self, response: Response) -> Response:
+        """Return an answer like `response` that will go wrong."""
+        if isinstance(response.body, bytes):
+            return replace(response, output=self._output(lambda: math.inf))
+        chunks = self._spoiled(self._failing(response.body))
+        return replace(response, body=chunks, output=self._output(lambda: self._tokens))
+
+    def _output(self, tokens: Callable[[], float]) -> Callable[[ByteStream], Output]:
+        return lambda stream: self._make_output(stream, self._wire, tokens)
+
+    async def _failing(self, body: Chunks) -> Chunks:
+        """Yield the chunks up to where the stream is to fail, and then how it does."""
+        async with aclosing(body):
+            async for chunk in body:
+                if not any(self._tokens >= at or chunk == sse.DONE for at in self._failures):
+                    yield chunk
+                    continue
+                self._failures.clear()
+                error = EngineFailed("this error was asked for", code=FIELD)
+                if chunk == sse.DONE:  # all is said: it is too late for the stream itself to fail
+                    yield sse.encode(answers.error_body(error))
+                    yield chunk
+                else:
+                    yield await body.athrow(error)
+
+    async def _spoiled(self, body: Chunks) -> Chunks:
+        """Yield what becomes of the chunks, and count their tokens."""
+        async with aclosing(body):
+            async for chunk in body:
+                before = self._tokens
+                self._tokens += self._is_text or bool(event_faults.text_of(chunk))
+                for spoiled in event_faults.spoil(self._events, chunk, before):
+                    yield spoiled
+        for rest in event_faults.flush(self._events):
+            yield rest
+
+
+def _asked_for(request: Request) -> str:
+    """Return what the request asks for: in its header, in its body, or in both."""
+    field = requests.read_object(request.body).get(FIELD) if request.method == "POST" else None
+    if not isinstance(field, str | None):
+        raise wrong("expected a string such as stall;at=5")
+    return ", ".join(filter(None, (request.header(HEADER), field)))
+
+
+def _check_needs(name: str, framing: Framing | None, is_chat: bool) -> None:
+    """Refuse a fault that would do nothing."""
+    has_events = framing is EVENT_STREAM
+    met = {
+        "": True,
+        "stream": framing is not None,
+        "events": has_events,
+        "chat": has_events and is_chat,
+    }
+    if not met[KINDS[name].needs]:
+        raise wrong(f"{name} needs {NEEDS[KINDS[name].needs]}")

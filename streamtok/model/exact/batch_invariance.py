@@ -1,0 +1,101 @@
+"""How matrix products are cut, so that a row's bits do not depend on its company.
+
+A BLAS picks its kernel, and with it the order of additions, by the shape of the matrices and by
+where in them a row stands. So `x @ w.T` for one stream differs in the last bits from the same row
+in a batch of eight, and a sampled text can fork there. Here every product is made of small ones
+whose kernel is always the same: a weight is cut into panels of some output columns, the rows into
+tiles. There are two ways:
+
+- FREE: any even number of rows, as long as the product is small. So it is with OpenBLAS on
+  processors with AVX-512, whose kernels for small matrices add up each element term by term.
+- FIXED: tiles of eight rows, or of four at the end. So it is with its kernels for AVX2.
+
+Read next: `streamtok.model.exact.calibration`, which tries what holds on this machine.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamtok.model.weights import Array
+
+PANELS = (32, 64, 16)  # output columns of one product
+SMALL = 10**6  # multiply-adds of the largest product that OpenBLAS takes for a small one
+TILE = 8  # most rows of one product in attention, and of all where they are FIXED
+BLOCK = 128  # positions of one product in attention
+STRIDE = 16  # a shorter block is padded to a multiple of this, where products are FREE
+
+
+def padded(count: int, multiple: int) -> int:
+    """Return `count` rounded up to a multiple of `multiple`."""
+    return -(-count // multiple) * multiple
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How products of one number of terms are cut: `panel` columns, `most` rows at once.
+
+    Rows come in multiples of `granule`.
+    """
+
+    panel: int
+    granule: int
+    most: int
+
+    def parts(self, rows: int) -> Iterator[slice]:
+        """Yield the rows of each product, as equal in number as can be."""
+        step = padded(-(-rows // -(-rows // self.most)), self.granule)
+        for start in range(0, rows, step):
+            yield slice(start, min(start + step, rows))
+
+
+def free_cut(inner: int, panel: int) -> Cut:
+    """Return the FREE way to cut products of `inner` terms."""
+    return Cut(panel, 2, max(2, SMALL // (inner * panel) // 2 * 2))
+
+
+def fixed_cut(inner: int, panel: int) -> Cut:
+    """Return the FIXED way to cut products, of however many terms."""
+    return Cut(panel, TILE // 2, TILE)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How a model's products are cut: `cuts` by their number of terms.
+
+    Rows are padded to a multiple of `granule`. `free` is whether any number of them, and of
+    positions in attention, is as good as another. `exact` is whether a row is the same bits in any
+    company. A pass of `cheap` rows takes hardly longer than the least: memory is the limit.
+    """
+
+    free: bool
+    exact: bool
+    cuts: Mapping[int, Cut]
+    cheap: int
+
+    @property
+    def granule(self) -> int:
+        """What the number of rows is a multiple of."""
+        return 2 if self.free else TILE // 2
+
+    def tile(self, queries: int) -> int:
+        """Return how many rows one product of attention has, for `queries` of a sequence."""
+        return min(padded(queries, self.granule), TILE)
+
+    def block(self, positions: int) -> int:
+        """Return how many positions one product of attention has, for as many cached ones."""
+        return padded(positions, STRIDE) if self.free and positions <= BLOCK else BLOCK
+
+
+def multiply(x: Array, panels: Array, cut: Cut, out: Array) -> None:
+    """Write `x` [rows, in] times `panels` [P, in, panel] into `out` [rows, P * panel].
+
+    `rows` is a multiple of the cut's granule; a row of either array is contiguous.
+    """
+    columns = out.reshape(len(x), len(panels), cut.panel).transpose(1, 0, 2)  # [P, rows, panel]
+    if len(x) <= cut.most:
+        np.matmul(x, panels, out=columns)
+        return
+    for part in cut.parts(len(x)):
+        np.matmul(x[part], panels, out=columns[:, part])

@@ -1,0 +1,83 @@
+"""Matrix products whose every row is bitwise independent of the rows beside it, and fast.
+
+A weight lies in memory as panels of some output columns (`streamtok.model.exact.batch_invariance`
+says how many). One call of `np.matmul` broadcasts one small product over all of them: each stays in
+cache and needs no copy, where a BLAS would otherwise rearrange the whole weight in every call. The
+panels of a large product are shared among threads.
+
+Read next: `streamtok.model.attention`, which keeps the same rules over time.
+"""
+
+import numpy as np
+
+from streamtok.model.exact.batch_invariance import PANELS, Tiling, multiply, padded
+from streamtok.model.exact.threads import Threads
+from streamtok.model.weights import Array
+
+SLAB_BYTES = 32 * 2**20
+ALIGNMENT = 64  # bytes: a cache line
+
+PART = 2**23  # multiply-adds of what one thread takes of a product: about 0.15 ms
+SHARED = 2 * PART  # least of a product that is shared: to wake another core takes up to 0.1 ms
+FULL = 8  # rows: fewer take hardly less time, which is the memory's
+
+
+class Arena:
+    """Gives out arrays that lie side by side in few large pieces of memory.
+
+    For large pieces numpy asks the system for huge pages, which it does not do for a small matrix.
+    """
+
+    def __init__(self) -> None:
+        self._slab = np.empty(0, np.uint8)
+
+    def zeros(self, shape: tuple[int, ...]) -> Array:
+        """Return a new array of zeros, float32."""
+        size = padded(4 * int(np.prod(shape)), ALIGNMENT)
+        if size > len(self._slab):
+            slab = np.empty(max(SLAB_BYTES, size) + ALIGNMENT, np.uint8)
+            self._slab = slab[-slab.ctypes.data % ALIGNMENT :]
+        array = self._slab[: 4 * int(np.prod(shape))].view(np.float32).reshape(shape)
+        self._slab = self._slab[size:]
+        array[:] = 0
+        return array
+
+
+class Linear:
+    """`y = x @ weight.T`, from a checkpoint's [out, in] weight.
+
+    `width` is `out` rounded up to panels of any width; the columns beyond `out` are zero.
+    """
+
+    def __init__(self, weight: Array, tiling: Tiling, arena: Arena, threads: Threads) -> None:
+        out, inner = weight.shape
+        self._threads = threads
+        self._cut = cut = tiling.cuts[inner]
+        self.width = padded(out, max(PANELS))
+        self._panels = arena.zeros((self.width // cut.panel, inner, cut.panel))  # [P, in, panel]
+        whole = out // cut.panel
+        self._panels[:whole] = (
+            weight[: whole * cut.panel].reshape(whole, cut.panel, inner).swapaxes(1, 2)
+        )
+        if out % cut.panel:
+            self._panels[whole, :, : out - whole * cut.panel] = weight[whole * cut.panel :].T
+
+    def __call__(self, x: Array, out: Array) -> Array:
+        """Write `x` [rows, in] times the weight into `out` [rows, width] and return `out`.
+
+        `rows` is a multiple of the tiling's granule; both arrays are C-contiguous.
+        """
+        count, inner, panel = self._panels.shape
+        size = max(len(x), FULL) * inner * panel  # multiply-adds of a panel
+        if self._threads.count == 1 or not len(x) or count * size < SHARED:
+            multiply(x, self._panels, self._cut, out)
+            return out
+        step = max(1, PART // size)  # panels
+
+        def work(start: int) -> None:
+            stop = min(start + step, count)
+            columns = out[:, start * panel : stop * panel]
+            multiply(x, self._panels[start:stop], self._cut, columns)
+
+        self._threads.share(range(0, count, step), work)
+        return out

@@ -1,0 +1,158 @@
+"""Where records go, each place in a thread of its own: no disk or terminal holds up the server.
+
+What cannot be written any more, to a full disk or a closed terminal, ends with a line in the log.
+So does what lags behind: a terminal that is held, a pipe that nobody reads.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Protocol
+
+from streamtok import config
+from streamtok.clock import Clock
+from streamtok.config import TraceConfig
+from streamtok.errors import ConfigError
+from streamtok.observe.jsonl import JsonTrace
+from streamtok.observe.pcapng import Capture
+from streamtok.observe.text import TextTrace
+from streamtok.observe.trace import Bytes, Record, Take, Tracer
+
+log = logging.getLogger(__name__)
+
+STDOUT = 1
+RECORD_BYTES = 300  # about what a record takes beside its bytes
+MOST_BEHIND_BYTES = 64 * 2**20
+CLOSE_S = 2.0  # how long the rest may take to be written at the end
+
+
+class Encoder(Protocol):
+    """One form of the trace."""
+
+    def encode(self, record: Record) -> bytes:
+        """Return what `record` adds."""
+
+
+class Feed:
+    """Gives records to `take` in another thread, and at the end calls `finish` there.
+
+    `name` is what the log calls it.
+    """
+
+    def __init__(self, name: str, take: Take, finish: Callable[[], None]) -> None:
+        self._name = name
+        self._take = take
+        self._finish = finish
+        self._queue: SimpleQueue[Record | None] = SimpleQueue()
+        self._given = self._taken = 0  # bytes; each is written by one thread alone
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="trace", daemon=True)
+        self._thread.start()
+
+    def __call__(self, record: Record) -> None:
+        """Give a record; called on the event loop."""
+        if self._over:
+            return
+        self._given += _weight(record)
+        if self._given - self._taken > MOST_BEHIND_BYTES:
+            self._end("it lags behind")
+            return
+        self._queue.put(record)
+
+    def close(self) -> None:
+        """Write what is left, unless that takes too long."""
+        self._queue.put(None)
+        self._thread.join(CLOSE_S)
+
+    def _run(self) -> None:
+        while (record := self._queue.get()) is not None:
+            if self._over:
+                continue
+            try:
+                self._take(record)
+            except OSError as error:
+                self._end(str(error.strerror))
+            except Exception:
+                log.exception("a trace failed")
+                self._end("see above")
+            self._taken += _weight(record)
+        self._finish()
+
+    def _end(self, reason: str) -> None:
+        if not self._over:
+            self._over = True
+            log.error("the trace to %s ends here: %s", self._name, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """A tracer, and where its records go."""
+
+    tracer: Tracer
+    feeds: tuple[Feed, ...]
+
+    def close(self) -> None:
+        """Write what is left."""
+        for feed in self.feeds:
+            feed.close()
+
+
+def open_tracing(settings: TraceConfig, clock: Clock, worker: int | None) -> Tracing | None:
+    """Return what traces as `settings` and the variables of OpenTelemetry say; None for nothing.
+
+    Raises:
+        ConfigError: a file cannot be written.
+    """
+    feeds = []
+    if settings.trace_file:
+        feeds.append(_to_file("--trace-file", settings.trace_file, JsonTrace()))
+    if settings.trace_pcapng:
+        capture = Capture()
+        feeds.append(_to_file("--trace-pcapng", settings.trace_pcapng, capture, capture.header))
+    if settings.trace:
+        feeds.append(_feed("the terminal", os.dup(STDOUT), TextTrace(_terminal_width())))
+    if exporter := config.span_exporter():
+        from streamtok.observe.spans import open_spans
+
+        if spans := open_spans(exporter):
+            feeds.append(Feed("OpenTelemetry", spans.take, spans.close))
+    return Tracing(Tracer(clock, feeds, worker), tuple(feeds)) if feeds else None
+
+
+def _to_file(flag: str, path: str, encoder: Encoder, header: bytes = b"") -> Feed:
+    """Append to a file: what people ask and are answered is for its owner only."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        write_all(file, header)
+    except OSError as error:
+        raise ConfigError(f"{flag} {path}: cannot be written: {error.strerror}") from error
+    return _feed(path, file, encoder)
+
+
+def _feed(name: str, file: int, encoder: Encoder) -> Feed:
+    def take(record: Record) -> None:
+        write_all(file, encoder.encode(record))
+
+    return Feed(name, take, lambda: os.close(file))
+
+
+def write_all(file: int, data: bytes) -> None:
+    """Write all of `data`: at once where possible, so that other processes can write between.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def _terminal_width() -> int | None:
+    return os.get_terminal_size(STDOUT).columns if os.isatty(STDOUT) else None
+
+
+def _weight(record: Record) -> int:
+    return RECORD_BYTES + (len(record.data) if isinstance(record, Bytes) else 0)

@@ -1,0 +1,70 @@
+"""What the doctor found, for people or as JSON; and the command itself."""
+
+import asyncio
+import json
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+
+from streamtok.teach.doctor.examine import Report, examine
+from streamtok.teach.doctor.probe import target
+from streamtok.teach.doctor.rules import Finding
+
+COLOURS = {"error": "bold red", "warning": "bold yellow"}
+
+
+def doctor(url: str, *, model: str | None, key: str, timeout_s: float, as_json: bool) -> int:
+    """Examine the server at `url` and print the report; return 1 if there are errors, else 0.
+
+    Raises:
+        ConfigError: this is no URL.
+        Unreachable: nobody listens there.
+    """
+    report = asyncio.run(examine(url, target(url, key, timeout_s), model))
+    if as_json:
+        print(json.dumps({**asdict(report), "failed": report.failed}, indent=2))
+    else:
+        render(report, Console(highlight=False))
+    return 1 if report.failed else 0
+
+
+def render(report: Report, console: Console) -> None:
+    """Print a report for people."""
+    model = f", model {escape(report.model)}" if report.model else ""
+    console.print(f"[bold]{escape(report.url)}[/]{model}")
+    for finding in report.findings:
+        _render_finding(finding, console)
+    if report.timing:
+        gaps = ", ".join(f"{k} {1000 * gap:.1f}" for k, gap in report.timing.gaps_s.items())
+        console.print(
+            f"[dim]{report.timing.events} events with text, the first after "
+            f"{1000 * report.timing.first_token_s:.1f} ms; gaps in ms: {gaps or 'none'}[/]"
+        )
+    for what, why in report.unchecked.items():
+        console.print(f"[dim]not checked: {escape(what)}: {escape(why)}[/]")
+    errors = sum(finding.severity == "error" for finding in report.findings)
+    counts = f"{_count(errors, 'error')}, {_count(len(report.findings) - errors, 'warning')}"
+    colour = "red" if errors else "green"
+    console.print(f"[bold {colour}]{len(report.checked)} rules checked: {counts}[/]")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _render_finding(finding: Finding, console: Console) -> None:
+    times = f" ({finding.count} times)" if finding.count > 1 else ""
+    console.print(
+        f"\n[{COLOURS[finding.severity]}]{finding.severity}[/] [bold]{finding.rule}[/]{times}: "
+        f"{escape(finding.says)}"
+    )
+    lines = (
+        ("seen", f"{finding.seen} [in: {finding.probe}]"),
+        ("rule", finding.source),
+        ("breaks", finding.breaks),
+        ("mend", finding.mend),
+    )
+    for name, text in lines:
+        console.print(Padding(f"[dim]{name:<7}[/]{escape(text)}", (0, 0, 0, 2), expand=False))

@@ -1,0 +1,73 @@
+"""What a rule is, and what it finds. The rules themselves are small functions in tables.
+
+Read next: `streamtok.teach.doctor.framing` (HTTP), `streamtok.teach.doctor.events` (server-sent
+events), `streamtok.teach.doctor.chunks` and `streamtok.teach.doctor.totals` (OpenAI's schema),
+`streamtok.teach.doctor.behaviour` (more than one answer).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+Seen = TypeVar("Seen")
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(Generic[Seen]):
+    """`check` yields what was seen of each breach, in the order of the bytes.
+
+    `says` is the rule, `source` who made it, `breaks` which client suffers, `mend` what to do.
+    """
+
+    name: str
+    severity: Severity
+    says: str
+    source: str
+    breaks: str
+    mend: str
+    check: Callable[[Seen], Iterator[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that was broken, `count` times, while `probe` was asked; `seen` the first time."""
+
+    rule: str
+    severity: Severity
+    probe: str
+    seen: str
+    count: int
+    says: str
+    source: str
+    breaks: str
+    mend: str
+
+
+def rule(
+    severity: Severity, *, source: str, breaks: str, mend: str
+) -> Callable[[Callable[[Seen], Iterator[str]]], Rule[Seen]]:
+    """Make a rule of a function: its name is the rule's, its docstring what the rule says."""
+
+    def make(check: Callable[[Seen], Iterator[str]]) -> Rule[Seen]:
+        name = check.__name__.replace("_", "-")
+        return Rule(name, severity, (check.__doc__ or "").strip(), source, breaks, mend, check)
+
+    return make
+
+
+def findings(rules: Iterable[Rule[Seen]], seen: Seen, probe: str) -> Iterator[Finding]:
+    """Yield what `rules` find in what a probe has seen, one finding for each rule."""
+    for one in rules:
+        if breaches := list(one.check(seen)):
+            yield Finding(
+                one.name,
+                one.severity,
+                probe,
+                breaches[0],
+                len(breaches),
+                one.says,
+                one.source,
+                one.breaks,
+                one.mend,
+            )

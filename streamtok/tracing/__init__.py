@@ -1,4 +1,0 @@
-"""What becomes of what connections tell: text in a terminal, files, spans.
-
-Read next: `streamtok.tracing.story`.
-"""
