@@ -144,6 +144,5 @@ def test_every_picture_is_there_and_small() -> None:
     assert sorted(pictures) == sorted(
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "scripts" / "docs" / "pictures").iterdir()
-        for path in (ROOT / "scripts" / "docs" / "pictures").iterdir()
     )
     assert all((ROOT / picture).stat().st_size < 100_000 for picture in pictures)
