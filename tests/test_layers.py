@@ -199,7 +199,7 @@ def test_a_module_keeps_to_its_layer(path: str) -> None:
         ("messages.py", "import streamtok.api.openai.chat", "api is above messages"),
         ("model/config.py", "from streamtok.engine.base import Engine", "engine is above model"),
         ("model/config.py", "from streamtok import app", "app is above model"),
-        ("engine/local.py", "from streamtok.answer.generation import Job", "answer is above engine"),
+        ("engine/local.py", "from streamtok.answer.meter import Meter", "answer is above engine"),
         ("http/server.py", "from streamtok.text import stops", "text is separate from http"),
         ("text/stops.py", "from streamtok import engine", "engine is separate from text"),
         ("ledger.py", "from streamtok.metrics import Metrics", "metrics is separate from ledger"),
