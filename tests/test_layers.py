@@ -54,6 +54,7 @@ SYNCHRONOUS = (
     "engine/sequence.py",
     "observe/annotate.py",
     "observe/annotations.py",
+    "observe/reader.py",
     "teach/doctor/behaviour.py",
     "teach/doctor/chunks.py",
     "teach/doctor/events.py",

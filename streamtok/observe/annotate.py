@@ -1,11 +1,10 @@
-"""Bytes of HTTP/1.1 to lines for people, each with what it is. No IO.
+"""Bytes of HTTP/1.1 to annotated lines. No IO.
 
 Every byte is in exactly one line, in order, however wrong the bytes are; what cannot be read as
 HTTP is a line without a note. Lessons annotate a conversation when it is over, the trace of a
 server (`streamtok.observe.trace`) while it goes on.
 
-Read next: `streamtok.observe.annotations`, the words; `streamtok.teach.doctor.recording` reads the
-same bytes for what they say.
+Read next: `streamtok.observe.annotations`, which has the notes.
 """
 
 import re
@@ -14,17 +13,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamtok.observe import annotations as notes
-from streamtok.observe.annotations import Note
+from streamtok.observe.reader import MessageReader, Part
 
 Kind = Literal["head", "framing", "data"]
 ESCAPES = {0x0D: "\\r", 0x0A: "\\n", 0x09: "\\t", 0x5C: "\\\\"}
-BODILESS = (b"1", b"204", b"304")  # answers that have no body (RFC 9112 section 6.3)
 LINE_END = re.compile(rb"\r\n|\r|\n")  # in an event stream
+HEAD = ("request-line", "status-line", "head-end")
+PARTS = {
+    "request-line": "method, target, version",
+    "status-line": "version, status, reason",
+    "head-end": "an empty line ends the head",
+    "chunk-size": "the zero chunk: that was the body",
+    "chunk-end": "ends the chunk",
+    "trailer": "a trailer",
+    "trailers-end": "the end",
+}
 FORMATS = {b"text/event-stream": notes.of_event_line, b"application/x-ndjson": notes.of_json}
-SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")  # of a chunk; int() would take -1, 0x1 and 1_0 too
 CUT = " ... "  # stands for the middle of a line that is not shown
-
-More = Iterator[None]  # of a step that asks for more bytes where there are too few
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,163 +96,80 @@ def wrap(units: list[str], width: int, most: int | None = None) -> list[str]:
 
 
 class Annotator:
-    """Goes through the bytes of one direction, message by message, as they come.
+    """Turns the parts of one direction into lines, as the bytes come.
 
-    A line is given when it is complete, bytes of a body that has no lines at once. Set
-    `answers_head` when the next answer is one to a HEAD request, which has no body.
+    A line is given when it is complete, bytes of a body that has no lines at once.
     """
 
     def __init__(self) -> None:
-        self.answers_head = False
-        self._buffer = bytearray()
-        self._lines: list[Line] = []
-        self._fields: dict[bytes, bytes] = {}  # of the present head
-        self._ended = False
-        self._walk = self._messages()
+        self._reader = MessageReader()
+        self._body = bytearray()  # of a line that is not complete
+        self._media_type = b""  # of the present message
 
     @property
     def is_between(self) -> bool:
         """Whether nothing of a line has come yet."""
-        return not self._buffer
+        return self._reader.is_between and not self._body
+
+    def answers_head(self, answers_head: bool) -> None:
+        """Say whether the next answer is to a HEAD request."""
+        self._reader.answers_head = answers_head
 
     def feed(self, data: bytes) -> list[Line]:
         """Return the lines that `data` completes."""
-        self._buffer += data
-        next(self._walk, None)
-        lines, self._lines = self._lines, []
-        return lines
+        return [line for part in self._reader.feed(data) for line in self._lines(part)]
 
     def end(self) -> list[Line]:
         """Return what is left: no more will come."""
-        self._ended = True
-        return self.feed(b"")
+        lines = [line for part in self._reader.end() for line in self._lines(part)]
+        return [*lines, *self._data(Part("data", b"", last=True))]
 
-    # In the order of a message. What is asked for more bytes yields, and goes on with them.
+    def _lines(self, part: Part) -> Iterator[Line]:
+        if part.kind == "data":
+            yield from self._data(part)
+        elif part.kind == "unknown":
+            yield Line(part.data, "", "data")
+        elif part.kind == "field":
+            name, _, value = (text.strip().lower() for text in part.data.partition(b":"))
+            if name == b"content-type":
+                self._media_type = value.partition(b";")[0]
+            yield Line(part.data, notes.of_field(name, value), "head")
+        else:
+            if part.kind in ("request-line", "status-line"):
+                self._media_type = b""
+            yield Line(part.data, _note(part), "head" if part.kind in HEAD else "framing")
 
-    def _messages(self) -> More:
-        while not self._ended or self._buffer:
-            if not self._buffer:
-                yield
-                continue
-            yield from self._message()
+    def _data(self, part: Part) -> Iterator[Line]:
+        """Yield a body's lines where its format has lines; a line never goes beyond its chunk."""
+        note_of = FORMATS.get(self._media_type)
+        self._body += part.data
+        while self._body and note_of and (line := self._line(part.last)):
+            note = note_of(line)
+            yield Line(line, note.text, "data", note.choice)
+        if self._body and not note_of:
+            choice = 0 if self._media_type == b"text/plain" else None
+            yield Line(bytes(self._body), "", "data", choice)
+            self._body.clear()
 
-    def _message(self) -> More:
-        self._fields = {}
-        yield from self._await_line()
-        start = self._line()
-        is_answer = start.startswith(b"HTTP/")
-        if not is_answer and b" HTTP/" not in start:
-            self._show(start)
-            return
-        note = "version, status, reason" if is_answer else "method, target, version"
-        self._show(start, note, "head")
-        yield from self._head()
-        bodiless = is_answer and start.partition(b" ")[2].startswith(BODILESS)
-        if is_answer and self.answers_head and not start.partition(b" ")[2].startswith(b"1"):
-            self.answers_head, bodiless = False, True
-        if not bodiless:
-            yield from self._body(is_answer)
+    def _line(self, last: bool) -> bytes:
+        """Take a line; nothing if it is not complete, which a CR at the end may not be."""
+        match = LINE_END.search(self._body)
+        if match and (last or match[0] != b"\r" or match.end() < len(self._body)):
+            length = match.end()
+        else:
+            length = len(self._body) if last else 0
+        line = bytes(self._body[:length])
+        del self._body[:length]
+        return line
 
-    def _head(self) -> More:
-        while True:
-            yield from self._await_line()
-            line = self._line()
-            if not line.strip(b"\r\n"):
-                break
-            name, _, value = line.partition(b":")
-            self._fields[name.lower()] = value.strip().lower()
-            self._show(line, notes.of_field(name.lower(), value.strip()), "head")
-        self._show(line, "an empty line ends the head", "head")
 
-    def _body(self, is_answer: bool) -> More:
-        length = self._fields.get(b"content-length", b"")
-        if self._fields.get(b"transfer-encoding") == b"chunked":
-            yield from self._chunks()
-        elif length.isdigit():
-            yield from self._data(int(length[:18]))
-        elif is_answer:
-            yield from self._data(None)
-
-    def _chunks(self) -> More:
-        """Read chunks, the zero chunk, and trailers (RFC 9112 section 7.1)."""
-        while True:
-            yield from self._await_line()
-            line = self._line()
-            written = line.partition(b";")[0].strip()
-            if not SIZE.fullmatch(written):
-                self._show(line, "", "framing")
-                return
-            size = int(written, 16)
-            if size == 0:
-                self._show(line, "the zero chunk: that was the body", "framing")
-                yield from self._trailers()
-                return
-            note = f"0x{written.decode()} = {size}: so many bytes follow"
-            self._show(line, note, "framing")
-            yield from self._data(size)
-            yield from self._await(2)
-            end = self._take(2)
-            note = "ends the chunk" if end == b"\r\n" else "\\r\\n is missing here"
-            self._show(end, note, "framing")
-            if end != b"\r\n":
-                return
-
-    def _trailers(self) -> More:
-        while True:
-            yield from self._await_line()
-            line = self._line()
-            if not line.strip(b"\r\n"):
-                break
-            self._show(line, "a trailer", "framing")
-        self._show(line, "the end", "framing")
-
-    def _data(self, size: int | None) -> More:
-        """Read `size` bytes of body (None: all), line by line where the format has lines."""
-        kind = self._fields.get(b"content-type", b"").partition(b";")[0]
-        note_of = FORMATS.get(kind)
-        while size is None or size:
-            yield from self._await(1)
-            if not self._buffer:
-                return  # the bytes ended too soon
-            if note_of:
-                yield from self._await_body_line(size)
-            length = len(self._buffer) if size is None else min(size, len(self._buffer))
-            if note_of and (match := LINE_END.search(self._buffer, 0, length)):
-                length = match.end()
-            data = self._take(length)
-            note = note_of(data) if note_of else Note("", 0 if kind == b"text/plain" else None)
-            self._show(data, note.text, "data", note.choice)
-            size = None if size is None else size - len(data)
-
-    # Taking bytes; at the end of all, what there is
-
-    def _await(self, count: int) -> More:
-        while len(self._buffer) < count and not self._ended:
-            yield
-
-    def _await_line(self) -> More:
-        while b"\n" not in self._buffer and not self._ended:
-            yield
-
-    def _await_body_line(self, size: int | None) -> More:
-        """Wait for a line's end, or for the end of the `size` bytes that it may be in."""
-        while not self._ended and (size is None or len(self._buffer) < size):
-            match = LINE_END.search(self._buffer)
-            if match and (match[0] != b"\r" or match.end() < len(self._buffer)):
-                return
-            yield
-
-    def _line(self) -> bytes:
-        end = self._buffer.find(b"\n")
-        return self._take(len(self._buffer) if end < 0 else end + 1)
-
-    def _take(self, size: int) -> bytes:
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return data
-
-    def _show(
-        self, data: bytes, note: str = "", kind: Kind = "data", choice: int | None = None
-    ) -> None:
-        if data:
-            self._lines.append(Line(data, note, kind, choice))
+def _note(part: Part) -> str:
+    """Return what a part of a head or of the chunk framing is."""
+    if part.kind == "chunk-size" and part.size:
+        written = part.data.partition(b";")[0].strip().decode()
+        return f"0x{written} = {part.size}: so many bytes follow"
+    if part.kind == "chunk-size" and part.size is None:
+        return ""
+    if part.kind == "chunk-end" and part.flaw:
+        return "\\r\\n is missing here"
+    return PARTS[part.kind]

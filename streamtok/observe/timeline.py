@@ -122,7 +122,7 @@ class _Connection:
         if record.name == "token":
             self.tokens.setdefault(record.facts["index"], []).append(record.facts["id"])
         elif record.name == "parse":
-            self.ways[True].annotator.answers_head = record.facts["method"] == "HEAD"
+            self.ways[True].annotator.answers_head(record.facts["method"] == "HEAD")
         return Happened(self._moment(record), record, is_first)
 
     def _rest(self, record: Record, ways: Iterable[bool]) -> Iterator[Told]:

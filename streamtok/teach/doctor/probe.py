@@ -17,7 +17,7 @@ from streamtok import __version__
 from streamtok.errors import ConfigError, StreamtokError
 from streamtok.http.request import HeaderList
 from streamtok.teach.doctor.eventstream import Stream, read_stream
-from streamtok.teach.doctor.recording import Answer, Read, Recording, read_answer
+from streamtok.teach.doctor.recording import Answer, AnswerReader, Read, Recording, read_answer
 
 CHAT = "/v1/chat/completions"
 LINGER_S = 2.0  # how long to wait for the end of an answer whose last event has come
@@ -120,6 +120,7 @@ class Probe:
         """Send a request and record what comes, until `stop` says that it is enough."""
         now = asyncio.get_running_loop().time
         reads: list[Read] = []
+        reader = AnswerReader()
         ended: Literal["answered", "closed", "reset", "silent"] = "answered"
         patience_s = self._target.timeout_s
         try:
@@ -132,7 +133,8 @@ class Probe:
                     ended = "closed"
                     break
                 reads.append(Read(now() - started_s, data))
-                if stop(read_answer(Recording(tuple(reads), "answered"))):
+                reader.feed(reads[-1])
+                if stop(reader.answer("answered")):
                     break
                 if b"[DONE]" in data:
                     patience_s = min(patience_s, LINGER_S)

@@ -1,23 +1,18 @@
 """What was read from a socket, and what it says, however wrong it is. No IO.
 
-An HTTP library refuses what is wrong; this reader notes it as a flaw, by the name of the rule that
-is broken, and reads on as long as there is any sense in it. Read next:
-`streamtok.teach.doctor.eventstream`, then the rules in `streamtok.teach.doctor.framing`.
+What is malformed is kept as a flaw, by the name of the rule that is broken
+(`streamtok.observe.reader`). Read next: `streamtok.teach.doctor.eventstream`, then the rules in
+`streamtok.teach.doctor.framing`.
 """
 
-import re
 from bisect import bisect_left
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass
 from typing import Literal
 
 from streamtok.http.request import HeaderList
 from streamtok.observe.annotate import escape
+from streamtok.observe.reader import FIELD, STATUS_LINE, MessageReader, Part
 
-STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: .*)?")
-HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
-HEAD_END = re.compile(rb"\r?\n\r?\n")
-SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 FATAL = frozenset({"chunk-size", "chunk-length", "body-cut"})  # the rest cannot be read
 SHOWN = 160  # bytes of what was seen
 
@@ -89,148 +84,138 @@ class Answer:
         return self.times[min(place, len(self.times) - 1)][1] if self.times else 0.0
 
 
-def show(data: bytes) -> str:
+def show(data: bytes | bytearray) -> str:
     """Return bytes for people: escapes for what is not printable ASCII, cut where it is long."""
-    text = "".join(escape(data[:SHOWN]))
+    text = "".join(escape(bytes(data[:SHOWN])))
     return text + (f" ... ({len(data)} bytes)" if len(data) > SHOWN else "")
 
 
 def read_answer(recording: Recording) -> Answer:
     """Return the answer in a recording."""
-    return _Reader(recording).answer()
+    reader = AnswerReader()
+    for read in recording.reads:
+        reader.feed(read)
+    return reader.answer(recording.ended)
 
 
-@dataclass
-class _Reader:
-    """Goes through the bytes once, from the status line to the zero chunk."""
+class AnswerReader:
+    """Collects one answer from reads, as they come; interim answers before it are skipped."""
 
-    recording: Recording
-    position: int = 0
-    body: bytearray = field(default_factory=bytearray)
-    chunks: list[Chunk] = field(default_factory=list)
-    flaws: list[Flaw] = field(default_factory=list)
-    times: list[tuple[int, float]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._reader = MessageReader()
+        self._raw = bytearray()
+        self._offset = 0  # of the next part in `_raw`
+        self._at_s = 0.0
+        self._status = 0
+        self._headers: list[tuple[str, str]] = []
+        self._stage: Literal["head", "body", "complete", "broken"] = "head"
+        self._body = bytearray()
+        self._chunk: list[tuple[bytes, float]] = []  # data of a chunk whose end has not come
+        self._size: int | None = None  # of that chunk
+        self._chunks: list[Chunk] = []
+        self._flaws: list[Flaw] = []
+        self._times: list[tuple[int, float]] = []
 
-    def __post_init__(self) -> None:
-        self.raw = b"".join(read.data for read in self.recording.reads)
-        self.ends = list(accumulate(len(read.data) for read in self.recording.reads))
+    def feed(self, read: Read) -> None:
+        """Take what one read gave."""
+        self._raw += read.data
+        self._at_s = read.at_s
+        for part in self._reader.feed(read.data):
+            self._take(part)
 
-    def answer(self) -> Answer:
-        status, headers = self._head()
-        fields = dict(headers)
-        complete = False
-        if status in (204, 304):
-            complete = True
-        elif status and "chunked" in fields.get("transfer-encoding", "").lower():
-            complete = self._chunks()
-        elif status:
-            complete = self._plain(fields.get("content-length"))
-        if complete and self.raw[self.position :]:
-            self._flaw("bytes-after-end", self.raw[self.position :])
+    def answer(self, ended: Literal["answered", "closed", "reset", "silent"]) -> Answer:
+        """Return the answer as far as it came."""
+        complete, flaws = self._stage == "complete", list(self._flaws)
+        if complete and self._raw[self._offset :]:
+            flaws.append(Flaw("bytes-after-end", show(bytes(self._raw[self._offset :]))))
+        elif self._stage == "head" and not flaws:
+            flaws.append(Flaw("head-syntax", show(bytes(self._raw))))
+        elif self._stage == "body" and self._is_delimited_by_close:
+            complete = ended == "closed"
+            if ended in ("reset", "silent"):
+                flaws.append(Flaw("body-cut", show(bytes(self._raw[-40:]))))
+        elif self._stage == "body":
+            in_chunks = self._is_chunked and not self._size
+            flaws.append(Flaw("zero-chunk" if in_chunks else "body-cut", show(self._raw[-40:])))
         return Answer(
-            status,
-            headers,
-            bytes(self.body),
-            tuple(self.chunks),
+            0 if self._stage == "head" else self._status,
+            tuple(self._headers),
+            bytes(self._body),
+            tuple(self._chunks),
             complete,
-            tuple(self.flaws),
-            self.recording.ended,
-            tuple(self.times),
+            tuple(flaws),
+            ended,
+            tuple(self._times),
         )
 
-    def _head(self) -> tuple[int, HeaderList]:
-        """Read status line and headers; interim answers before them are skipped."""
-        end = HEAD_END.search(self.raw, self.position)
-        if end is None:
-            self._flaw("head-syntax", self.raw)
-            return 0, ()
-        first, *lines = self.raw[self.position : end.start()].split(b"\n")
-        self.position = end.end()
-        if end.group() != b"\r\n\r\n" or not all(
-            line.endswith(b"\r") for line in [first, *lines][:-1]
-        ):
-            self._flaw("head-syntax", end.group())
-        status = STATUS_LINE.fullmatch(first.rstrip(b"\r"))
+    @property
+    def _fields(self) -> dict[str, str]:
+        return dict(self._headers)
+
+    @property
+    def _is_chunked(self) -> bool:
+        return "chunked" in self._fields.get("transfer-encoding", "").lower()
+
+    @property
+    def _is_delimited_by_close(self) -> bool:
+        length = self._fields.get("content-length")
+        return not self._is_chunked and (length is None or not length.isdecimal())
+
+    def _take(self, part: Part) -> None:
+        if self._stage in ("complete", "broken"):
+            return
+        self._offset += len(part.data)
+        if part.flaw and part.kind != "chunk-end":
+            self._flaws.append(Flaw(part.flaw, show(part.data)))
+        if part.kind in ("status-line", "request-line", "unknown"):
+            self._start(part)
+        elif part.kind == "field":
+            if field := FIELD.fullmatch(part.data.rstrip(b"\r\n")):
+                self._headers.append((field[1].decode().lower(), field[2].decode("latin-1")))
+        elif part.kind == "head-end":
+            self._head_ended()
+        elif part.kind == "chunk-size":
+            self._size = part.size
+            self._stage = "broken" if part.size is None else "body"
+        elif part.kind == "data":
+            self._data(part)
+        elif part.kind == "chunk-end":
+            self._chunk_ended(part)
+        elif part.kind == "trailers-end":
+            self._stage = "complete"
+
+    def _start(self, part: Part) -> None:
+        status = STATUS_LINE.fullmatch(part.data.rstrip(b"\r\n"))
         if status is None:
-            self._flaw("head-syntax", first)
-            return 0, ()
-        if status[1].startswith(b"1"):
-            return self._head()
-        headers = []
-        for line in lines:
-            if parts := HEADER.fullmatch(line.rstrip(b"\r")):
-                headers.append((parts[1].decode().lower(), parts[2].decode("latin-1")))
-            else:
-                self._flaw("head-syntax", line)
-        return int(status[1]), tuple(headers)
+            self._stage = "broken"
+        self._status = int(status[1]) if status else 0
+        self._headers.clear()
 
-    def _plain(self, length: str | None) -> bool:
-        """Read a body that has a length, or that ends with the connection."""
-        if length is None:
-            self._take(len(self.raw) - self.position)
-            if self.recording.ended in ("reset", "silent"):
-                self._flaw("body-cut", self.raw[-40:])
-            return self.recording.ended == "closed"
-        size = int(length) if length.isdecimal() and len(length) < 19 else 0
-        if len(self.raw) - self.position < size:
-            self._flaw("body-cut", self.raw[-40:])
-        self._take(min(size, len(self.raw) - self.position))
-        return len(self.body) == size
+    def _head_ended(self) -> None:
+        if self._status < 200:
+            return  # an interim answer: the answer is still to come
+        empty = self._fields.get("content-length") == "0" and not self._is_chunked
+        self._stage = "complete" if self._status in (204, 304) or empty else "body"
 
-    def _chunks(self) -> bool:
-        """Read chunks; return whether the zero chunk came (RFC 9112 section 7.1)."""
-        while (line := self._line()) is not None:
-            text = line.partition(b";")[0].rstrip(b" \t")
-            if not SIZE.fullmatch(text):
-                self._flaw("chunk-size", line)
-                return False
-            size = int(text, 16)
-            if size == 0:
-                return self._trailers()
-            if len(self.raw) < self.position + size + 2:
-                self._flaw("body-cut", self.raw[-40:])
-                return False
-            start = len(self.body)
-            self._take(size)
-            self.chunks.append(Chunk(start, len(self.body), self.times[-1][1]))
-            if self.raw.startswith(b"\r\n", self.position):
-                self.position += 2
-            else:
-                near = self.raw[self.position - 20 : self.position + 20]
-                self._flaw("chunk-length", b"%x: ... %b" % (size, near))
-                return False
-        self._flaw("zero-chunk", self.raw[-40:])
-        return False
+    def _data(self, part: Part) -> None:
+        if self._is_chunked:
+            self._chunk.append((part.data, self._at_s))
+            return
+        self._add(part.data, self._at_s)
+        if part.last and not self._is_delimited_by_close:
+            self._stage = "complete"
 
-    def _trailers(self) -> bool:
-        while (line := self._line()) is not None:
-            if not line:
-                return True
-        self._flaw("zero-chunk", self.raw[-40:])
-        return False
+    def _chunk_ended(self, part: Part) -> None:
+        start = len(self._body)
+        for data, at_s in self._chunk:
+            self._add(data, at_s)
+        self._chunks.append(Chunk(start, len(self._body), self._times[-1][1]))
+        self._chunk, size, self._size = [], self._size, None
+        if part.flaw:
+            near = bytes(self._raw[self._offset - 22 : self._offset + 18])
+            self._flaws.append(Flaw(part.flaw, show(b"%x: ... %b" % (size or 0, near))))
+            self._stage = "broken"
 
-    def _line(self) -> bytes | None:
-        """Return the next line without its end; None if there is no whole one."""
-        end = self.raw.find(b"\n", self.position)
-        if end < 0:
-            return None
-        line = self.raw[self.position : end]
-        self.position = end + 1
-        if not line.endswith(b"\r"):
-            self._flaw("chunk-line-end", line + b"\n")
-        return line.removesuffix(b"\r")
-
-    def _take(self, size: int) -> None:
-        """Move bytes to the body, with the times of the reads that they came in."""
-        start, end = self.position, self.position + size
-        first = bisect_left(self.ends, start + 1)
-        for read, read_end in zip(self.recording.reads[first:], self.ends[first:], strict=True):
-            until = min(read_end, end)
-            self.times.append((len(self.body) + until - start, read.at_s))
-            if until == end:
-                break
-        self.body += self.raw[start:end]
-        self.position = end
-
-    def _flaw(self, rule: str, seen: bytes) -> None:
-        self.flaws.append(Flaw(rule, show(seen)))
+    def _add(self, data: bytes, at_s: float) -> None:
+        self._body += data
+        self._times.append((len(self._body), at_s))
