@@ -16,12 +16,13 @@ REFERENCE = re.compile(r"<([a-z-]+)>")
 
 @dataclass
 class Section:
-    """One named section; `flags` and `themes` are given to whole plots only."""
+    """One named section; `flags`, `themes` and `gist` are given to whole plots only."""
 
     name: str
     is_plot: bool = False
     flags: frozenset[str] = frozenset()
     themes: tuple[str, ...] = ()
+    gist: str = ""
     blocks: list[list[str]] = field(default_factory=list)
 
 
@@ -38,11 +39,13 @@ def parse_sections(source: str) -> dict[str, Section]:
                 bool(plot),
                 frozenset(flags.replace("@", "").split()),
                 tuple((themes or "").split(", ")) if themes else (),
-                [[]],
+                blocks=[[]],
             )
             sections[name] = section
         elif not line.strip():
             section.blocks.append([])
+        elif line.startswith("~ "):
+            section.gist = line[2:]
         elif not line.startswith("#"):
             section.blocks[-1].append(line)
     for section in sections.values():

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .documents import Document
-from .prompts import story_chat, story_request
+from .prompts import story_chat, word_list_request
 from .subjects import NounFinder, named_character, phrase_in
 
 TINY_STORIES = "TinyStories"
@@ -105,11 +105,11 @@ def simplest_books(passages: list[Passage]) -> list[Passage]:
     return ranked[: round(BOOK_SHARE * len(books))]
 
 
-def plain_documents(passages: list[Passage], repeats: dict[str, int]) -> list[Document]:
-    """Every passage that is used as plain text; `repeats` maps a passage kind to its repeat."""
+def plain_documents(passages: list[Passage]) -> list[Document]:
+    """Every passage that is used as plain text."""
     simple = {id(passage) for passage in simplest_books(passages)}
     return [
-        Document(f"plain/{p.kind}", p.text, held_out=p.held_out, repeat=repeats[p.kind])
+        Document(f"plain/{p.kind}", p.text, held_out=p.held_out)
         for p in passages
         if p.held_out or p.kind != "books" or id(p) in simple
     ]
@@ -133,11 +133,9 @@ def requests_for(passage: Passage, finder: NounFinder, rng: random.Random) -> li
     for _ in range(2):
         subjects = subjects_of(passage, finder, rng)
         if subjects:
-            requests.append(story_request(subjects, rng))
+            requests.append(word_list_request(subjects, rng))
     if passage.title and rng.random() < 0.7:
         requests.append(f'Tell me the story "{passage.title}".')
-    if rng.random() < 0.04:
-        requests.append(story_request((), rng))
     return list(dict.fromkeys(requests))[:2]
 
 

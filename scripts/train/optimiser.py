@@ -15,6 +15,7 @@ from llama_torch import EMBEDDING_SCALE
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+WARM_UP_STEPS = 20
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
@@ -96,10 +97,12 @@ def build_optimisers(model: nn.Module) -> list[Optimizer]:
     return optimisers
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Warm-up over the first 2 % of the steps, then a linear fall to nearly zero."""
-    warm_up = max(1, round(0.02 * steps))
-    return min((step + 1) / warm_up, (steps - step) / max(1, steps - warm_up))
+def learning_rate_factor(step: int, steps: int, cool_down: int) -> float:
+    """Warm-up over the first steps, then constant, and a linear fall over the last `cool_down`.
+
+    A constant rate lets a run be as long as there is time (Hagele et al., 2024).
+    """
+    return min(1.0, (step + 1) / WARM_UP_STEPS, (steps - step) / max(1, cool_down))
 
 
 def set_learning_rates(optimisers: list[Optimizer], factor: float) -> None:

@@ -36,12 +36,13 @@ class Question:
     """A phrasing that is never trained on, and how to tell a right answer.
 
     `facts` must all be met; each is a tuple of alternatives, regular expressions searched for
-    without regard to case.
+    without regard to case. `wrong` are expressions that no right answer contains.
     """
 
     text: str
     facts: tuple[tuple[str, ...], ...]
     topic: str
+    wrong: tuple[str, ...] = ()
 
     def facts_met(self, answer: str) -> int:
         """How many of the facts the answer states."""
@@ -51,13 +52,17 @@ class Question:
         )
 
     def is_answered_by(self, answer: str) -> bool:
-        """Whether the answer states every fact."""
-        return self.facts_met(answer) == len(self.facts)
+        """Whether the answer states every fact and nothing that is known to be wrong."""
+        return self.facts_met(answer) == len(self.facts) and not self.is_contradicted_by(answer)
+
+    def is_contradicted_by(self, answer: str) -> bool:
+        """Whether the answer states something that is known to be wrong."""
+        return any(re.search(pattern, answer, re.IGNORECASE) for pattern in self.wrong)
 
 
 @dataclass(frozen=True)
 class StoryPrompt:
-    """A request for two subjects that no invented training story brings together."""
+    """A request for subjects that no invented training story is about, the hero first."""
 
     text: str
     subjects: tuple[str, ...]

@@ -1,0 +1,162 @@
+"""One training run's state and its steps.
+
+`Trainer` owns the model, a running average of its weights, the optimisers and the step counter; two
+trainers with the same settings and data go through the same states on the same machine, also when
+one of them was saved and loaded in between. It does not write files or print: `train.py` does.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from chat_tokenizer import SPECIAL_TOKENS
+from induction import held_afterwards, held_at_first, start_copying, start_with_induction
+from llama_torch import LlamaConfig, LlamaForCausalLM
+from optimiser import build_optimisers, learning_rate_factor, set_learning_rates
+from token_stream import TokenStream
+from torch import Tensor, nn
+from torch.nn import functional
+
+MAX_GRADIENT_NORM = 1.0
+AVERAGED_STEPS = 200  # how far back the running average of the weights reaches, about
+REQUEST_WEIGHT = 0.2  # of a request's tokens in the loss: they are read, not written
+USER, ASSISTANT = (SPECIAL_TOKENS.index(f"<|{role}|>") for role in ("user", "assistant"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a run's outcome besides the data.
+
+    `first_phase` is the number of steps in which the induction heads do not learn; a run that
+    starts from trained weights has none. `peak` scales all learning rates, which fall to nearly
+    zero over the last `cool_down` steps.
+    """
+
+    seed: int
+    steps: int
+    batch_tokens: int
+    first_phase: int
+    peak: float
+    cool_down: int
+
+
+def loss_weights(tokens: Tensor) -> Tensor:
+    """How much each position counts as a target, `[batch, time]`: little within a request."""
+    counter = torch.arange(tokens.shape[1], device=tokens.device)  # [time]
+    request = torch.where(tokens == USER, counter, -1).cummax(1).values  # [batch, time]
+    others = (tokens == ASSISTANT) | (tokens == 0)  # [batch, time]
+    answer = torch.where(others, counter, -1).cummax(1).values  # [batch, time]
+    return torch.where(request > answer, REQUEST_WEIGHT, 1.0)  # [batch, time]
+
+
+def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of cross-entropies in nats; all but the model are `[batch, time]`."""
+    logits = model(inputs).float()  # [batch, time, vocab]
+    losses = functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), reduction="none"
+    )  # [batch * time]
+    return (losses * weights.flatten()).sum()
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether `torch.compile` has what it needs; on a processor that is a C++ compiler."""
+    return device.type == "cuda" or any(map(shutil.which, ("g++", "clang++")))
+
+
+class Trainer:
+    """Model, averaged weights, optimisers, data and step counter of a run."""
+
+    def __init__(
+        self, config: LlamaConfig, stream: TokenStream, settings: Settings, device: torch.device
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        self.step = 0
+        self.device = device
+        self.model = LlamaForCausalLM(config)
+        start_with_induction(self.model)
+        self.model.to(device)
+        self.averaged = copy.deepcopy(self.model)
+        self.hold()
+        self.stream = stream
+        self._optimisers = build_optimisers(self.model)
+        self._tokens_per_pass = 1024 if device.type == "cpu" else 32768
+        self._loss = torch.compile(mean_loss, dynamic=False) if can_compile(device) else mean_loss
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Begin with trained weights instead of new ones."""
+        self.model.load_state_dict(weights)
+        self.averaged.load_state_dict(weights)
+        self.hold()
+
+    def advance(self) -> float:
+        """Do one step and return its mean loss in nats a token, requests counted less."""
+        settings = self.settings
+        if self.step == settings.first_phase and settings.first_phase:
+            torch.manual_seed(settings.seed)
+            start_copying(self.model)
+            self.hold()
+        rows = torch.from_numpy(self.stream.read().astype(np.int64)).to(self.device)
+        inputs, targets = rows[:, :-1], rows[:, 1:]  # [batch, time]
+        weights = loss_weights(inputs)  # [batch, time]
+        weights = weights / weights.sum()  # [batch, time]
+        size = max(1, self._tokens_per_pass // inputs.shape[1])
+        total = torch.zeros((), device=self.device)  # []
+        for x, y, w in zip(*(torch.split(t, size) for t in (inputs, targets, weights)), strict=True):
+            with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
+                loss = self._loss(self.model, x, y, w)  # []
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        factor = learning_rate_factor(self.step, settings.steps, settings.cool_down)
+        set_learning_rates(self._optimisers, settings.peak * factor)
+        for optimiser in self._optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        self.restore_held()
+        self.step += 1
+        self.average()
+        return total.item()
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Move the averaged weights towards the present ones."""
+        share = max(1 / AVERAGED_STEPS, 1 / (self.step + 1))
+        for mean, weight in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(weight, share)
+
+    def hold(self) -> None:
+        """Remember the weights that this phase of the run must not change."""
+        held = held_at_first if self.step < self.settings.first_phase else held_afterwards
+        self._held = [(part, part.detach().clone()) for part in held(self.model)]
+
+    @torch.no_grad()
+    def restore_held(self) -> None:
+        """Put the held weights back to what they were."""
+        for part, value in self._held:
+            part.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on from here."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+            "stream": self.stream.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` returned."""
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.stream.load_state_dict(state["stream"])
+        self.hold()
