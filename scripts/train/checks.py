@@ -1,23 +1,30 @@
-"""Judges answers by rules: stories by their form, explanations by their key facts.
+"""Judges answers by rules: stories by their form and their characters, explanations by key facts.
 
-A story is good if it ends by itself, ends with a sentence, tells of everything that was asked for
-and does not go round in circles. Whether it is a nice story no rule here can tell. The prompts and
-questions come from `mixture/`; none of them is in the training text.
+The requests and questions come from `mixture/`; none of them is in the training text, and no
+training story is about their subjects. `story_checks.py` has the rules for stories.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from generation import Answer
+from generation import Answer, Turn
 from mixture import Question, StoryPrompt
+from story_checks import (
+    DISTINCT_SHARE,
+    SENTENCE_END,
+    cast_is_kept,
+    distinct_share,
+    mentions,
+    names_are_kept,
+    pronouns_are_kept,
+    same_plot,
+    stays_on_subject,
+)
 
 STORY_TOKENS = 400
 EXPLANATION_TOKENS = 120
-DISTINCT_SHARE = 0.8  # of a story's runs of four words
-SENTENCE_END = re.compile(r"[.!?][\"')]?$")
 
 
 @dataclass(frozen=True)
@@ -37,35 +44,53 @@ class Verdict:
         return {**asdict(self.answer), **self.findings, "good": self.good}
 
 
-def distinct_share(text: str) -> float:
-    """The share of different ones among all runs of four words; 1 where there is no run."""
-    words = re.findall(r"[\w']+", text.lower())
-    runs = list(zip(words, words[1:], words[2:], words[3:], strict=False))
-    return len(set(runs)) / len(runs) if runs else 1.0
-
-
-def mentions(text: str, subject: str) -> bool:
-    """Whether the subject's last word occurs, in the singular or the plural."""
-    noun = re.escape(subject.split()[-1])
-    return re.search(rf"\b{noun}(s|es)?\b", text, re.IGNORECASE) is not None
-
-
 def judge_story(prompt: StoryPrompt, answer: Answer) -> Verdict:
     """Check one story."""
+    text = answer.text.strip()
     return Verdict(
         answer,
         {
             "ended": answer.ended,
-            "sentence_end": SENTENCE_END.search(answer.text.strip()) is not None,
-            "subjects": all(mentions(answer.text, subject) for subject in prompt.subjects),
-            "no_loop": distinct_share(answer.text) >= DISTINCT_SHARE,
+            "sentence_end": SENTENCE_END.search(text) is not None,
+            "subjects": stays_on_subject(text, prompt.subjects),
+            "names": names_are_kept(text, prompt.text) and cast_is_kept(text, prompt.text),
+            "pronouns": pronouns_are_kept(text),
+            "no_loop": distinct_share(text) >= DISTINCT_SHARE,
         },
     )
 
 
 def judge_explanation(question: Question, answer: Answer) -> Verdict:
     """Check one explanation."""
-    return Verdict(answer, {"ended": answer.ended, "facts": question.is_answered_by(answer.text)})
+    return Verdict(
+        answer,
+        {
+            "ended": answer.ended,
+            "facts": question.is_answered_by(answer.text),
+            "nothing_wrong": not question.is_contradicted_by(answer.text),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """A chat whose last request is judged by what it asks for: another story, or a short answer."""
+
+    turns: tuple[Turn, ...]
+    wants: str  # "another", "shorter", "happened" or "about"
+    subject: str
+
+
+def judge_follow_up(asked: FollowUp, answer: Answer) -> Verdict:
+    """Check the answer to a request that goes on from a story."""
+    before = [text for role, text in asked.turns if role == "assistant"]
+    findings = {"ended": answer.ended, "subject": mentions(answer.text, asked.subject)}
+    if asked.wants in ("another", "about"):
+        findings["is_story"] = len(answer.text) > 250
+        findings["is_new"] = not any(same_plot(answer.text, story, set()) for story in before)
+    else:
+        findings["is_short"] = len(answer.text) < 0.6 * len(before[-1])
+    return Verdict(answer, findings)
 
 
 def share_good(verdicts: Iterable[Verdict]) -> float:

@@ -20,6 +20,7 @@ from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer
 
 STEP_TOKENS = 256
+Turn = tuple[str, str]  # role and content
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Answer:
 
 
 class Assistant:
-    """A loaded model that answers chats of one user message."""
+    """A loaded model that answers chats."""
 
     def __init__(self, folder: Path) -> None:
         self._decoder: Decoder = load(folder)
@@ -42,31 +43,41 @@ class Assistant:
         self._template = ChatTemplate(self._tokenizer)
 
     def answer_all(
-        self, requests: Sequence[str], sampling: SamplingParams, max_tokens: int
+        self,
+        chats: Sequence[str | Sequence[Turn]],
+        sampling: SamplingParams,
+        max_tokens: int,
+        seeds: Sequence[int] | None = None,
     ) -> list[Answer]:
-        """Answer every request; the seed of a request is its number."""
-        return asyncio.run(self._answer_all(requests, sampling, max_tokens))
+        """Answer every chat, or request alone; its seed is its number unless `seeds` are given."""
+        turns = [[("user", chat)] if isinstance(chat, str) else list(chat) for chat in chats]
+        seeds = range(len(turns)) if seeds is None else seeds
+        return asyncio.run(self._answer_all(turns, sampling, max_tokens, seeds))
 
     async def _answer_all(
-        self, requests: Sequence[str], sampling: SamplingParams, max_tokens: int
+        self,
+        chats: list[list[Turn]],
+        sampling: SamplingParams,
+        max_tokens: int,
+        seeds: Sequence[int],
     ) -> list[Answer]:
-        config = EngineConfig(max_queue=len(requests), step_tokens=STEP_TOKENS)
+        config = EngineConfig(max_queue=len(chats), step_tokens=STEP_TOKENS)
         engine = LocalEngine(self._decoder, config)
         try:
             streams = [
-                engine.submit(str(seed), [self._sequence(request, sampling, seed, max_tokens)])
-                for seed, request in enumerate(requests)
+                engine.submit(str(number), [self._sequence(chat, sampling, seed, max_tokens)])
+                for number, (chat, seed) in enumerate(zip(chats, seeds, strict=True))
             ]
-            collected = map(self._collect, streams, requests, range(len(requests)))
+            collected = map(self._collect, streams, [chat[-1][1] for chat in chats], seeds)
             return await asyncio.gather(*collected)
         finally:
             await engine.close()
 
     def _sequence(
-        self, request: str, sampling: SamplingParams, seed: int, max_tokens: int
+        self, chat: list[Turn], sampling: SamplingParams, seed: int, max_tokens: int
     ) -> SequenceRequest:
-        prompt = self._template.render([{"role": "user", "content": request}])
-        ids = self._tokenizer.encode(prompt, special=False)
+        messages = [{"role": role, "content": content} for role, content in chat]
+        ids = self._tokenizer.encode(self._template.render(messages), special=False)
         seeded = replace(sampling, seed=seed)
         return SequenceRequest(0, ids, seeded, max_tokens, self._tokenizer.stop_ids)
 

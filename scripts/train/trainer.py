@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 MAX_GRADIENT_NORM = 1.0
-AVERAGED_STEPS = 200  # how far back the running average of the weights reaches, about
+AVERAGED_STEPS = 400  # how far back the running average of the weights reaches at most, about
+AVERAGED_SHARE = 8  # at first it reaches back over this part of the run, one eighth
 REQUEST_WEIGHT = 0.2  # of a request's tokens in the loss: they are read, not written
 USER, ASSISTANT = (SPECIAL_TOKENS.index(f"<|{role}|>") for role in ("user", "assistant"))
 
@@ -107,7 +108,9 @@ class Trainer:
         weights = weights / weights.sum()  # [batch, time]
         size = max(1, self._tokens_per_pass // inputs.shape[1])
         total = torch.zeros((), device=self.device)  # []
-        for x, y, w in zip(*(torch.split(t, size) for t in (inputs, targets, weights)), strict=True):
+        for x, y, w in zip(
+            *(torch.split(t, size) for t in (inputs, targets, weights)), strict=True
+        ):
             with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
                 loss = self._loss(self.model, x, y, w)  # []
             torch.autograd.backward(loss)
@@ -126,7 +129,7 @@ class Trainer:
     @torch.no_grad()
     def average(self) -> None:
         """Move the averaged weights towards the present ones."""
-        share = max(1 / AVERAGED_STEPS, 1 / (self.step + 1))
+        share = max(1 / AVERAGED_STEPS, AVERAGED_SHARE / (self.step + AVERAGED_SHARE))
         for mean, weight in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(weight, share)
 

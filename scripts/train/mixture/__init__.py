@@ -22,8 +22,9 @@ __all__ = [
     "Mixture",
     "Question",
     "StoryPrompt",
-    "heldout_questions",
+    "heldout_protocol_questions",
     "heldout_story_prompts",
+    "heldout_talk_questions",
 ]
 
 # How much of each source a part has, in documents or in passes over all questions
@@ -37,11 +38,6 @@ CORPUS = {
     "chat/tinystories": 120,
     "chat/storybooks": 40,
 }
-
-
-def heldout_questions() -> list[Question]:
-    """Every phrasing that is never trained on: protocol questions first, then small talk."""
-    return [*heldout_protocol_questions(), *heldout_talk_questions()]
 
 
 class Mixture:

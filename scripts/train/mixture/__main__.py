@@ -1,7 +1,8 @@
-"""Prints what the mixture holds: documents, characters, shares and duplicates for each source.
+"""Prints what a part of the mixture holds: documents, characters and duplicates of each source.
 
-What it does: counts exact duplicates, and near-duplicates by shared runs of eight words. What it
-does not do: change anything. Run it as `python -m mixture CORPUS` from the folder `scripts`.
+What it does: counts exact duplicates, and near-duplicates by shared runs of eight words, and how
+many of the training stories pass the checks that the model's stories are judged by. What it does
+not do: change anything. Run it as `python -m mixture CORPUS` from the folder `scripts/train`.
 """
 
 import argparse
@@ -10,7 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import Document, build
+from story_checks import SENTENCE_END, cast_is_kept, names_are_kept, pronouns_are_kept
+
+from . import Document, Mixture
 
 RUN_WORDS = 8
 NEAR = 0.5  # share of a document's runs that one other document also has
@@ -66,23 +69,21 @@ def print_sources(documents: list[Document]) -> None:
     groups: dict[tuple[str, bool], list[Document]] = defaultdict(list)
     for document in documents:
         groups[document.source, document.held_out].append(document)
-    total = sum(len(d.content) * d.repeat for d in documents if not d.held_out)
+    total = sum(len(d.content) for d in documents if not d.held_out)
     print(
-        f"{'source':26}{'held out':>9}{'docs':>8}{'chars':>12}{'seen':>12}{'share':>8}"
-        f"{'exact':>8}{'near':>8}"
+        f"{'source':26}{'held out':>9}{'docs':>8}{'chars':>12}{'share':>8}{'exact':>8}{'near':>8}"
     )
     for (source, held_out), group in groups.items():
         chars = sum(len(d.content) for d in group)
-        seen = sum(len(d.content) * d.repeat for d in group)
-        share = "" if held_out else f"{seen / total:8.1%}"
+        share = "" if held_out else f"{chars / total:8.1%}"
         answers = [answer_of(d) for d in group]
         distinct = list(dict.fromkeys(answers))
         near = near_share(distinct)
         print(
-            f"{source:26}{'yes' if held_out else '':>9}{len(group):8}{chars:12}{seen:12}"
+            f"{source:26}{'yes' if held_out else '':>9}{len(group):8}{chars:12}"
             f"{share:>8}{count_exact(d.content for d in group):8}{near:8.1%}"
         )
-    print(f"characters seen in one pass: {total}")
+    print(f"characters of the part: {total}")
 
 
 def print_leaks(documents: list[Document]) -> None:
@@ -95,15 +96,32 @@ def print_leaks(documents: list[Document]) -> None:
     print(f"held-out texts: {len(held_out)}, exactly in training: {exact}, nearly: {near}")
 
 
+def print_checks(documents: list[Document]) -> None:
+    """How many of the invented stories pass the checks of names, cast, pronouns and ends."""
+    stories = [d.messages[-2:] for d in documents if d.source == "chat/invented"]
+    pairs = [(request, story.strip()) for (_, request), (_, story) in stories]
+    passed = {
+        "names": sum(names_are_kept(story, request) for request, story in pairs),
+        "cast": sum(cast_is_kept(story, request) for request, story in pairs),
+        "pronouns": sum(pronouns_are_kept(story) for _, story in pairs),
+        "end": sum(SENTENCE_END.search(story) is not None for _, story in pairs),
+    }
+    shares = ", ".join(f"{name} {n / len(pairs):.1%}" for name, n in passed.items())
+    print(f"invented stories: {len(pairs)}, of which pass: {shares}")
+
+
 def main() -> None:
-    """Build the mixture and print its tables."""
+    """Draw a part of the mixture and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path, help="stories, xz-compressed JSON lines")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--part", type=int, default=0)
     arguments = parser.parse_args()
-    documents = build(arguments.corpus, arguments.seed)
+    mixture = Mixture(arguments.corpus, arguments.seed)
+    documents = [*mixture.part(arguments.part), *mixture.held_out]
     print_sources(documents)
     print_leaks(documents)
+    print_checks(documents)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,13 @@ Message = tuple[str, str]
 class Document:
     """One piece of training text: either `text` (plain) or `messages` (a chat), never both.
 
-    `repeat` is how often the document is seen in one pass. A `held_out` document is for
-    evaluation only.
+    A `held_out` document is for evaluation only.
     """
 
     source: str
     text: str = ""
     messages: tuple[Message, ...] = ()
     held_out: bool = False
-    repeat: int = 1
 
     @property
     def content(self) -> str:

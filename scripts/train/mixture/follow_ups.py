@@ -7,58 +7,23 @@ does not do: tell the stories (see `world.py`) or make small talk (read `talk.py
 
 import random
 from dataclasses import replace
+from functools import cache
 
 from .documents import Message
 from .grammar import Section, choose_inline
 from .invented import SHAPES, draw_shape, draw_wish, subject_phrases
 from .prompts import join_phrases, story_request
 from .subjects import with_article
-from .vocabulary import Library
+from .vocabulary import Library, read_toml
 from .world import Wish, World, tell
 
-SHORTER = ("Make it shorter.", "Can you make it shorter?", "Shorter, please.", "make it shorter",
-           "Too long. A shorter one?", "In one sentence?", "Sum it up.", "Can you sum that up?",
-           "What was it in short?", "tldr", "A short version, please.", "Tell it in one sentence.",
-           "Give me the short version.", "That was long. In short?")  # fmt: skip
-ANOTHER = ("Tell me another.", "Another one, please.", "One more!", "Tell me another story.",
-           "another", "Do you know another one?", "Another one!", "One more, please.", "again!",
-           "Now a different one.", "And another.", "Tell me one more story.", "more",
-           "Can I have another one?", "Next one, please.", "a new one")  # fmt: skip
-ANOTHER_ABOUT = ("Tell me another, about {0}.", "Another one, please, about {0}.", "Now {0}.",
-                 "That was nice. Can you tell one about {0}?", "Lovely! And now {0}?",
-                 "And one about {0}.", "Now one about {0}, please.", "The next one about {0}.",
-                 "Can you do one about {0}?", "now {0}")  # fmt: skip
-SAME_HERO = ("Another one about {0}.", "Tell me more about {0}.", "One more about {0}, please.",
-             "Another story with {0}.", "What else did {0} do?")  # fmt: skip
-WHAT_HAPPENED = ("What happened to {0}?", "What happened to {0}", "So what did {0} do?",
-                 "What was with {0}?", "What did {0} do?", "Remind me what happened to {0}.",
-                 "How did it end for {0}?")  # fmt: skip
-AND_THEN = ("And then?", "What happened next?", "Go on.", "And after that?", "continue",
-            "Continue.", "How does it go on?", "and then what?", "Tell me more.")  # fmt: skip
-WHY = ("Why?", "why?", "Why was that?", "But why?", "Why did that happen?", "How come?")
-WHAT_ABOUT = ("What was the story about?", "What was it about?", "Who was it about?",
-              "what was that about")  # fmt: skip
-NAME = ("What was the {0} called?", "What was the name of the {0}?", "what was the {0}'s name?",
-        "Do you remember the {0}'s name?", "Name of the {0}?", "Who was the {0}?")  # fmt: skip
-WHERE = ("Where did that happen?", "Where was that?", "Where did {0} live?", "where was it?")
-THANKS = ("Thank you!", "Thanks.", "That was nice.", "I liked that.", "Lovely!", "Nice story!")
-WELCOME = ("You are welcome! Would you like another one?", "I am glad that you liked it.",
-           "Thank you! Shall I tell you another?")  # fmt: skip
-LATER = (
-    "The next day {h} and {f} met again {at}. They talked about it for a long time, and then they "
-    "had [tea|soup|cake]. And so the day ended well.",
-    "After that {h} slept for a whole day. When {he} woke up, {f} was there with [breakfast|a cup of"
-    " cocoa|fresh bread], and they laughed about it all.",
-    "Nothing more happened that day. But a week later {f} came by and asked, \"Do you remember?\" "
-    "And {h} remembered every bit of it.",
-    "Then winter came, and it grew quiet {at}. {H} and {f} sat by the fire and told each other the "
-    "story again, from the beginning to the end.",
-)  # fmt: skip
-REASONS = (
-    "Because {h} had a good heart, and so had {f}.", "Because {h} was not alone: {f} was there.",
-    "Because {h} did not give up.", "Because that is how it goes when friends help each other.",
-)  # fmt: skip
 SHORT_STORY = 620  # characters
+
+
+@cache
+def lines(name: str) -> tuple[str, ...]:
+    """The phrases of a table of `follow_ups.toml`."""
+    return tuple(read_toml("follow_ups.toml")[name]["lines"].strip().splitlines())
 
 
 class Told:
@@ -69,9 +34,7 @@ class Told:
     ) -> None:
         self.library, self.rng = library, rng
         self.wish = wish
-        self.story, self.world, self.plot = tell(
-            wish, library, rng, longest, other_than=other_than
-        )
+        self.story, self.world, self.plot = tell(wish, library, rng, longest, other_than=other_than)
 
     @property
     def phrase(self) -> str:
@@ -98,16 +61,19 @@ class Told:
         who = rng.choice((hero.reference, f"the {hero.kind}"))
         place = self.world.places[0]
         asked = [
-            (rng.choice(WHAT_HAPPENED).format(who), self.gist()),
-            (rng.choice(WHAT_ABOUT), f"It was about {hero.introduction(rng, False)}."),
-            (rng.choice(WHERE).format(who), f"{place.preposition.capitalize()} the {place.noun}."),
-            (rng.choice(WHY), self.fill(rng.choice(REASONS))),
-            (rng.choice(AND_THEN), self.fill(rng.choice(LATER))),
+            (rng.choice(lines("what_happened")).format(who), self.gist()),
+            (rng.choice(lines("what_about")), f"It was about {hero.introduction(rng, False)}."),
+            (
+                rng.choice(lines("where")).format(who),
+                f"{place.preposition.capitalize()} the {place.noun}.",
+            ),
+            (rng.choice(lines("why")), self.fill(rng.choice(lines("reasons")))),
+            (rng.choice(lines("and_then")), self.fill(rng.choice(lines("later")))),
         ]
         for character in (hero, friend):
             if character.name and character.name in self.story:
                 asked.append((
-                    rng.choice(NAME).format(character.kind),
+                    rng.choice(lines("name")).format(character.kind),
                     f"The {character.kind} was called {character.name}.",
                 ))  # fmt: skip
                 asked.append((f"Who was {character.name}?",
@@ -161,7 +127,7 @@ def asked_about(library: Library, rng: random.Random) -> list[Message]:
 def made_shorter(library: Library, rng: random.Random) -> list[Message]:
     """A story, and then its short version."""
     told = tell_one(library, rng, 1100)
-    return [*told.opening(), ("user", rng.choice(SHORTER)), ("assistant", told.gist())]
+    return [*told.opening(), ("user", rng.choice(lines("shorter"))), ("assistant", told.gist())]
 
 
 def several(library: Library, rng: random.Random) -> list[Message]:
@@ -171,13 +137,16 @@ def several(library: Library, rng: random.Random) -> list[Message]:
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
         roll, wish = rng.random(), told.wish
         if roll < 0.35:
-            request, wish = rng.choice(ANOTHER), replace(wish, friend="", look="", place="")
+            request, wish = (
+                rng.choice(lines("another")),
+                replace(wish, friend="", look="", place=""),
+            )
         elif roll < 0.55 and not wish.thing and not wish.theme:
-            request = rng.choice(SAME_HERO).format(told.phrase)
+            request = rng.choice(lines("same_hero")).format(told.phrase)
         else:
             wish = draw_wish(shapes_of_a_chat(rng), library.training, rng)
             phrases = subject_phrases(wish, library.training, rng)
-            request = rng.choice(ANOTHER_ABOUT).format(join_phrases(phrases))
+            request = rng.choice(lines("another_about")).format(join_phrases(phrases))
         try:
             told = tell_one(library, rng, SHORT_STORY, wish, told.plot.name)
         except ValueError:
@@ -189,7 +158,11 @@ def several(library: Library, rng: random.Random) -> list[Message]:
 def thanked(library: Library, rng: random.Random) -> list[Message]:
     """A story, and thanks."""
     messages = tell_one(library, rng, 1100).opening()
-    return [*messages, ("user", rng.choice(THANKS)), ("assistant", rng.choice(WELCOME))]
+    return [
+        *messages,
+        ("user", rng.choice(lines("thanks"))),
+        ("assistant", rng.choice(lines("welcome"))),
+    ]
 
 
 def story_talk(library: Library, rng: random.Random) -> list[Message]:

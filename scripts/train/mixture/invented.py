@@ -1,6 +1,6 @@
 """Chats that ask for a story about given subjects and get an invented one.
 
-What it does: draws what is asked for, phrases it and has `world.py` tell the story; the same for the
+What it does: draws what is asked for, phrases it and has `world.py` tell the story; the same for
 subjects that are kept back, as requests and as held-out documents. What it does not do: tell the
 story itself, or go on with the chat (read `follow_ups.py` next).
 """
@@ -106,8 +106,9 @@ def hero_phrase(wish: Wish, words: Vocabulary, rng: random.Random) -> str:
     if wish.name:
         if wish.hero in ("girl", "woman", "boy", "man") and not wish.trait:
             return wish.name
-        forms = (f"{with_article(kind)} named {wish.name}", f"{with_article(kind)} called "
-                 f"{wish.name}", f"{wish.name} the {kind}")  # fmt: skip
+        full = with_article(kind)
+        name = wish.name
+        forms = (f"{full} named {name}", f"{full} called {name}", f"{name} the {kind}")
         return rng.choice(forms)
     phrase = f"the {kind}" if rng.random() < 0.05 else with_article(kind)
     if wish.clause:

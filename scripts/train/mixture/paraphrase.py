@@ -10,15 +10,18 @@ import re
 from functools import cache
 from typing import Any
 
+from .subjects import words_of
 from .vocabulary import is_drawn, read_toml
 
 PHRASINGS_HELD_OUT = 8  # one in so many of the new phrasings
 TYPO_SHARE = 0.06
 KEYWORDS_SHARE = 0.05
 REWRITE_SHARE = 0.35
-SMALL_WORDS = frozenset(
-    "a an the is are was do does did i you me my your it its of to for in on at and or if that there"
-    " be can could would should will have has with please tell explain so what how".split()
+SMALL_WORDS = words_of(
+    """
+    a an the is are was do does did i you me my your it its of to for in on at and or if that there
+    be can could would should will have has with please tell explain so what how
+    """
 )
 
 
@@ -45,8 +48,7 @@ def about(subject: str, plural: bool, template: str) -> str:
         for singular in ("is {s}", "does {s} mean", "{s} is", "What's {s}", "what's {s}"):
             many = singular.replace("is", "are").replace("does", "do").replace("'s", " are")
             template = template.replace(singular, many)
-    text = template.format(s=subject, S=subject[0].upper() + subject[1:], n=subject.split()[0])
-    return text
+    return template.format(s=subject, S=subject[0].upper() + subject[1:], n=subject.split()[0])
 
 
 def wrapped(question: str, template: str) -> str:

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 
 from .documents import Document, Message, Question
-from .follow_ups import WHY, story_talk, tell_one
+from .follow_ups import lines, story_talk, tell_one
 from .invented import draw_wish, subject_phrases
 from .prompts import ANY_STORY, join_phrases, roughen
 from .protocol import SYSTEM, Entry, answered, load_entries, normalise, parse_entries
@@ -45,11 +45,11 @@ def load_topics() -> dict[str, Entry]:
 def load_unknown() -> tuple[Unknown, ...]:
     """The topics of `unknown.toml`."""
 
-    def lines(text: str) -> tuple[str, ...]:
+    def split(text: str) -> tuple[str, ...]:
         return tuple(text.strip().splitlines())
 
     return tuple(
-        Unknown(t["name"], lines(t["ask"]), lines(t["held"]), lines(t["answers"]),
+        Unknown(t["name"], split(t["ask"]), split(t["held"]), split(t["answers"]),
                 tuple(t["facts"].split("|")))
         for t in read_toml("unknown.toml")["topic"]
     )  # fmt: skip
@@ -121,7 +121,7 @@ def asked_why(rng: random.Random) -> list[Message]:
     """A protocol question, its answer, and the reason for it."""
     reasons = load_reasons()
     entry = rng.choice([e for e in load_entries() if e.subject in reasons])
-    why = ("user", rng.choice(WHY[:-2]))
+    why = ("user", rng.choice(lines("why")[:4]))
     return [*answered(entry, rng), why, ("assistant", reasons[entry.subject])]
 
 

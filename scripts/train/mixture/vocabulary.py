@@ -170,7 +170,10 @@ def read_vocabulary(held_out: bool) -> Vocabulary:
             for noun in split_list(nouns)
         },
         unique=frozenset(
-            (*split_list(words["places"]["unique"]), *split_list(more["things_as_heroes"]["unique"]))
+            (
+                *split_list(words["places"]["unique"]),
+                *split_list(more["things_as_heroes"]["unique"]),
+            )
         ),
         themes={
             theme: split_list(names) for theme, names in (words["themes"] | more["themes"]).items()

@@ -113,9 +113,7 @@ class World:
         clause = wish.clause.format(**dict(zip(PRONOUNS["he"], PRONOUNS[gender], strict=True)))
         return Character(kind, name, "" if clause else trait, gender, clause)
 
-    def _cast_other(
-        self, kind: str, name: str, gender: str, others: list[Character]
-    ) -> Character:
+    def _cast_other(self, kind: str, name: str, gender: str, others: list[Character]) -> Character:
         rng, training = self.rng, self.library.training
         gender = self._gender_of(kind) or gender or rng.choice(("she", "he"))
         taken = {word for other in others for word in other.kind.split()}
@@ -186,6 +184,8 @@ class World:
         outline = ADDRESS.sub(r", {v\1}", outline.replace("  ", " "))
         text = SLOT.sub(self._fill, outline)
         text = re.sub(r"s's\b", "s'", text) if self.hero.is_plural else text
+        if self.hero.clause:
+            text = text.replace(f"{self.hero.clause} who ", f"{self.hero.clause} and ")
         return re.sub(r" +", " ", text).replace(" .", ".").replace(" ,", ",")
 
     def _fill(self, match: re.Match[str]) -> str:
@@ -269,8 +269,8 @@ def tell(
 ) -> tuple[str, World, Section]:
     """A story that mentions everything asked for early on, with its world and its plot.
 
-    A held-out story takes its subjects and its plot from those kept back; no story has the plot
-    named by `other_than`. Raises ValueError where no plot can bring the wished-for subjects together.
+    A held-out story takes its plot from those kept back; no story has the plot named by
+    `other_than`. Raises ValueError where no plot can bring the wished-for subjects together.
     """
     words = library.training
     among = library.held_out_plots if held_out else library.plots
