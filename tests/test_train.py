@@ -208,3 +208,15 @@ def test_a_stream_goes_on_where_it_was(train):
         second.load_state_dict(first.state_dict())
         for batch in batches[stop:30]:
             np.testing.assert_array_equal(second.read(), batch)
+
+
+def test_an_answer_that_turns_yes_into_no_is_found(train):
+    question = train.mixture.Question("May it?", (("may",),), "it", ("never",), ("Yes, it may.",))
+    assert question.is_answered_by("Yes. It may do so.")
+    assert not question.is_answered_by("No. It may not.")
+    assert not question.is_answered_by("It may never.")
+    assert train.mixture.sentences_of("Yes, it may. So it is!") == ["yes it may", "so it is"]
+    entry = train.protocol.load_entries()[0]
+    said = train.mixture.sentences_of(entry.answers[0])
+    assert said
+    assert set(said) <= train.mixture.known_sentences()

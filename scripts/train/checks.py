@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from generation import Answer, Turn
-from mixture import Question, StoryPrompt
+from mixture import Question, StoryPrompt, known_sentences, sentences_of
 from story_checks import (
     DISTINCT_SHARE,
     SENTENCE_END,
@@ -61,13 +61,19 @@ def judge_story(prompt: StoryPrompt, answer: Answer) -> Verdict:
 
 
 def judge_explanation(question: Question, answer: Answer) -> Verdict:
-    """Check one explanation."""
+    """Check one explanation.
+
+    An answer of which every sentence stands in the notes that were trained on asserts nothing
+    false, even where it is the answer to another question; any other sentence may be false.
+    """
+    known = all(sentence in known_sentences() for sentence in sentences_of(answer.text))
+    right = question.is_answered_by(answer.text)
     return Verdict(
         answer,
         {
             "ended": answer.ended,
-            "facts": question.is_answered_by(answer.text),
-            "nothing_wrong": not question.is_contradicted_by(answer.text),
+            "facts": right,
+            "nothing_false": not question.is_contradicted_by(answer.text) and (known or right),
         },
     )
 

@@ -14,7 +14,7 @@ from .documents import Document, Question, StoryPrompt
 from .invented import held_out_chats, heldout_story_prompts, invented_chats
 from .protocol import heldout_questions as heldout_protocol_questions
 from .protocol import protocol_chats
-from .talk import heldout_talk_questions, talk_chats
+from .talk import heldout_talk_questions, known_sentences, sentences_of, talk_chats
 from .vocabulary import load_library
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "heldout_protocol_questions",
     "heldout_story_prompts",
     "heldout_talk_questions",
+    "known_sentences",
+    "sentences_of",
 ]
 
 # How much of each source a part has, in documents or in passes over all questions

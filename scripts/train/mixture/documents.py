@@ -29,18 +29,26 @@ class Document:
         return self.text or "\n".join(content for _, content in self.messages)
 
 
+def yes_or_no(text: str) -> str:
+    """ "yes" or "no" where an answer begins with it, else nothing."""
+    match = re.match(r"(yes|no)\b", text, re.IGNORECASE)
+    return match.group(1).lower() if match else ""
+
+
 @dataclass(frozen=True)
 class Question:
     """A phrasing that is never trained on, and how to tell a right answer.
 
     `facts` must all be met; each is a tuple of alternatives, regular expressions searched for
-    without regard to case. `wrong` are expressions that no right answer contains.
+    without regard to case. `wrong` are expressions that no right answer contains; `answers` are
+    those that are trained on.
     """
 
     text: str
     facts: tuple[tuple[str, ...], ...]
     topic: str
     wrong: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
     def facts_met(self, answer: str) -> int:
         """How many of the facts the answer states."""
@@ -54,8 +62,10 @@ class Question:
         return self.facts_met(answer) == len(self.facts) and not self.is_contradicted_by(answer)
 
     def is_contradicted_by(self, answer: str) -> bool:
-        """Whether the answer states something that is known to be wrong."""
-        return any(re.search(pattern, answer, re.IGNORECASE) for pattern in self.wrong)
+        """Whether the answer states what is known to be wrong, or says yes for no or no for yes."""
+        said, right = (yes_or_no(text) for text in (answer, *self.answers[:1], "")[:2])
+        opposite = "" not in (said, right) and said != right
+        return opposite or any(re.search(p, answer, re.IGNORECASE) for p in self.wrong)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,9 @@ def kept_back() -> frozenset[str]:
 def heldout_questions() -> list[Question]:
     """Every phrasing that is kept back, with the facts a right answer states."""
     return [
-        Question(question, entry.facts, entry.subject or entry.ask[0], entry.wrong)
+        Question(
+            question, entry.facts, entry.subject or entry.ask[0], entry.wrong, tuple(entry.answers)
+        )
         for entry in load_entries()
         for question in (*entry.held_out, *made_by_rule(entry))
     ]

@@ -99,6 +99,21 @@ def kept_back() -> frozenset[str]:
     return frozenset(normalise(question.text) for question in heldout_talk_questions())
 
 
+def sentences_of(text: str) -> list[str]:
+    """The sentences of an answer, without capitals and marks."""
+    parts = re.split(r"(?<=[.!?])\s+", text.strip())
+    return [sentence for sentence in map(normalise, parts) if sentence]
+
+
+@cache
+def known_sentences() -> frozenset[str]:
+    """Every sentence that an answer on a subject may have; a model that says others invents."""
+    entries = (*load_entries(), *load_topics().values(), *load_unknown())
+    texts = [answer for entry in entries for answer in entry.answers]
+    texts += load_reasons().values()
+    return frozenset(sentence for text in texts for sentence in sentences_of(text))
+
+
 def small_talk(topic: str, rng: random.Random) -> list[Message]:
     """One question of a topic of `talk.txt` and one of its answers."""
     entry = load_topics()[topic]
