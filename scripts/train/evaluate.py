@@ -31,7 +31,7 @@ from checks import (
     share_good,
 )
 from export import write_json
-from generation import Assistant, Turn
+from generation import Assistant, Turn, default_sampling
 from held_out import byte_count, documents_by_source, total_bits
 from llama_torch import LlamaConfig, LlamaForCausalLM
 from mixture import (
@@ -81,13 +81,6 @@ def load_decoder(folder: Path) -> LlamaForCausalLM:
     weights = load_file(folder / "model.safetensors")
     decoder.load_state_dict({name: weight.float() for name, weight in weights.items()})
     return decoder
-
-
-def default_sampling(folder: Path) -> SamplingParams:
-    """The sampling settings of the folder's `generation_config.json`."""
-    values = json.loads((folder / "generation_config.json").read_text("utf-8"))
-    names = ("temperature", "top_p", "top_k", "min_p")
-    return SamplingParams(**{name: values[name] for name in names if name in values})
 
 
 def compressed_bits(documents: list[Document]) -> int:

@@ -7,6 +7,7 @@ answers.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,13 @@ class Answer:
     seed: int
     tokens: int
     ended: bool
+
+
+def default_sampling(folder: Path) -> SamplingParams:
+    """The sampling settings of the folder's `generation_config.json`."""
+    values = json.loads((folder / "generation_config.json").read_text("utf-8"))
+    names = ("temperature", "top_p", "top_k", "min_p")
+    return SamplingParams(**{name: values[name] for name in names if name in values})
 
 
 class Assistant:
