@@ -38,24 +38,19 @@ from streamtok.ids import new_ids
 from streamtok.ledger import Ledger
 from streamtok.messages import Failed, SamplingParams, SequenceRequest
 from streamtok.metrics import Metrics
-from streamtok.model import decoder
-from streamtok.model.families import read_config
+from streamtok.model.base import Decoder
+from streamtok.model.generation_config import read_generation_config
+from streamtok.model.load import load as load_decoder
+from streamtok.model.load import read_config
 from streamtok.observe.sinks import open_tracing
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
-from streamtok.text.tokenizer import Tokenizer, read_optional
+from streamtok.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 WARM_UP_TOKENS = 64
 ENDING_S = 5.0  # how long connections have to send their last bytes once the engine is closed
-NEUTRAL: Mapping[str, float] = {
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 0,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-}
 
 
 class App:
@@ -250,7 +245,7 @@ async def _warm_up(engine: Engine) -> None:
 class ModelFiles:
     """What a model folder holds. A `decoder` of None is loaded by the engine's own process."""
 
-    decoder: decoder.Decoder | None
+    decoder: Decoder | None
     tokenizer: Tokenizer
     defaults: Mapping[str, float]
     vocabulary: Vocabulary
@@ -275,16 +270,13 @@ def load_files(folder: Path, *, weights: bool = True) -> ModelFiles:
     Raises:
         ModelError: anything in it is missing, damaged or not supported.
     """
-    model = decoder.load(folder) if weights else None
-    shape, tokenizer = read_config(folder), Tokenizer(folder)
-    if tokenizer.vocab > shape.vocab:
-        raise ModelError(
-            f"{folder / 'tokenizer.json'}: {tokenizer.vocab} tokens; the model's vocab_size is "
-            f"{shape.vocab}"
-        )
+    model = load_decoder(folder) if weights else None
+    shape = read_config(folder)
+    tokenizer = Tokenizer(folder, shape.vocab)
+    sampling = read_generation_config(folder).sampling
     vocabulary = Vocabulary(tokenizer.backend.to_str(), shape.vocab, tokenizer.stop_ids)
     grammars = _load_grammars(vocabulary)
-    return ModelFiles(model, tokenizer, _sampling_defaults(folder), vocabulary, grammars)
+    return ModelFiles(model, tokenizer, sampling, vocabulary, grammars)
 
 
 def read_files(config: EngineConfig) -> ModelFiles:
@@ -301,15 +293,3 @@ def _load_grammars(vocabulary: Vocabulary) -> Grammars | None:
     except ValueError as error:
         log.warning("no structured output: llguidance cannot read the tokenizer: %s", error)
         return None
-
-
-def _sampling_defaults(folder: Path) -> Mapping[str, float]:
-    """Return the sampling parameters that `generation_config.json` proposes, others neutral."""
-    path = folder / "generation_config.json"
-    proposed = read_optional(path)
-    for name in NEUTRAL.keys() & proposed.keys():
-        value = proposed[name]
-        least = 0.01 if name == "repetition_penalty" else 0
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
-            raise ModelError(f"{path}: {name}: expected a number from {least}, found {value!r}")
-    return {name: proposed.get(name, neutral) for name, neutral in NEUTRAL.items()}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from streamtok.model.decoder import load
+from streamtok.model.load import load
 
 
 def test_the_engine_can_be_measured(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

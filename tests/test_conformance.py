@@ -15,7 +15,7 @@ from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
 from streamtok.engine.local import LocalEngine
 from streamtok.http.request import Request
-from streamtok.model.decoder import load
+from streamtok.model.load import load
 from streamtok.testing import FakeClock, make_services
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

@@ -18,9 +18,7 @@ from streamtok.engine.local import LocalEngine
 from streamtok.http.request import Request
 from streamtok.messages import TokenLogprobs
 from streamtok.model import reference
-from streamtok.model.decoder import load
-from streamtok.model.families import read_config, tensor_shapes
-from streamtok.model.weights import Checkpoint
+from streamtok.model.load import load, read_weights
 from streamtok.testing import FakeClock, make_services
 from streamtok.text.tokenizer import Tokenizer
 
@@ -72,9 +70,8 @@ def put_together(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def reference_logprobs(folder: Path, ids: list[int]) -> np.ndarray:
     """Return what the reference says of each next token, in double precision: [T, V]."""
-    config = read_config(folder)
-    tensors = Checkpoint(folder, tensor_shapes(config))
-    weights = {name: tensors.take(name).astype(float) for name in tensor_shapes(config)}
+    config, tensors = read_weights(folder)
+    weights = {name: tensor.astype(float) for name, tensor in tensors.items()}
     logits = reference.logits(config, weights, ids)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 

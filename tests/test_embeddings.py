@@ -24,9 +24,7 @@ from streamtok.errors import EngineFailed
 from streamtok.http.request import Request
 from streamtok.messages import Failed, Finished, SamplingParams, SequenceRequest, Started
 from streamtok.model import reference
-from streamtok.model.decoder import load
-from streamtok.model.families import read_config, tensor_shapes
-from streamtok.model.weights import Checkpoint
+from streamtok.model.load import load, read_weights
 from streamtok.testing import FakeClock, RunningServer, ScriptedEngine, make_services
 
 EMBEDDINGS = "/v1/embeddings"
@@ -63,9 +61,8 @@ async def embeddings(engine: LocalEngine, name: str, *prompts: tuple[int, ...]) 
 @pytest.fixture(scope="module")
 def expected(tiny_model: Path) -> np.ndarray:
     """What the reference says, in double precision: [D]."""
-    config = read_config(tiny_model)
-    tensors = Checkpoint(tiny_model, tensor_shapes(config))
-    weights = {name: tensors.take(name).astype(float) for name in tensor_shapes(config)}
+    config, tensors = read_weights(tiny_model)
+    weights = {name: tensor.astype(float) for name, tensor in tensors.items()}
     mean = reference.states(config, weights, PROMPT).mean(axis=0)  # [D]
     return mean / np.linalg.norm(mean)
 

@@ -21,7 +21,7 @@ from streamtok.messages import (
     Started,
     TokenEvent,
 )
-from streamtok.model.decoder import load
+from streamtok.model.load import load
 
 
 @pytest.fixture

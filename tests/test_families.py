@@ -15,12 +15,12 @@ from safetensors.numpy import load_file
 from streamtok.errors import ModelError
 from streamtok.model import reference
 from streamtok.model.attention import KVCache
+from streamtok.model.base import Decoder
 from streamtok.model.batch import Segment
-from streamtok.model.decoder import Decoder, load
-from streamtok.model.families import FAMILIES, read_config, tensor_shapes
 from streamtok.model.gpt import reference as gpt_reference
 from streamtok.model.gpt.families import GptConfig
-from streamtok.model.rope import Bands, Rope
+from streamtok.model.load import FAMILIES, load, read_config, read_weights, tensor_shapes
+from streamtok.model.rope import Linear, Llama3, Rope, Yarn
 from streamtok.testing import TINY
 
 CASES = sorted(path for path in (Path(__file__).parent / "golden").iterdir() if path.is_dir())
@@ -53,9 +53,8 @@ def test_float32_logits_are_those_of_transformers(folder: Path) -> None:
 def test_final_states_are_those_of_the_reference(folder: Path) -> None:
     """Whose product with the head, which transformers gives, is right."""
     decoder, golden = load(folder), load_file(folder / "golden.safetensors")
-    ids, tensors = golden["ids"], load_file(folder / "model.safetensors")
+    ids, (config, tensors) = golden["ids"], read_weights(folder)
     weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
-    config = read_config(folder)
     if isinstance(config, GptConfig):
         expected = gpt_reference.states(config, weights, ids.tolist())  # [T, D]
     else:
@@ -70,11 +69,9 @@ def test_final_states_are_those_of_the_reference(folder: Path) -> None:
 @each_case
 def test_float64_logits_of_the_reference_are_those_of_transformers(folder: Path) -> None:
     golden = load_file(folder / "golden.safetensors")
-    weights = {
-        name: tensor.astype(np.float64)
-        for name, tensor in load_file(folder / "model.safetensors").items()
-    }
-    config, ids = read_config(folder), golden["ids"].tolist()
+    config, tensors = read_weights(folder)
+    weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+    ids = golden["ids"].tolist()
     if isinstance(config, GptConfig):
         found = gpt_reference.logits(config, weights, ids)  # [T, V]
     else:
@@ -126,8 +123,10 @@ LLAMA3 = {
     [
         (None, Rope(5e5)),
         ({"rope_type": "default"}, Rope(5e5)),
-        ({"type": "linear", "factor": 2.0}, Rope(5e5, 2.0)),
-        (LLAMA3, Rope(5e5, 8.0, Bands(8192, 1.0, 4.0))),
+        ({"type": "linear", "factor": 2.0}, Rope(5e5, Linear(2.0))),
+        ({"type": "dynamic", "factor": 2.0}, Rope(5e5)),
+        (LLAMA3, Rope(5e5, Llama3(8.0, 8192, 1.0, 4.0))),
+        ({"type": "yarn", "factor": 1.0}, Rope(5e5, Yarn(1.0, 128))),
     ],
 )
 def test_older_and_newer_keys_say_the_same(
@@ -155,9 +154,9 @@ def test_a_missing_key_means_what_it_means_to_its_family(tmp_path: Path) -> None
 def test_a_gpt_without_its_keys_is_as_its_family_has_it(tmp_path: Path) -> None:
     gpt2 = config_of(tmp_path, **GPT2, tie_word_embeddings=...)
     assert (gpt2.hidden, gpt2.context, gpt2.tied) == (128, 1024, True)
-    assert (gpt2.activation, gpt2.turned) == ("gelu_tanh", 0)
+    assert (gpt2.activation, gpt2.rotary_dim) == ("gelu_tanh", 0)
     neox = config_of(tmp_path, model_type="gpt_neox", tie_word_embeddings=...)
-    assert (neox.activation, neox.turned, neox.tied, neox.parallel) == ("gelu", 2, False, True)
+    assert (neox.activation, neox.rotary_dim, neox.tied, neox.parallel) == ("gelu", 2, False, True)
     older = config_of(tmp_path, model_type="gpt_neox", rotary_pct=0.5, rotary_emb_base=700)
     rope = {"partial_rotary_factor": 0.5, "rope_theta": 700.0, "rope_type": "default"}
     newer = config_of(tmp_path, model_type="gpt_neox", rope_parameters=rope)
@@ -171,20 +170,58 @@ def test_a_gpt_without_its_keys_is_as_its_family_has_it(tmp_path: Path) -> None:
         ({"model_type": "smollm3", "no_rope_layers": [1]}, "a 0 or 1 for each of 2 layers"),
         ({"model_type": "smollm3", "no_rope_layers": 1}, "no_rope_layers: expected an array"),
         ({"model_type": "mistral", "sliding_window": 0}, "sliding_window: expected a positive"),
-        ({"model_type": "qwen3", "attention_bias": True}, "attention_bias: expected false"),
-        ({"model_type": "gemma", "hidden_act": "relu"}, 'hidden_act: expected "gelu_pytorch_tanh"'),
+        ({"model_type": "qwen3", "attention_bias": 1}, "attention_bias: expected true or false"),
+        ({"model_type": "gemma", "hidden_act": "tanh"}, "hidden_act: expected one of silu"),
+        ({"model_type": "gemma", "hidden_act": "tanh"}, 'found "tanh"'),
         ({**GPT2, "n_head": 5}, "n_embd: expected a multiple of the 5 heads, found 32"),
-        ({**GPT2, "activation_function": "relu"}, "activation_function: expected one of gelu"),
-        ({**GPT2, "scale_attn_by_inverse_layer_idx": True}, "layer_idx: expected false"),
+        ({**GPT2, "activation_function": "tanh"}, "activation_function: expected one of silu"),
+        ({**GPT2, "scale_attn_weights": None, "add_cross_attention": True}, "expected false"),
         ({"model_type": "gpt_neox", "rotary_pct": 0.15}, "rotary_pct: expected an even number"),
         ({"model_type": "gpt_neox", "rotary_pct": 1.5}, "rotary_pct: expected at most 1"),
-        ({"model_type": "gpt_neox", "attention_bias": False}, "attention_bias: expected true"),
-        ({"model_type": "gpt_neox", "rope_scaling": LLAMA3}, "rope_scaling: expected {}"),
-        ({"layer_types": ["sliding_attention"] * 2}, "layer_types: expected"),
+        ({"model_type": "phi3", "partial_rotary_factor": 2}, "factor: expected at most 1, found 2"),
+        ({"model_type": "phi3", "lm_head_bias": True}, "lm_head_bias: expected false"),
+        ({"layer_types": ["sliding_attention"] * 2}, "layer_types: expected full_attention only"),
+        ({"use_sliding_window": True}, "use_sliding_window: expected false"),
+        (
+            {"model_type": "qwen2", "layer_types": ["sliding_attention"] * 2},
+            "layer_types: expected full_attention only, as there is no window in use",
+        ),
+        ({"model_type": "qwen2", "layer_types": ["full_attention"]}, "for each of the layers"),
+        ({"model_type": "qwen3", "max_window_layers": -1}, "an integer from 0 on, found -1"),
         ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1}}, "less than high_freq_factor"),
-        ({"rope_scaling": {"type": "dynamic"}}, "rope_type: expected default, linear or llama3"),
+        ({"rope_scaling": {"type": "ntk"}}, "rope_type: expected default, .*llama3, found 'ntk'"),
+        ({"rope_scaling": {"type": "yarn", "factor": "4"}}, "rope_scaling.factor: expected a pos"),
+        ({"rope_scaling": {"type": "longrope"}}, r"short_factor: expected 4 numbers, .*nothing"),
+        (
+            {"rope_scaling": {"type": "longrope", "short_factor": [1, 2, 3, "4"]}},
+            "short_factor: expected positive numbers",
+        ),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}},
+            "rope_parameters.full_attention: expected null",
+        ),
+        ({"rope_theta": float("nan")}, "rope_theta: expected a positive number, found NaN"),
+        ({"quantization_config": {"quant_method": "awq"}}, r"quantised weights \(awq\)"),
+        ({"quantization_config": {"load_in_4bit": True}}, r"quantised weights \(bitsandbytes\)"),
+        ({"quantization": {"bits": 4}}, r"config.json: quantization: quantised weights \(mlx\)"),
+        ({"quantization_config": "awq"}, "quantization_config: expected an object"),
     ],
 )
 def test_what_is_not_supported_is_named(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         config_of(tmp_path, **keys)
+
+
+def test_texts_stay_where_the_first_factors_hold(tmp_path: Path) -> None:
+    """Beyond the original context every key would be computed anew, by other factors."""
+    scaling = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    within = scaling | {"original_max_position_embeddings": 48}
+    assert config_of(tmp_path, rope_scaling=within).context == 48
+    assert config_of(tmp_path, rope_scaling=scaling).context == 128
+
+
+def test_a_window_may_be_in_some_layers_only(tmp_path: Path) -> None:
+    keys = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 9}
+    config = config_of(tmp_path, **keys, max_window_layers=1)
+    assert [config.window_of(layer) for layer in range(2)] == [None, 9]
+    assert config_of(tmp_path, **keys).window is None  # the first 28 layers have none

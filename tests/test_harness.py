@@ -13,8 +13,7 @@ import pytest
 
 from streamtok.config import default_model
 from streamtok.model import reference
-from streamtok.model.families import read_config, tensor_shapes
-from streamtok.model.weights import Checkpoint
+from streamtok.model.load import read_config, read_weights
 from streamtok.testing import RunningServer
 from streamtok.text.tokenizer import Tokenizer
 
@@ -32,9 +31,8 @@ PAIRS = [
 @pytest.fixture(scope="module")
 def weights() -> dict[str, np.ndarray]:
     """The shipped model's tensors, in double precision."""
-    shapes = tensor_shapes(read_config(FOLDER))
-    checkpoint = Checkpoint(FOLDER, shapes)
-    return {name: checkpoint.take(name).astype(float) for name in shapes}
+    _, tensors = read_weights(FOLDER)
+    return {name: tensor.astype(float) for name, tensor in tensors.items()}
 
 
 def direct(weights: dict[str, np.ndarray], ids: list[int], start: int) -> tuple[float, bool]:

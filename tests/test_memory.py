@@ -11,8 +11,7 @@ from streamtok.engine.local import LocalEngine
 from streamtok.errors import ConfigError
 from streamtok.messages import SamplingParams, SequenceRequest
 from streamtok.model.attention import KVCache, slot_bytes
-from streamtok.model.decoder import load
-from streamtok.model.families import read_config
+from streamtok.model.load import load, read_config
 
 SLOT = 2 * 2 * 2 * 8 * 128 * 4  # keys and values, layers, heads, their width, context, float32
 

@@ -16,13 +16,15 @@ from safetensors.numpy import save_file
 
 from streamtok.errors import ModelError
 from streamtok.model import reference
+from streamtok.model.activation import erf
 from streamtok.model.attention import KVCache
+from streamtok.model.base import Decoder
 from streamtok.model.batch import Segment
-from streamtok.model.decoder import Decoder, load
 from streamtok.model.gpt import reference as gpt_reference
-from streamtok.model.gpt.decoder import erf
 from streamtok.model.gpt.families import GptConfig
-from streamtok.model.weights import Checkpoint, widen
+from streamtok.model.load import load
+from streamtok.model.rope import Rope
+from streamtok.model.weights import Checkpoint, read_tensors, widen
 from streamtok.testing import TINY, random_weights, write_model
 
 GPT2 = {
@@ -46,10 +48,28 @@ SHAPES: list[dict[str, Any]] = [
     {"model_type": "qwen2", "head_dim": 6},
     {"model_type": "qwen3", "head_dim": 18, "vocab_size": 301},
     {"model_type": "gemma", "hidden_act": "gelu"},
+    {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"},
+    {"model_type": "qwen3", "attention_bias": True, "hidden_act": "relu"},
+    {
+        "model_type": "qwen2",
+        "use_sliding_window": True,
+        "sliding_window": 5,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    {
+        "rope_scaling": {
+            "type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 32,
+        }
+    },
+    {"model_type": "phi3", "partial_rotary_factor": 0.75, "sliding_window": 40},
     {"model_type": "smollm3", "no_rope_layers": [0, 1], "num_attention_heads": 6},
     GPT2 | {"vocab_size": 301},
     GPT2 | {"n_embd": 35, "n_head": 5, "n_inner": None, "tie_word_embeddings": False},
     {"model_type": "gpt_neox", "rotary_pct": 0.25, "tie_word_embeddings": False},
+    {"model_type": "gpt_neox", "attention_bias": False, "hidden_act": "relu"},
+    GPT2 | {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False},
     {
         "model_type": "gpt_neox",
         "hidden_size": 54,
@@ -98,8 +118,8 @@ def test_reference_by_hand() -> None:
         [[3 / np.sqrt(12.5), 8 / np.sqrt(12.5)]],
     )
     assert np.allclose(reference.softmax(np.log([[1.0, 3.0]])), [[0.25, 0.75]])
-    turned = reference.rotate(np.ones((3, 1, 2)), np.ones(1))  # one pair, one radian a position
-    assert np.allclose(turned[2, 0], [np.cos(2) - np.sin(2), np.cos(2) + np.sin(2)])
+    rotated = reference.rotate(np.ones((3, 1, 3)), Rope(1e4), 2)  # one pair, one radian a position
+    assert np.allclose(rotated[2, 0], [np.cos(2) - np.sin(2), np.cos(2) + np.sin(2), 1])
 
 
 def test_erf_is_as_near_as_it_says() -> None:
@@ -229,7 +249,11 @@ def rewrite(folder: Path, **changes: np.ndarray | None) -> None:
     ("changes", "said"),
     [
         ({"model.norm.weight": None}, ["model.norm.weight is missing", "[32]"]),
-        ({"extra.weight": np.zeros(3, np.float32)}, ["extra.weight", "[3]", "model.safetensors"]),
+        (
+            {"model.layers.1.mlp.norm.weight": np.zeros(3, np.float32)},
+            ["model.layers.1.mlp.norm.weight", "[3]", "is not part", "model.safetensors"],
+        ),
+        ({"lm_head.bias": np.zeros(261, np.int8)}, ["lm_head.bias", "is not part"]),
         (
             {"model.norm.weight": np.zeros(31, np.float32)},
             ["model.norm.weight", "[31]", "expected [32]", "model.safetensors"],
@@ -305,9 +329,9 @@ def test_a_missing_folder_or_file_is_named(tmp_path: Path) -> None:
         ("rms_norm_eps", -1, "rms_norm_eps: expected a positive number"),
         ("num_key_value_heads", 3, "expected a divisor of num_attention_heads"),
         ("head_dim", 7, "head_dim: expected an even number"),
-        ("hidden_act", "gelu", 'hidden_act: expected "silu"'),
+        ("hidden_act", "tanh", 'hidden_act: expected one of silu, .*, found "tanh"'),
         ("rope_scaling", {"type": "linear"}, "rope_scaling.factor: expected a positive number"),
-        ("rope_parameters", {"rope_type": "yarn"}, "rope_type: expected default, linear or llama3"),
+        ("rope_parameters", {"rope_type": "axial"}, "rope_type: expected default, linear, dynamic"),
         ("partial_rotary_factor", 0.5, "partial_rotary_factor: expected 1.0"),
         ("use_sliding_window", True, "use_sliding_window: expected false"),
         ("tie_word_embeddings", 1, "tie_word_embeddings: expected true or false"),
@@ -330,7 +354,7 @@ def test_every_tensor_counts_in_the_digest(tmp_path: Path) -> None:
 def test_a_tensor_is_taken_once(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     shapes = {name: w.shape for name, w in random_weights(folder).items()}
-    checkpoint = Checkpoint(folder, shapes)
+    checkpoint = Checkpoint(folder, read_tensors(folder), shapes)
     checkpoint.take("model.norm.weight")
     with pytest.raises(KeyError):
         checkpoint.take("model.norm.weight")

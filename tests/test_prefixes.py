@@ -27,7 +27,8 @@ from streamtok.messages import (
     SequenceRequest,
     TokenEvent,
 )
-from streamtok.model.decoder import Decoder, load
+from streamtok.model.base import Decoder
+from streamtok.model.load import load
 from streamtok.testing import write_model
 
 Ids = tuple[int, ...]

@@ -32,7 +32,7 @@ from streamtok.messages import (
     TokenLogprobs,
     Waiting,
 )
-from streamtok.model.decoder import load
+from streamtok.model.load import load
 
 EVENTS: list[Event] = [
     Started(0),

@@ -27,9 +27,7 @@ from streamtok.messages import (
     TokenLogprobs,
 )
 from streamtok.model import reference
-from streamtok.model.decoder import load
-from streamtok.model.families import read_config, tensor_shapes
-from streamtok.model.weights import Checkpoint
+from streamtok.model.load import load, read_weights
 
 PROMPT = tuple(int(token) for token in np.random.default_rng(5).integers(0, 256, 50))
 
@@ -64,9 +62,8 @@ def scores(events: list[Event], index: int = 0) -> list[TokenLogprobs]:
 @pytest.fixture(scope="module")
 def expected(tiny_model: Path) -> np.ndarray:
     """What the reference says of each next token, in double precision: [T, V]."""
-    config = read_config(tiny_model)
-    tensors = Checkpoint(tiny_model, tensor_shapes(config))
-    weights = {name: tensors.take(name).astype(float) for name in tensor_shapes(config)}
+    config, tensors = read_weights(tiny_model)
+    weights = {name: tensor.astype(float) for name, tensor in tensors.items()}
     logits = reference.logits(config, weights, PROMPT)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 

@@ -27,7 +27,7 @@ from streamtok.engine.extras.grammars import MAX_CHARACTERS, Grammars, Vocabular
 from streamtok.engine.local import LocalEngine
 from streamtok.http.request import Request
 from streamtok.messages import Constraint
-from streamtok.model.decoder import load
+from streamtok.model.load import load
 from streamtok.testing import (
     FakeClock,
     RunningServer,

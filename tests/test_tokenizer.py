@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from streamtok.errors import ModelError
+from streamtok.model.generation_config import read_optional
 from streamtok.testing import SPECIALS, byte_tokenizer
-from streamtok.text.tokenizer import Tokenizer, byte_alphabet, read_optional
+from streamtok.text.tokenizer import Tokenizer, byte_alphabet
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<"))
 BOS, END = 256, 260

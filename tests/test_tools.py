@@ -20,7 +20,7 @@ from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.engine.local import LocalEngine
 from streamtok.http.request import Request
 from streamtok.messages import Finished, Started, TokenEvent
-from streamtok.model.decoder import load
+from streamtok.model.load import load
 from streamtok.testing import (
     FakeClock,
     RunningServer,

@@ -29,8 +29,9 @@ from benchmarks.models import SIZES, write_model
 from benchmarks.rounds import Rounds
 from rich.progress import Progress
 
-from streamtok.model.decoder import Decoder, load
+from streamtok.model.base import Decoder
 from streamtok.model.exact.threads import available
+from streamtok.model.load import load
 
 BATCHES, PREFILLS, STREAMS = (1, 2, 4, 8, 16, 32), (128, 512), (1, 8, 32, 64)
 WORD = 4  # bytes of a float32

@@ -26,8 +26,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from streamtok.model import reference
-from streamtok.model.families import read_config, tensor_shapes
-from streamtok.model.weights import Checkpoint
+from streamtok.model.load import read_weights
 
 TOLERANCE = 1e-4
 MAX_LENGTH = 96  # tokens: short, so that the longest text is scored in windows
@@ -78,10 +77,8 @@ class Direct:
     """Log-likelihoods by the readable model, of the ids that the harness's tokenizer gives."""
 
     def __init__(self, folder: Path, tokenizer: Any, begin: bool) -> None:
-        self._config = read_config(folder)
-        checkpoint = Checkpoint(folder, tensor_shapes(self._config))
-        names = tensor_shapes(self._config)
-        self._weights = {name: checkpoint.take(name).astype(float) for name in names}
+        self._config, tensors = read_weights(folder)
+        self._weights = {name: tensor.astype(float) for name, tensor in tensors.items()}
         self._tokenizer = tokenizer
         self._begin = begin
 

@@ -5,7 +5,7 @@ A folder each: `config.json` and `model.safetensors` as transformers saves them,
 them, in both precisions) and `greedy` [64] (the most likely tokens that follow, one at a time).
 Needs torch and transformers, which the tests themselves do without:
 
-    python scripts/golden/logits.py tests/golden
+    python scripts/golden/logits.py tests/golden [FOLDER ...]
 """
 
 from __future__ import annotations
@@ -82,6 +82,32 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "vocab_size": 33,
         },
     ),
+    "llama-yarn": (
+        "llama",
+        {
+            "attention_bias": True,
+            "mlp_bias": True,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 24,
+            },
+        },
+    ),
+    "phi3": (
+        "phi3",
+        {
+            "sliding_window": 9,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "partial_rotary_factor": 0.75,
+            },
+        },
+    ),
     "smollm3": ("smollm3", {"num_hidden_layers": 4, "tie_word_embeddings": True}),
     "smollm3-odd": ("smollm3", {"num_hidden_layers": 3, "no_rope_layers": [0, 1, 0]}),
 }
@@ -155,11 +181,11 @@ def make(family: str, keys: dict[str, Any], folder: Path) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    root = Path(sys.argv[1])
-    shutil.rmtree(root, ignore_errors=True)
+    root, wanted = Path(sys.argv[1]), sys.argv[2:] or list(CASES)
     with torch.no_grad():
-        for name, (family, keys) in CASES.items():
-            make(family, keys, root / name)
+        for name in wanted:
+            shutil.rmtree(root / name, ignore_errors=True)
+            make(*CASES[name], root / name)
 
 
 if __name__ == "__main__":

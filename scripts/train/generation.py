@@ -16,7 +16,8 @@ from streamtok.config import EngineConfig
 from streamtok.engine.base import TokenStream
 from streamtok.engine.local import LocalEngine
 from streamtok.messages import Failed, Finished, SamplingParams, SequenceRequest, TokenEvent
-from streamtok.model.decoder import Decoder, load
+from streamtok.model.base import Decoder
+from streamtok.model.load import load
 from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer
 

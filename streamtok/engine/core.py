@@ -22,7 +22,7 @@ from streamtok.engine.scheduler import Addressed, Plan, Scheduler
 from streamtok.engine.verifier import draw
 from streamtok.errors import EngineFailed, Unavailable
 from streamtok.messages import Failed, Finished, SequenceRequest
-from streamtok.model.decoder import Decoder
+from streamtok.model.base import Decoder
 
 log = logging.getLogger(__name__)
 

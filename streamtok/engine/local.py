@@ -15,7 +15,7 @@ from streamtok.engine.core import Close, Core, Order
 from streamtok.engine.extras.grammars import Grammars
 from streamtok.engine.scheduler import Addressed
 from streamtok.errors import Unavailable
-from streamtok.model.decoder import Decoder
+from streamtok.model.base import Decoder
 
 
 class LocalEngine(Front):

@@ -9,8 +9,8 @@ import numpy as np
 
 from streamtok.engine.scheduler import Plan, Work
 from streamtok.model.attention import KVCache
+from streamtok.model.base import Decoder
 from streamtok.model.batch import Segment
-from streamtok.model.decoder import Decoder
 from streamtok.model.weights import Array
 
 WASTE = 128  # positions: as many as one more group costs

@@ -108,10 +108,10 @@ class Rows:
         tile = tiling.tile(queries)
         rows = padded(queries, tile)
 
-        def split(room: Array) -> Array:
+        def split(padded_rows: Array) -> Array:
             """View [N, K, S * Q, ...] without what fills up tiles: [N, R, K, G, ...]."""
-            shape = (count, heads, length, group, room.shape[-1])
-            return room[:, :, :queries].reshape(shape).transpose(0, 2, 1, 3, 4)
+            shape = (count, heads, length, group, padded_rows.shape[-1])
+            return padded_rows[:, :, :queries].reshape(shape).transpose(0, 2, 1, 3, 4)
 
         room = np.zeros((count, heads, rows, width), np.float32)  # [N, K, S * Q, E]
         self._queries = split(room)  # [N, R, K, G, E]
@@ -130,16 +130,19 @@ class Rows:
         at[:, :queries] = np.repeat(positions, group, axis=1)
         at = at.reshape(count, 1, 1, -1, tile, 1)  # [N, 1, 1, S, Q, 1]
         time = np.arange(blocks * block).reshape(-1, 1, 1, block)  # [B, 1, 1, T]
-        seen = time <= at  # [N, 1, B, S, Q, T]
-        if config.window is not None:
-            seen &= time > at - config.window
-        # [N, 1, B, S, Q, T]: 0 where a query may look, -inf in its future or too far back
-        self._mask = np.where(seen, np.float32(0), np.float32(-np.inf))
+        self._masks: dict[int | None, Array] = {}  # by how far one looks back: 0 where one may, and
+        for window in {config.window, None if config.full_layers else config.window}:
+            seen = time <= at  # [N, 1, B, S, Q, T]
+            if window is not None:
+                seen &= time > at - window
+            # -inf in a query's future or too far back
+            self._masks[window] = np.where(seen, np.float32(0), np.float32(-np.inf))
 
-    def attend(self, cached: Array, q: Array, out: Array) -> None:
+    def attend(self, cached: Array, q: Array, out: Array, window: int | None) -> None:
         """Write what the queries `q` [N * R, H, E] gather from `cached` into `out` [N * R, H * E].
 
-        `cached` is what one layer of the cache holds; queries are scaled already.
+        `cached` is what one layer of the cache holds; queries are scaled already, and look back on
+        `window` positions, themselves included, which is that of the layer.
         """
         used = cached[:, self._slots, : self._blocks, :, None, : self._block]
         keys, values = used.swapaxes(2, 3)  # [N, K, B, 1, T, E] each
@@ -147,7 +150,7 @@ class Rows:
         scores = np.matmul(
             self._tiles, keys.swapaxes(-1, -2), out=self._scores
         )  # [N, K, B, S, Q, T]
-        scores += self._mask
+        scores += self._masks[window]
         most = np.maximum.reduce(scores, axis=-1, keepdims=True)  # [N, K, B, S, Q, 1]
         if self._blocks > 1:
             most = np.maximum.reduce(most, axis=2, keepdims=True)  # [N, K, 1, S, Q, 1]

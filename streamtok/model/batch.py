@@ -67,9 +67,9 @@ class Batch:
         """
         queries = self._config.heads
         self._cache.store(layer, self._places, heads[: self.rows, queries:])
-        cached = self._cache.layers[layer]
+        cached, window = self._cache.layers[layer], self._config.window_of(layer)
         for part, rows in self._parts:
-            rows.attend(cached, heads[part, :queries], out[part])
+            rows.attend(cached, heads[part, :queries], out[part], window)
         return out
 
     def pooled(self, x: Array) -> Array:

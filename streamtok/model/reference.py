@@ -9,20 +9,22 @@ head, F hidden width of the MLP, V vocabulary.
 
 Its relatives differ by a line each: Mistral looks back over a sliding window (arXiv:2310.06825),
 Qwen 2 adds biases (arXiv:2407.10671), Qwen 3 normalises queries and keys (arXiv:2505.09388),
-SmolLM3 leaves them unturned in some layers (arXiv:2501.18795), Gemma has another activation and
+SmolLM3 does not rotate them in some layers (arXiv:2501.18795), Gemma has another activation and
 two more constants (arXiv:2403.08295).
 
 Sources: Llama (arXiv:2302.13971), RMSNorm (arXiv:1910.07467), rotary position embedding
 (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), grouped-query attention (arXiv:2305.13245).
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from streamtok.model.config import ModelConfig
+from streamtok.model.rope import Rope
 
 Float = npt.NDArray[Any]  # float32 or float64
 
@@ -51,10 +53,7 @@ def states(config: ModelConfig, weights: Mapping[str, Float], ids: Sequence[int]
             for name, tensor in weights.items()
             if name.startswith(f"model.layers.{layer}.")
         }
-        speeds = config.rope.speeds(config.head_dim)  # [E/2]
-        if layer in config.no_rope_layers:
-            speeds = np.zeros_like(speeds)  # [E/2]
-        x = x + attention(config, w, rms_norm(x, w["input_layernorm"], config.norm_eps), speeds)
+        x = x + attention(config, w, layer, rms_norm(x, w["input_layernorm"], config.norm_eps))
         x = x + mlp(config, w, rms_norm(x, w["post_attention_layernorm"], config.norm_eps))
     return rms_norm(x, weights["model.norm.weight"], config.norm_eps)  # [T, D]
 
@@ -65,7 +64,7 @@ def rms_norm(x: Float, weight: Float, eps: float) -> Float:
     return scaled * weight
 
 
-def attention(config: ModelConfig, w: Mapping[str, Float], x: Float, speeds: Float) -> Float:
+def attention(config: ModelConfig, w: Mapping[str, Float], layer: int, x: Float) -> Float:
     """Let each position gather from itself and those before it: [T, D] -> [T, D]."""
     time = len(x)
     q = project(w, "self_attn.q_proj", x).reshape(time, config.heads, config.head_dim)  # [T, H, E]
@@ -74,10 +73,11 @@ def attention(config: ModelConfig, w: Mapping[str, Float], x: Float, speeds: Flo
     if config.qk_norm:
         q = rms_norm(q, w["self_attn.q_norm"], config.norm_eps)  # [T, H, E]
         k = rms_norm(k, w["self_attn.k_norm"], config.norm_eps)  # [T, K, E]
-    q, k = rotate(q, speeds), rotate(k, speeds)
+    if layer not in config.no_rope_layers:
+        q, k = (rotate(heads, config.rope, config.rotary_dim) for heads in (q, k))
     seen = np.tri(time, dtype=bool)  # [T, T]: nobody sees the future
-    if config.window is not None:
-        seen &= ~np.tri(time, k=-config.window, dtype=bool)  # nor what lies too far back
+    if window := config.window_of(layer):
+        seen &= ~np.tri(time, k=-window, dtype=bool)  # nor what lies too far back
     gathered = np.empty_like(q)  # [T, H, E]
     for head in range(config.heads):
         shared = head // config.group  # several query heads share one key-value head
@@ -93,20 +93,19 @@ def project(w: Mapping[str, Float], name: str, x: Float) -> Float:
     return product + w[bias] if bias in w else product
 
 
-def rotate(x: Float, speeds: Float) -> Float:
-    """Turn the pair (i, i + E/2) of each head by an angle that grows with the position.
+def rotate(x: Float, rope: Rope, rotary_dim: int) -> Float:
+    """Rotate the pair (i, i + R/2) of each head by an angle that grows with the position.
 
-    `x` is [T, heads, E]. A pair's angle per position is in `speeds` [E/2] (`streamtok.model.rope`),
-    so that the dot product of a query and a key depends on how far apart they are, not on where
-    they stand.
+    `x` is [T, heads, E], of which the first R numbers of a head are pairs. A pair's angle per
+    position is in `streamtok.model.rope`: the dot product of a query and a key then depends on how
+    far apart they are, not on where they stand.
     """
-    time, _, width = x.shape
-    half = width // 2
-    angle = np.outer(np.arange(time), speeds)  # [T, E/2]
-    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]  # [T, 1, E/2]
-    first, second = x[..., :half], x[..., half:]  # [T, heads, E/2]
-    turned = (first * cos - second * sin, second * cos + first * sin)
-    return np.concatenate(turned, axis=-1).astype(x.dtype)  # [T, heads, E]
+    half = rotary_dim // 2
+    angle = np.outer(np.arange(len(x)), rope.inverse_frequencies(rotary_dim))  # [T, R/2]
+    cos, sin = (rope.attention_factor * f(angle)[:, None] for f in (np.cos, np.sin))  # [T, 1, R/2]
+    first, second, rest = np.split(x, [half, rotary_dim], axis=-1)  # [T, heads, R/2] twice, ...
+    rotated = (first * cos - second * sin, second * cos + first * sin, rest)
+    return np.concatenate(rotated, axis=-1).astype(x.dtype)  # [T, heads, E]
 
 
 def softmax(scores: Float) -> Float:
@@ -118,10 +117,9 @@ def softmax(scores: Float) -> Float:
 
 def mlp(config: ModelConfig, w: Mapping[str, Float], x: Float) -> Float:
     """Widen, gate and narrow each position on its own (SwiGLU): [T, D] -> [T, D]."""
-    activate = {"silu": silu, "gelu_tanh": gelu_tanh}[config.activation]
-    gated = activate(x @ w["mlp.gate_proj"].T) * (x @ w["mlp.up_proj"].T)  # [T, F]
-    narrowed: Float = gated @ w["mlp.down_proj"].T  # [T, D]
-    return narrowed
+    activate = ACTIVATIONS[config.activation]
+    gated = activate(project(w, "mlp.gate_proj", x)) * project(w, "mlp.up_proj", x)  # [T, F]
+    return project(w, "mlp.down_proj", gated)  # [T, D]
 
 
 def silu(x: Float) -> Float:
@@ -134,3 +132,22 @@ def gelu_tanh(x: Float) -> Float:
     """Do nearly the same by the normal distribution's shape (arXiv:1606.08415); shape as given."""
     passed: Float = x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     return passed
+
+
+def gelu(x: Float) -> Float:
+    """Multiply each number by the chance that a normal one is smaller; shape as given."""
+    chance: Float = (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+    return (x * chance).astype(x.dtype)
+
+
+def relu(x: Float) -> Float:
+    """Pass what is positive; shape as given."""
+    return np.maximum(x, 0)
+
+
+ACTIVATIONS: Mapping[str, Callable[[Float], Float]] = {
+    "silu": silu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": relu,
+}

@@ -1,45 +1,133 @@
-"""How fast each pair of a head turns with the position: rotary embedding and its stretched forms.
+"""How far each pair of a head is rotated by its position: rotary embedding and its stretched forms.
 
-Rotary position embedding (arXiv:2104.09864) turns pair i of a head by theta^(-2i/E) per position.
-A model trained on short texts reads longer ones if its turns are slowed down. The turning itself
-is in `streamtok.model.reference` and, laid out for speed, in `streamtok.model.decoder`.
+Rotary position embedding (arXiv:2104.09864) rotates pair i of the first R numbers of a head by
+theta^(-2i/R) radians per position. A model trained on short texts reads longer ones if these
+frequencies are scaled. Every form is here; that there are several, no decoder knows: they rotate by
+`Rope.rotations`. The definitions are those of transformers' `modeling_rope_utils`.
+
+Read next: `streamtok.model.reference`, where heads are rotated.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+Frequencies = npt.NDArray[np.float64]  # [R/2]: radians per position of each pair
+
+
+class Scaling(Protocol):
+    """A way to change the frequencies of a model that reads longer texts than it first learned."""
+
+    def scaled(self, frequencies: Frequencies, theta: float) -> Frequencies:
+        """Return what becomes of the plain `frequencies` [R/2]."""
+
 
 @dataclass(frozen=True, slots=True)
-class Bands:
-    """Which pairs Llama 3.1 slows down (arXiv:2407.21783), by full turns within `context` tokens.
+class Linear:
+    """All frequencies are divided by `factor` (arXiv:2306.15595)."""
 
-    Pairs with more than `high` turns keep their speed, those with fewer than `low` are slowed by
-    the whole factor, and those between in proportion.
+    factor: float
+
+    def scaled(self, frequencies: Frequencies, theta: float) -> Frequencies:
+        """See `Scaling.scaled`."""
+        return frequencies / self.factor
+
+
+@dataclass(frozen=True, slots=True)
+class Llama3:
+    """Divided by `factor` are those with few rotations within `context` tokens (arXiv:2407.21783).
+
+    Pairs with more than `high` rotations keep their frequency, those with fewer than `low` have it
+    divided by the whole factor, and those between in proportion.
     """
 
+    factor: float
     context: int
     low: float
     high: float
 
+    def scaled(self, frequencies: Frequencies, theta: float) -> Frequencies:
+        """See `Scaling.scaled`."""
+        rotations = self.context * frequencies / (2 * np.pi)  # [R/2]
+        kept = np.clip((rotations - self.low) / (self.high - self.low), 0, 1)
+        mixed: Frequencies = kept * frequencies + (1 - kept) * frequencies / self.factor
+        return mixed
+
+
+@dataclass(frozen=True, slots=True)
+class Yarn:
+    """As `Llama3`, but in proportion to the number of the pair (arXiv:2309.00071).
+
+    Between the pairs that rotate `fast` and `slow` times within `context` tokens the share grows;
+    the two are rounded to whole pairs where it is to `truncate`.
+    """
+
+    factor: float
+    context: int
+    fast: float = 32.0
+    slow: float = 1.0
+    truncate: bool = True
+
+    def scaled(self, frequencies: Frequencies, theta: float) -> Frequencies:
+        """See `Scaling.scaled`."""
+        half = len(frequencies)
+        first, last = (self._pair(times, 2 * half, theta) for times in (self.fast, self.slow))
+        if self.truncate:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, 2 * half - 1)
+        last += 0.001 if first == last else 0  # as transformers does, against a division by zero
+        slowed = np.clip((np.arange(half) - first) / (last - first), 0, 1)  # [R/2]
+        mixed: Frequencies = slowed * frequencies / self.factor + (1 - slowed) * frequencies
+        return mixed
+
+    def _pair(self, times: float, width: int, theta: float) -> float:
+        """Return the number of the pair that rotates so many times within the context."""
+        return width * math.log(self.context / (times * 2 * math.pi)) / (2 * math.log(theta))
+
+
+@dataclass(frozen=True, slots=True)
+class LongRope:
+    """Each frequency is divided by its own of `factors` (LongRoPE, arXiv:2402.13753).
+
+    A checkpoint has a second list for texts longer than `context`. Where a text grows over that,
+    every key that was computed so far would be wrong, so the model is served for texts up to
+    `context`, for which this list is right.
+    """
+
+    factors: tuple[float, ...]
+    context: int
+
+    def scaled(self, frequencies: Frequencies, theta: float) -> Frequencies:
+        """See `Scaling.scaled`."""
+        divided: Frequencies = frequencies / np.array(self.factors)
+        return divided
+
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """The base `theta` and the `factor` by which turns are slowed: all, or as `bands` say."""
+    """The base `theta`, and what is done to the frequencies.
+
+    What is rotated is multiplied by `attention_factor`, which corrects the scores for the scaling.
+    """
 
     theta: float
-    factor: float = 1.0
-    bands: Bands | None = None
+    scaling: Scaling | None = None
+    attention_factor: float = 1.0
 
-    def speeds(self, head_dim: int) -> npt.NDArray[np.float64]:
-        """Return the angle per position of each pair of a head, in radians: [E/2]."""
-        half = head_dim // 2
-        speeds = self.theta ** (-np.arange(half) / half)  # [E/2]
-        slowed: npt.NDArray[np.float64] = speeds / self.factor  # [E/2]
-        if self.bands is None:
-            return slowed
-        turns = self.bands.context * speeds / (2 * np.pi)  # [E/2]
-        kept = np.clip((turns - self.bands.low) / (self.bands.high - self.bands.low), 0, 1)
-        mixed: npt.NDArray[np.float64] = kept * speeds + (1 - kept) * slowed  # [E/2]
-        return mixed
+    def inverse_frequencies(self, rotary_dim: int) -> Frequencies:
+        """Return the radians per position of each pair of `rotary_dim` numbers: [R/2]."""
+        half = rotary_dim // 2
+        frequencies: Frequencies = self.theta ** (-np.arange(half) / half)  # [R/2]
+        return self.scaling.scaled(frequencies, self.theta) if self.scaling else frequencies
+
+    def rotations(self, rotary_dim: int, context: int) -> npt.NDArray[np.complex64]:
+        """Return what each pair at each position is multiplied by, as complex: [context, R/2]."""
+        if not rotary_dim:
+            return np.zeros((context, 0), np.complex64)
+        angle = np.outer(np.arange(context), self.inverse_frequencies(rotary_dim))
+        exact = self.attention_factor * np.exp(1j * angle)  # [context, R/2]
+        rotations: npt.NDArray[np.complex64] = exact.astype(np.complex64)
+        return rotations

@@ -2,11 +2,14 @@
 
 `safetensors` validates each file's header; the data is then read once, through a memory map,
 straight into the arrays the caller keeps. numpy has no bfloat16, so those are widened by hand.
+Knows no family's names: `streamtok.model.load` says which tensor is which.
 Read next: `streamtok.model.decoder`, which lays the tensors out for speed.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,47 +23,54 @@ from streamtok.model.config import read_json
 Array: TypeAlias = npt.NDArray[np.float32]
 Shape: TypeAlias = tuple[int, ...]
 
-# What some checkpoints hold needlessly: a table and masks that follow from the configuration, and
-# the output matrix where it is the embedding (it is surplus only then).
-NEEDLESS = (
-    ".rotary_emb.inv_freq",
-    ".attn.bias",
-    ".attn.masked_bias",
-    ".attention.bias",
-    ".attention.masked_bias",
-    "lm_head.weight",
-    "embed_out.weight",
-)
-PREFIX = "transformer."  # which GPT-2's first files leave out
+WHOLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+OTHERS = ("*.bin", "*.pt", "*.pth", "*.gguf", "*.npz", "*.safetensors")  # weights not read here
 
 # safetensors' name of an element type -> the numpy type its bytes are mapped as
-STORED_TYPES: Mapping[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-MASK_TYPES: Mapping[str, npt.DTypeLike] = {"BOOL": "u1", "U8": "u1"}  # of what is needless
+STORED_TYPES: Mapping[str, npt.DTypeLike] = {
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "F64": "<f8",
+}
+ROWS = 1024  # of two tensors that are compared, at once
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor in a file, mapped: `data` are its bytes, of the safetensors type `kind`."""
+
+    path: Path
+    kind: str
+    shape: Shape
+    data: npt.NDArray[np.uint8]
+
+    def rows(self, start: int, stop: int) -> "Stored":
+        """Return some rows of a tensor of two dimensions."""
+        width = len(self.data) // self.shape[0]  # bytes
+        part = self.data[start * width : stop * width]
+        return replace(self, shape=(stop - start, *self.shape[1:]), data=part)
+
+    def widened(self) -> Array:
+        """Return a new float32 array with the same values, or those nearest to them."""
+        return widen(self.kind, self.data.view(STORED_TYPES[self.kind]).reshape(self.shape))
 
 
 class Checkpoint:
-    """The tensors of a model folder, by name.
-
-    `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+    """The tensors of a model, by name, to be taken once each.
 
     Raises:
-        ModelError: a file is missing or damaged, or a tensor is missing, surplus, of another shape
-            than `expected`, or of a type other than float32, float16 and bfloat16.
+        ModelError: a tensor is missing, of another shape than `expected`, or of a type other than
+            float64, float32, float16 and bfloat16.
     """
 
-    def __init__(self, folder: Path, expected: Mapping[str, Shape]) -> None:
-        self._tensors: dict[str, tuple[str, npt.NDArray[np.generic]]] = {}
-        found: dict[str, tuple[Path, Shape]] = {}
-        for path in _files(folder):
-            for own, (stored, array) in _map_file(path).items():
-                name = PREFIX + own if PREFIX + own in expected else own
-                if name in found:
-                    raise ModelError(f"{path}: tensor {name} stands in {found[name][0].name} too")
-                found[name] = (path, array.shape)
-                self._tensors[name] = (stored, array)
-        for name in [n for n in found if n.endswith(NEEDLESS) and n not in expected]:
-            del found[name], self._tensors[name]
-        _compare(folder, found, expected)
+    def __init__(
+        self, folder: Path, tensors: Mapping[str, Stored], expected: Mapping[str, Shape]
+    ) -> None:
+        for name, shape in expected.items():
+            _check(folder, name, shape, tensors)
+        self._tensors = {name: tensors[name] for name in expected}
         self._digest = hashlib.blake2b(digest_size=8)
 
     def take(self, name: str) -> Array:
@@ -69,14 +79,45 @@ class Checkpoint:
         Raises:
             KeyError: there is no such tensor, or it was taken before.
         """
-        stored, array = self._tensors.pop(name)
-        self._digest.update(name.encode() + np.ascontiguousarray(array).data)
-        return widen(stored, array)
+        stored = self._tensors.pop(name)
+        self._digest.update(name.encode() + stored.data.data)
+        return stored.widened()
 
     @property
     def digest(self) -> str:
         """Return 16 hexadecimal digits that depend on every tensor taken so far, in order."""
         return self._digest.hexdigest()
+
+
+def read_tensors(folder: Path, file: str | None = None) -> dict[str, Stored]:
+    """Map every tensor of a model folder, under the names that its files have.
+
+    They are in `model.safetensors`, else in the shards that `model.safetensors.index.json` lists;
+    or in `file`, which is one or the other, where the configuration names it.
+
+    Raises:
+        ModelError: a file is missing or damaged, or two files have a tensor of the same name.
+    """
+    tensors: dict[str, Stored] = {}
+    for path in _files(folder, file):
+        for name, stored in _map_file(path).items():
+            if name in tensors:
+                raise ModelError(f"{path}: tensor {name} stands in {tensors[name].path.name} too")
+            tensors[name] = stored
+    return tensors
+
+
+def equal(one: Stored, other: Stored) -> bool:
+    """Whether two tensors have the same shape and, in float32, the same values."""
+    if one.shape != other.shape or not one.shape:
+        return False
+    if {one.kind, other.kind} - STORED_TYPES.keys():
+        return False
+    for start in range(0, one.shape[0], ROWS):
+        part = (start, min(start + ROWS, one.shape[0]))
+        if not np.array_equal(one.rows(*part).widened(), other.rows(*part).widened()):
+            return False
+    return True
 
 
 def widen(stored: str, array: npt.NDArray[np.generic]) -> Array:
@@ -89,62 +130,68 @@ def widen(stored: str, array: npt.NDArray[np.generic]) -> Array:
     return array.astype(np.float32)
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, file: str | None) -> list[Path]:
     """Return the safetensors files of a model folder."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; expected a Hugging Face model folder")
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return [folder / "model.safetensors"]
-    shards = read_json(index).get("weight_map")
+    if file is None:
+        # An index beside a whole file is a leftover of another way to store the same model
+        file = INDEX if not (folder / WHOLE).exists() and (folder / INDEX).exists() else WHOLE
+    elif Path(file).name != file:
+        raise ModelError(f"{folder}: the weights are to lie in the folder itself, not at {file}")
+    path = folder / file
+    if not path.exists():
+        others = sorted({found.name for form in OTHERS for found in folder.glob(form)})
+        instead = f"; {', '.join(others)}, which stands there, is not read" if others else ""
+        raise ModelError(f"{path}: no such file; expected the model's tensors{instead}")
+    if not file.endswith(".json"):
+        return [path]
+    shards = read_json(path).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(v, str) for v in shards.values()):
-        raise ModelError(f"{index}: weight_map: expected an object of tensor name to file name")
+        raise ModelError(f"{path}: weight_map: expected an object of tensor name to file name")
     return [folder / name for name in sorted(set(shards.values()))]
 
 
-def _map_file(path: Path) -> dict[str, tuple[str, npt.NDArray[np.generic]]]:
-    """Map every tensor of one file: name -> (stored type, array over the file)."""
+def _map_file(path: Path) -> dict[str, Stored]:
+    """Map every tensor of one file."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file; expected the model's tensors")
     try:
-        with safe_open(path, framework="np") as header:
-            names = header.offset_keys()
-            slices = [header.get_slice(name) for name in names]
-            specs = [(str(s.get_dtype()), tuple(s.get_shape())) for s in slices]
+        with safe_open(path, framework="np"):  # which checks the header, its offsets and the size
+            data = np.memmap(path, mode="r")
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a complete safetensors file: {error}") from error
-    known = {**STORED_TYPES, **MASK_TYPES}
-    for name, (stored, _) in zip(names, specs, strict=True):
-        if stored not in (known if name.endswith(NEEDLESS) else STORED_TYPES):
-            raise ModelError(
-                f"{path}: tensor {name}: type {stored}; expected one of {', '.join(STORED_TYPES)}"
-            )
-    # The header has been checked to cover the data without gaps, so that in offset order each
-    # tensor begins where the one before it ends, and the last one ends with the file.
-    sizes = [int(np.prod(shape)) * np.dtype(known[t]).itemsize for t, shape in specs]
-    offset = path.stat().st_size - sum(sizes)
-    data = np.memmap(path, mode="r")
-    tensors = {}
-    for name, (stored, shape), size in zip(names, specs, sizes, strict=True):
-        array = data[offset : offset + size].view(known[stored]).reshape(shape)
-        tensors[name] = (stored, array)
-        offset += size
-    return tensors
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:start].tobytes())
+    header.pop("__metadata__", None)
+    values = data[start:]
+    return {
+        name: Stored(path, one["dtype"], tuple(one["shape"]), values[slice(*one["data_offsets"])])
+        for name, one in header.items()
+    }
 
 
-def _compare(
-    folder: Path, found: Mapping[str, tuple[Path, Shape]], expected: Mapping[str, Shape]
-) -> None:
-    """Check that `found` holds the tensors `expected`, of the same shapes, and no others."""
-    for name, shape in expected.items():
-        if name not in found:
-            raise ModelError(f"{folder}: tensor {name} is missing; expected shape {list(shape)}")
-        path, actual = found[name]
-        if actual != shape:
-            raise ModelError(f"{path}: tensor {name}: shape {list(actual)}; expected {list(shape)}")
-    if surplus := sorted(found.keys() - expected.keys()):
-        path, shape = found[surplus[0]]
+def _check(folder: Path, name: str, shape: Shape, tensors: Mapping[str, Stored]) -> None:
+    """Check that a tensor is there, of a type that can be read, and of this shape."""
+    stored = tensors.get(name)
+    if stored is None:
+        module = name.rpartition(".")[0]
+        packed = [other for other in tensors if _is_packed(other, module)]
+        instead = f"; {packed[0]} looks quantised, which is not supported" if packed else ""
         raise ModelError(
-            f"{path}: tensor {surplus[0]} of shape {list(shape)} is not part of this architecture"
-            + (f", nor are {len(surplus) - 1} others" if len(surplus) > 1 else "")
+            f"{folder}: tensor {name} is missing; expected shape {list(shape)}{instead}"
         )
+    if stored.kind not in STORED_TYPES:
+        raise ModelError(
+            f"{stored.path}: tensor {name}: type {stored.kind}; "
+            f"expected one of {', '.join(STORED_TYPES)}"
+        )
+    if stored.shape != shape:
+        raise ModelError(
+            f"{stored.path}: tensor {name}: shape {list(stored.shape)}; expected {list(shape)}"
+        )
+
+
+def _is_packed(name: str, module: str) -> bool:
+    """Whether a tensor of this name stands for a weight of `module` that was packed."""
+    return name.startswith(f"{module}.") and not name.endswith((".weight", ".bias"))

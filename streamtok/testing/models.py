@@ -10,7 +10,7 @@ from tokenizers import AddedToken, decoders, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
-from streamtok.model.families import read_config, tensor_shapes
+from streamtok.model.load import read_config, tensor_shapes
 from streamtok.model.weights import Array
 
 SPECIALS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")

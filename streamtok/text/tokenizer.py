@@ -3,24 +3,35 @@
 The way back is one token at a time and lives in `streamtok.text.detokenizer`.
 """
 
+import json
+import logging
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
 from streamtok.errors import ModelError
-from streamtok.model.config import read_json
+from streamtok.model.generation_config import read_generation_config, read_optional
+
+log = logging.getLogger(__name__)
 
 
 class Tokenizer:
     """A tokenizer and the special tokens its model was trained with.
 
-    `stop_ids` end an answer. Raises ModelError if a file of `folder` is missing or wrong.
+    It is what `tokenizer.json` says, for this is the file that the model's makers had when they
+    trained it, and that every server reads but transformers from version 5 on: that builds Llama's
+    anew from the vocabulary, without the "▁" at the beginning of what follows a special token, and
+    gives other ids there.
+
+    `stop_ids` end a text: those of `streamtok.model.generation_config` and the tokenizer's own
+    end, which chat models have whose other files know only the end of the base model's texts.
+    A model has `vocab` embeddings; a special token beyond them, which some add to fill up batches,
+    is no token here. Raises ModelError if a file of `folder` is missing or wrong.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, vocab: int | None = None) -> None:
         path = folder / "tokenizer.json"
         try:
             self.backend = Backend.from_str(path.read_text("utf-8"))
@@ -28,10 +39,14 @@ class Tokenizer:
             raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{path}: not a tokenizer: {error}") from error
+        if vocab is not None:
+            self.backend = _within(path, self.backend, vocab)
         self.backend.no_truncation()  # settings of training, which the file may hold
         self.backend.no_padding()
         self.vocab = self.backend.get_vocab_size(with_added_tokens=True)
-        self.settings = read_optional(folder / "tokenizer_config.json")
+        # Older folders have the names of special tokens in a file of their own
+        older = read_optional(folder / "special_tokens_map.json")
+        self.settings = older | read_optional(folder / "tokenizer_config.json")
         if (template := folder / "chat_template.jinja").exists():  # newer folders have it apart
             self.settings["chat_template"] = template.read_text("utf-8")
         self.special_ids = frozenset(
@@ -39,7 +54,9 @@ class Tokenizer:
             for token, added in self.backend.get_added_tokens_decoder().items()
             if added.special
         )
-        self.stop_ids = self._stop_ids(folder / "generation_config.json")
+        end = self.backend.token_to_id(self.special_text("eos_token"))
+        ids = read_generation_config(folder).end_ids | (frozenset() if end is None else {end})
+        self.stop_ids = frozenset(token for token in ids if vocab is None or token < vocab)
 
     def encode(self, text: str, *, special: bool) -> tuple[int, ...]:
         """Return the ids of `text`, with what the tokenizer adds to a text's ends if `special`.
@@ -60,23 +77,30 @@ class Tokenizer:
         value = self.settings.get(name)
         return str(value.get("content", "")) if isinstance(value, dict) else str(value or "")
 
-    def _stop_ids(self, path: Path) -> frozenset[int]:
-        """Return the ids `generation_config.json` names, and that of `eos_token`."""
-        named = read_optional(path).get("eos_token_id")
-        ids = named if isinstance(named, list) else [] if named is None else [named]
-        if not all(isinstance(token, int) for token in ids):
-            raise ModelError(f"{path}: eos_token_id: expected an integer or a list of them")
-        token = self.backend.token_to_id(self.special_text("eos_token"))
-        return frozenset(ids if token is None else {*ids, token})
 
-
-def read_optional(path: Path) -> dict[str, Any]:
-    """Return the JSON object in `path`; an empty one if there is no such file.
+def _within(path: Path, backend: Backend, vocab: int) -> Backend:
+    """Return a tokenizer without the added tokens that have no embedding among `vocab`.
 
     Raises:
-        ModelError: the file is there but holds something else.
+        ModelError: another token has none.
     """
-    return read_json(path) if path.exists() else {}
+    added = backend.get_added_tokens_decoder()
+    surplus = {token: one.content for token, one in added.items() if token >= vocab}
+    if surplus:
+        log.warning(
+            "%s: the model has no embedding for %s: they are text, not tokens",
+            path,
+            ", ".join(f"{text!r} ({token})" for token, text in surplus.items()),
+        )
+        settings = json.loads(backend.to_str())
+        settings["added_tokens"] = [one for one in settings["added_tokens"] if one["id"] < vocab]
+        backend = Backend.from_str(json.dumps(settings))
+    tokens = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    if tokens > vocab:
+        raise ModelError(f"{path}: {tokens} tokens; the model's vocab_size is {vocab}")
+    if any(token >= vocab for token in backend.encode("").ids):
+        raise ModelError(f"{path}: it begins texts with a token that the model has no embedding of")
+    return backend
 
 
 @cache

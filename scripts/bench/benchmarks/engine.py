@@ -12,7 +12,7 @@ from streamtok.engine.runner import Runner
 from streamtok.engine.scheduler import Scheduler
 from streamtok.engine.verifier import draw
 from streamtok.messages import SamplingParams, SequenceRequest
-from streamtok.model.decoder import Decoder
+from streamtok.model.base import Decoder
 
 STEP_TOKENS = 64  # positions in a step: what `serve` takes if it is not told otherwise
 PROMPT = 16  # ids in front of the texts of a batch

@@ -10,8 +10,8 @@ from benchmarks.engine import PROMPT
 from benchmarks.models import CONTEXT, prompt
 
 from streamtok.model.config import ModelConfig
-from streamtok.model.families import read_config, tensor_shapes
-from streamtok.model.weights import Array, Checkpoint
+from streamtok.model.load import read_weights
+from streamtok.model.weights import Array
 
 NAMES = {
     "model.embed_tokens": "token_embd",
@@ -81,7 +81,7 @@ def load(folder: Path, threads: int) -> Callable[[int, int], float]:
 def _write(folder: Path, file: Path) -> None:
     from gguf import GGUFWriter
 
-    config = read_config(folder)
+    config, weights = read_weights(folder)
     assert isinstance(config, ModelConfig)
     writer = GGUFWriter(file, "llama")
     writer.add_context_length(config.context)
@@ -94,9 +94,7 @@ def _write(folder: Path, file: Path) -> None:
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab)
     writer.add_tokenizer_model("none")  # only ids go in and out
-    checkpoint = Checkpoint(folder, tensor_shapes(config))
-    for name in tensor_shapes(config):
-        tensor = checkpoint.take(name)
+    for name, tensor in weights.items():
         if ".q_proj." in name or ".k_proj." in name:
             tensor = _side_by_side(tensor, config.head_dim)
         writer.add_tensor(_rename(name), np.ascontiguousarray(tensor))

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
-from streamtok.model.families import read_config, tensor_shapes
+from streamtok.model.load import read_config, tensor_shapes
 
 VOCAB, CONTEXT = 32_000, 1024
 SIGNS = [chr(code) for code in range(33, 127)]

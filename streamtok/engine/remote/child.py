@@ -22,7 +22,7 @@ from streamtok.engine.core import Close, Core
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.engine.remote.frames import Frames, frame, pack
 from streamtok.errors import StreamtokError
-from streamtok.model.decoder import load
+from streamtok.model.load import load
 
 READ_BYTES = 64 * 1024
 

@@ -1,16 +1,38 @@
-"""How matrix products are cut, so that a row's bits do not depend on its company.
+"""How matrix products are cut, so that a row's bits do not depend on the rows beside it.
 
-A BLAS picks its kernel, and with it the order of additions, by the shape of the matrices and by
-where in them a row stands. So `x @ w.T` for one stream differs in the last bits from the same row
-in a batch of eight, and a sampled text can fork there. Here every product is made of small ones
-whose kernel is always the same: a weight is cut into panels of some output columns, the rows into
-tiles. There are two ways:
+Theory of operation
+-------------------
+
+The promise: the logits of a sequence are the same bits whether it runs alone or among others, in
+whatever slot, and however its prompt was cut into steps. A seed then gives the same text whatever
+else the server does, and a cached prefix is as good as one computed anew.
+
+Why it is not given: addition of floating-point numbers is not associative, and a BLAS chooses by
+the shape of the matrices, and by where in them a row is, in which order it adds. `x @ w.T` of one
+row differs in the last bits from the same row in a batch of eight. One such bit decides between
+two tokens of nearly the same score now and then, and from there on the texts differ.
+
+How it is kept: every product is made of small ones, whose kernel adds up each element in the same
+order wherever it is. A weight [out, in] is cut into panels of some output columns, each row's dot
+products being whole in every panel: the number of terms is never cut. The rows are cut into tiles
+and padded with zeros to full ones; a row of zeros costs time but changes no other. Which panel or
+tile is computed by which thread, and in which order, does not matter, since no sum crosses them.
+Attention sums over positions, of which a text has more and more: they are cut into blocks of
+fixed length, whose sums are added in the order of time, and what is not there yet or belongs to
+nobody has the weight exp(-inf) = 0 (`streamtok.model.attention`). All else (norms, activations,
+rotations) is computed row by row.
+
+Which small products are safe depends on the BLAS. There are two ways to cut:
 
 - FREE: any even number of rows, as long as the product is small. So it is with OpenBLAS on
   processors with AVX-512, whose kernels for small matrices add up each element term by term.
 - FIXED: tiles of eight rows, or of four at the end. So it is with its kernels for AVX2.
 
-Read next: `streamtok.model.exact.calibration`, which tries what holds on this machine.
+Neither is taken on trust: at the start `streamtok.model.exact.calibration` tries on the machine
+itself what holds, and says so if nothing does. The same problem on GPUs, with the same answer, is
+described in "Defeating Nondeterminism in LLM Inference" (Thinking Machines Lab, 2025).
+
+Read next: `streamtok.model.exact.calibration`.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
 """The GPT-2 and GPT-NeoX families: another graph than the Llama line, beside it.
 
-`streamtok.model.decoder.load` chooses between them by the folder's `config.json`.
+`streamtok.model.load` chooses between them by the folder's `config.json`.
 """

@@ -5,13 +5,12 @@ GPT-2 (Radford et al. 2019, "Language models are unsupervised multitask learners
 (arXiv:2204.06745), layer norm (arXiv:1607.06450), GELU (arXiv:1606.08415).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from streamtok.model.gpt.families import GptConfig
-from streamtok.model.reference import Float, gelu_tanh, rotate, softmax
+from streamtok.model.reference import ACTIVATIONS, Float, rotate, softmax
 
 
 def logits(config: GptConfig, weights: Mapping[str, Float], ids: Sequence[int]) -> Float:
@@ -39,7 +38,8 @@ def states(config: GptConfig, weights: Mapping[str, Float], ids: Sequence[int]) 
             for name, tensor in weights.items()
             if name.startswith(prefix)
         }
-        gathered = attention(config, w, layer_norm(w, names.attention_norm, x, config.norm_eps))
+        normed = layer_norm(w, names.attention_norm, x, config.norm_eps)  # [T, D]
+        gathered = attention(config, w, normed, config.score_divisor(layer))
         seen = x if config.parallel else x + gathered  # [T, D]
         moved = mlp(config, w, layer_norm(w, names.mlp_norm, seen, config.norm_eps))
         x = x + gathered + moved
@@ -53,7 +53,7 @@ def layer_norm(w: Mapping[str, Float], name: str, x: Float, eps: float) -> Float
     return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
 
 
-def attention(config: GptConfig, w: Mapping[str, Float], x: Float) -> Float:
+def attention(config: GptConfig, w: Mapping[str, Float], x: Float, divisor: float) -> Float:
     """Let each position gather from itself and those before it: [T, D] -> [T, D]."""
     time, names = len(x), config.layout
     qkv = project(config, w, names.qkv, x)  # [T, 3D]
@@ -61,37 +61,29 @@ def attention(config: GptConfig, w: Mapping[str, Float], x: Float) -> Float:
         q, k, v = qkv.reshape(time, config.heads, 3, -1).swapaxes(1, 2).swapaxes(0, 1)
     else:
         q, k, v = qkv.reshape(time, 3, config.heads, -1).swapaxes(0, 1)  # [T, H, E] each
-    q, k = turn(config, q), turn(config, k)
+    q, k = rotate_part(config, q), rotate_part(config, k)
     seen = np.tri(time, dtype=bool)  # [T, T]: nobody sees the future
     gathered = np.empty_like(q)  # [T, H, E]
     for head in range(config.heads):
-        scores = q[:, head] @ k[:, head].T / np.sqrt(config.head_dim)  # [T, T]
+        scores = q[:, head] @ k[:, head].T / divisor  # [T, T]
         gathered[:, head] = softmax(np.where(seen, scores, -np.inf)) @ v[:, head]  # [T, E]
     return project(config, w, names.out, gathered.reshape(time, -1))
 
 
-def turn(config: GptConfig, x: Float) -> Float:
-    """Turn the first part of each head by its position, and leave the rest: [T, H, E]."""
-    if not config.turned:
-        return x
-    turned = rotate(x[..., : config.turned], config.rope.speeds(config.turned))
-    return np.concatenate([turned, x[..., config.turned :]], axis=-1)  # [T, H, E]
+def rotate_part(config: GptConfig, x: Float) -> Float:
+    """Rotate the first part of each head by its position, and leave the rest: [T, H, E]."""
+    return rotate(x, config.rope, config.rotary_dim) if config.rotary_dim else x
 
 
 def project(config: GptConfig, w: Mapping[str, Float], name: str, x: Float) -> Float:
     """Multiply `x` [T, in] with the weight `name` and add its bias: [T, out]."""
     weight = w[f"{name}.weight"]  # [out, in], or transposed
     product: Float = x @ (weight if config.layout.transposed else weight.T)  # [T, out]
-    return product + w[f"{name}.bias"]
+    bias = f"{name}.bias"  # [out]
+    return product + w[bias] if bias in w else product
 
 
 def mlp(config: GptConfig, w: Mapping[str, Float], x: Float) -> Float:
     """Widen, bend and narrow each position on its own: [T, D] -> [T, D]."""
-    activate = {"gelu": gelu, "gelu_tanh": gelu_tanh}[config.activation]
+    activate = ACTIVATIONS[config.activation]
     return project(config, w, config.layout.down, activate(project(config, w, config.layout.up, x)))
-
-
-def gelu(x: Float) -> Float:
-    """Multiply each number by the chance that a normal one is smaller; shape as given."""
-    chance: Float = (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
-    return (x * chance).astype(x.dtype)

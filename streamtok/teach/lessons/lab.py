@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any, Literal
 
 from streamtok.config import ServeConfig
-from streamtok.model.families import read_config
+from streamtok.model.load import read_config
 from streamtok.serve.background import running_server
 from streamtok.teach.doctor.eventstream import Stream, read_stream
 from streamtok.teach.doctor.recording import Answer, Read, Recording, read_answer
