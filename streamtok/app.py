@@ -23,6 +23,8 @@ from streamtok.api.services import Services
 from streamtok.clock import Clock, FrozenClock, SystemClock
 from streamtok.config import EngineConfig, ServeConfig
 from streamtok.engine.base import Engine
+from streamtok.engine.extras import all_extras
+from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.engine.local import LocalEngine
 from streamtok.engine.remote import process
@@ -162,12 +164,27 @@ async def load(
         ConfigError: there is no memory for one context of it.
         ModelError: the model cannot be loaded.
     """
-    folder = config.model_folder
     files = share.files if share else await asyncio.to_thread(read_files, config)
     engine = await start_engine(config, files)
-    await _warm_up(engine)
+    try:
+        await _warm_up(engine)
+        return _services(config, ledger, clock, share, files, engine)
+    except BaseException:  # cancelled among them
+        await engine.close()
+        raise
+
+
+def _services(
+    config: ServeConfig,
+    ledger: Ledger,
+    clock: Clock,
+    share: "Share | None",
+    files: "ModelFiles",
+    engine: Engine,
+) -> Services:
     if config.faults:
         log.warning("--faults: whoever reaches this server may ask it for broken answers")
+    folder = config.model_folder
     return Services(
         engine=engine,
         model=folder.resolve().name,
@@ -224,7 +241,8 @@ async def start_engine(config: EngineConfig, files: "ModelFiles") -> Engine:
         ModelError: the model cannot be loaded.
     """
     if files.decoder:
-        return LocalEngine(files.decoder, config, files.grammars)
+        extras = all_extras(files.grammars)
+        return LocalEngine(files.decoder, config, extras, Backlog)
     return await process.start_engine(config, files.vocabulary if files.grammars else None)
 
 

@@ -70,10 +70,14 @@ class SequenceRequest:
     Generation ends at `max_tokens` tokens (0: once the prompt is computed) or at a token in
     `stop_ids`, which is not drawn among the first `min_tokens`. With `prompt_logprobs` the prompt's
     tokens are reported too, so that each of them must be computed; `sampling.top_logprobs` is then
-    not None. `client` is who asks: clients take turns, and only sequences of the same client profit
-    from each other's prompts. With a `constraint` the text ends where that is satisfied: by one of
+    not None. `client` is the caller: clients take turns, and only sequences of one client share
+    each other's prompts. With a `constraint` the text ends where that is satisfied: by one of
     the model's own stop tokens, which it allows then, or by itself where nothing can follow. With
     `embed`, which nothing is generated for, its end brings the prompt's embedding.
+
+    `generated_ids` are tokens that another engine has sampled already: generation continues after
+    them as if this engine had, since every draw depends on the seed and the position alone. They
+    count towards `max_tokens` and are not reported again.
     """
 
     index: int
@@ -86,6 +90,7 @@ class SequenceRequest:
     client: str = ""
     constraint: Constraint | None = None
     embed: bool = False
+    generated_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +167,13 @@ Event = Started | PromptScored | Prefilled | TokenEvent | Finished | Failed
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """How busy an engine is at this moment, counted in sequences."""
+    """How busy an engine is at this moment, counted in sequences.
+
+    Since the start, its process was replaced `restarts` times, and `resumed` sequences were
+    continued by a replacement.
+    """
 
     running: int
     queued: int
+    restarts: int = 0
+    resumed: int = 0

@@ -13,10 +13,9 @@ from pydantic import BaseModel
 
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
-from streamtok.engine.local import LocalEngine
 from streamtok.http.request import Request
 from streamtok.model.load import load
-from streamtok.testing import FakeClock, make_services
+from streamtok.testing import FakeClock, local_engine, make_services
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 CHATS = list(product((1, 2), (None, 0, 2), (False, True), (None, "a")))
@@ -26,7 +25,7 @@ TEXTS = list(product((1, 2), (None, 0, 2), (False, True), (None, "a"), (False, T
 @pytest.fixture
 async def api(tiny_model: Path) -> AsyncIterator[Api]:
     config = EngineConfig(max_streams=8, max_queue=40, step_tokens=8)
-    engine = LocalEngine(load(tiny_model), config)
+    engine = local_engine(load(tiny_model), config)
     services = make_services(tiny_model, engine, FakeClock())
     api = Api()
     api.open(services)

@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 from test_prefixes import Bench, Ids, decoder, request, text, told
 
-from streamtok.engine.extras.drafts import MOST_PAUSE, Drafter
-from streamtok.engine.scheduler import Sample, Scheduler
+from streamtok.engine.extras.drafts import MOST_PAUSE, PromptLookup
+from streamtok.engine.plan import Sample
+from streamtok.engine.scheduler import Scheduler
 from streamtok.messages import Finished, SamplingParams, TokenEvent
 
 # Of two tokens only, any text soon repeats itself
@@ -27,24 +28,24 @@ NARROW = SamplingParams(temperature=0.0, logit_bias=((65, 100), (66, 100)), top_
     ],
 )
 def test_a_text_goes_on_as_it_did_before(ids: Ids, most: int, guess: Ids) -> None:
-    assert Drafter().guess(ids, most) == guess
+    assert PromptLookup().guess(ids, most) == guess
 
 
 def test_guesses_keep_up_with_a_text_that_grows() -> None:
-    ids, drafter = list(text(1, 30)) * 3, Drafter()
+    ids, drafter = list(text(1, 30)) * 3, PromptLookup()
     guesses = [drafter.guess(ids[:end], 1) for end in range(1, len(ids))]
     assert guesses == [()] * 31 + [(token,) for token in ids[32:]]
 
 
 def test_who_guesses_wrong_keeps_silent_for_twice_as_long() -> None:
-    drafter, guessed = Drafter(), []
+    drafter, guessed = PromptLookup(), []
     for step in range(190):
         if drafter.guess((1, 1, 1, 1), 1):
             guessed.append(step)
             drafter.learn(0)
     pauses = [later - step - 1 for step, later in pairwise(guessed)]
     assert pauses == [1, 2, 4, 8, 16, 32, MOST_PAUSE]
-    drafter = Drafter()
+    drafter = PromptLookup()
     for right in (0, 0, 1, 0):  # one that was right makes up for those before
         drafter.learn(right)
     assert [bool(drafter.guess((1, 1, 1, 1), 1)) for _ in range(2)] == [False, True]
@@ -67,7 +68,7 @@ def test_a_text_that_repeats_itself_takes_fewer_steps(sampling: SamplingParams) 
 
 def guessing(streams: int, tile: int = 4, **options: int) -> Scheduler:
     """Return a scheduler whose sequences have all repeated one token, and can guess it."""
-    scheduler = Scheduler(streams, 1000, tile=tile)
+    scheduler = Scheduler(streams, 1000, tile=tile, drafter=PromptLookup)
     scheduler.add("a", [request((7,) * 5, index=i, **options) for i in range(streams)])
     plan = scheduler.plan()
     assert not any(work.guess for work in plan.works)  # a prompt leaves no room

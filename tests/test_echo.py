@@ -14,12 +14,11 @@ from streamtok.answer.choice import Piece, Token
 from streamtok.answer.whole import best
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
-from streamtok.engine.local import LocalEngine
 from streamtok.http.request import Request
 from streamtok.messages import TokenLogprobs
 from streamtok.model import reference
 from streamtok.model.load import load, read_weights
-from streamtok.testing import FakeClock, make_services
+from streamtok.testing import FakeClock, local_engine, make_services
 from streamtok.text.tokenizer import Tokenizer
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -32,7 +31,7 @@ PROMPTS = [[79, 77, 66], [256, 71, 72, 195, 130], [5] * 20]
 async def api(tiny_model: Path) -> AsyncIterator[Api]:
     """The API around a real engine with the tiny model."""
     config = EngineConfig(max_streams=4, max_queue=40, step_tokens=8)
-    engine = LocalEngine(load(tiny_model), config)
+    engine = local_engine(load(tiny_model), config)
     services = make_services(tiny_model, engine, FakeClock())
     api = Api()
     api.open(services)

@@ -25,7 +25,7 @@ from streamtok.http.request import Request
 from streamtok.messages import Failed, Finished, SamplingParams, SequenceRequest, Started
 from streamtok.model import reference
 from streamtok.model.load import load, read_weights
-from streamtok.testing import FakeClock, RunningServer, ScriptedEngine, make_services
+from streamtok.testing import FakeClock, RunningServer, ScriptedEngine, local_engine, make_services
 
 EMBEDDINGS = "/v1/embeddings"
 PROMPT = tuple(int(token) for token in np.random.default_rng(5).integers(0, 256, 50))
@@ -34,7 +34,7 @@ PROMPT = tuple(int(token) for token in np.random.default_rng(5).integers(0, 256,
 @asynccontextmanager
 async def engine_of(folder: Path, step_tokens: int) -> AsyncIterator[LocalEngine]:
     config = EngineConfig(max_streams=4, max_queue=40, step_tokens=step_tokens)
-    engine = LocalEngine(load(folder), config)
+    engine = local_engine(load(folder), config)
     try:
         yield engine
     finally:

@@ -22,12 +22,13 @@ from streamtok.messages import (
     TokenEvent,
 )
 from streamtok.model.load import load
+from streamtok.testing import local_engine
 
 
 @pytest.fixture
 async def engine(tiny_model: Path) -> AsyncIterator[LocalEngine]:
     config = EngineConfig(max_streams=4, max_queue=40, step_tokens=16)
-    engine = LocalEngine(load(tiny_model), config)
+    engine = local_engine(load(tiny_model), config)
     yield engine
     await engine.close()
 

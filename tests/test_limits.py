@@ -382,25 +382,14 @@ async def test_the_official_client_waits_as_long_as_told(
 
 
 def test_the_backlog_is_judged_by_what_ended_lately() -> None:
-    backlog = Backlog(slots=4)
+    backlog = Backlog(streams=4)
     assert backlog.wait_s(100) == 1  # nothing is known
-    for number in range(100):  # only the last ones count
-        backlog.start(number, 0.0)
-        backlog.end(number, 500.0)
+    for _ in range(100):  # only the last ones count
+        backlog.add(500.0)
     assert backlog.wait_s(10_000) == 120
-    for number in range(64):
-        backlog.start(number, 10.0 * number)
-        backlog.end(number, 10.0 * number + 2.0)
+    for _ in range(64):
+        backlog.add(2.0)
     assert [backlog.wait_s(queued) for queued in (0, 1, 2, 3, 40, 1000)] == [1, 1, 1, 2, 20, 120]
-
-
-def test_what_never_ran_says_nothing_about_the_backlog() -> None:
-    backlog = Backlog(slots=1)
-    backlog.end("cancelled while it waited", 50.0)
-    assert backlog.wait_s(10) == 1
-    backlog.start("a", 50.0)
-    backlog.end("a", 53.0)
-    assert backlog.wait_s(10) == 30
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=100), st.integers(0, 10_000), st.integers(1, 64))
@@ -409,8 +398,7 @@ def test_the_wait_is_always_a_whole_number_in_its_bounds(
 ) -> None:
     backlog = Backlog(slots)
     for duration_s in durations_s:
-        backlog.start("x", 0.0)
-        backlog.end("x", duration_s)
+        backlog.add(duration_s)
     wait_s = backlog.wait_s(queued)
     assert isinstance(wait_s, int)
     assert 1 <= wait_s <= 120

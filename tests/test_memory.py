@@ -7,11 +7,11 @@ import pytest
 from streamtok.config import EngineConfig
 from streamtok.engine.extras import kv_sizing as memory
 from streamtok.engine.extras.kv_sizing import count_slots
-from streamtok.engine.local import LocalEngine
 from streamtok.errors import ConfigError
 from streamtok.messages import SamplingParams, SequenceRequest
 from streamtok.model.attention import KVCache, slot_bytes
 from streamtok.model.load import load, read_config
+from streamtok.testing import local_engine
 
 SLOT = 2 * 2 * 2 * 8 * 128 * 4  # keys and values, layers, heads, their width, context, float32
 
@@ -52,7 +52,7 @@ def test_too_little_memory_is_named(
 async def test_no_more_sequences_run_than_there_is_memory_for(
     tiny_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = LocalEngine(load(tiny_model), EngineConfig(kv_memory=2 * SLOT))
+    engine = local_engine(load(tiny_model), EngineConfig(kv_memory=2 * SLOT))
     assert "holds 2 sequences at once" in caplog.text
     params = SamplingParams()
     stream = engine.submit("a", [SequenceRequest(i, (1,), params, 20) for i in range(5)])

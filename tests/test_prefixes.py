@@ -1,4 +1,4 @@
-"""Prefixes are computed once, and what is made of them is the same, bit for bit."""
+"""Prefixes are computed once, and what is generated from them is the same, bit for bit."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.engine.extras.drafts import PromptLookup
 from streamtok.engine.extras.grammars import Grammars
+from streamtok.engine.extras.logprobs import logprobs
+from streamtok.engine.plan import Addressed, Plan
 from streamtok.engine.prefix_cache import LEAST, Copy
 from streamtok.engine.runner import Runner
-from streamtok.engine.scheduler import Addressed, Plan, Scheduler
+from streamtok.engine.scheduler import Scheduler
 from streamtok.engine.verifier import draw
 from streamtok.errors import EngineFailed
 from streamtok.messages import (
@@ -42,7 +45,7 @@ class Bench:
     def __init__(
         self, decoder: Decoder, streams: int, kept: int, step_tokens: int, tile: int = 1
     ) -> None:
-        self.scheduler = Scheduler(streams, step_tokens, kept, tile)
+        self.scheduler = Scheduler(streams, step_tokens, kept, tile, PromptLookup)
         self.runner = Runner(decoder, streams + kept)
         self.told: dict[tuple[str, int], list[Event]] = defaultdict(list)
         self.computed = 0  # positions
@@ -58,7 +61,8 @@ class Bench:
 
     def step(self) -> Plan:
         plan = self.plan()
-        drawn = draw(self.runner.run(plan)[0], plan.works, self.grammars)
+        start_guide = self.grammars.start if self.grammars else None
+        drawn = draw(self.runner.run(plan)[0], plan.works, start_guide, logprobs)
         self.computed += sum(work.count for work in plan.works)
         self.tell(self.scheduler.commit(plan, drawn))
         return plan

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from streamtok.config import EngineConfig
 from streamtok.engine.extras.logprobs import logprobs
 from streamtok.engine.local import LocalEngine
-from streamtok.engine.scheduler import Plan, Sample, Scheduler
+from streamtok.engine.plan import Plan, Sample
+from streamtok.engine.scheduler import Scheduler
 from streamtok.errors import EngineFailed
 from streamtok.messages import (
     Event,
@@ -28,6 +29,7 @@ from streamtok.messages import (
 )
 from streamtok.model import reference
 from streamtok.model.load import load, read_weights
+from streamtok.testing import local_engine
 
 PROMPT = tuple(int(token) for token in np.random.default_rng(5).integers(0, 256, 50))
 
@@ -35,7 +37,7 @@ PROMPT = tuple(int(token) for token in np.random.default_rng(5).integers(0, 256,
 @asynccontextmanager
 async def engine_of(folder: Path, step_tokens: int) -> AsyncIterator[LocalEngine]:
     config = EngineConfig(max_streams=4, max_queue=40, step_tokens=step_tokens)
-    engine = LocalEngine(load(folder), config)
+    engine = local_engine(load(folder), config)
     try:
         yield engine
     finally:

@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from streamtok.engine import sampler
+from streamtok.engine.extras.logprobs import logprobs as compute_logprobs
+from streamtok.engine.plan import Sample
 from streamtok.engine.sampler import Draw, sample, uniform
-from streamtok.engine.scheduler import Sample
 from streamtok.errors import EngineFailed
 from streamtok.messages import SamplingParams, TokenLogprobs
 from streamtok.model.weights import Array
@@ -47,7 +48,7 @@ def random_logits(rows: int, vocab: int, seed: int = 0) -> Array:
 
 def tokens(logits: Array, draws: list[Draw]) -> list[int]:
     """Return the ids that are drawn, none of which may be an error."""
-    samples = sample(logits, draws)
+    samples = sample(logits, draws, compute_logprobs)
     assert all(isinstance(drawn, Sample) for drawn in samples)
     return [drawn.token_id for drawn in samples if isinstance(drawn, Sample)]
 
@@ -286,11 +287,13 @@ def test_rows_are_drawn_together_as_alone(
     logits = random_logits(len(params), vocab, seed)
     ids = np.random.default_rng(seed).integers(0, vocab, (len(params), 8)).tolist()
     draws = [Draw(p, row[: 4 + i], 4) for i, (p, row) in enumerate(zip(params, ids, strict=True))]
-    together = sample(logits, draws)
+    together = sample(logits, draws, compute_logprobs)
     assert together == [
-        drawn for i, one in enumerate(draws) for drawn in sample(logits[i : i + 1], [one])
+        drawn
+        for i, one in enumerate(draws)
+        for drawn in sample(logits[i : i + 1], [one], compute_logprobs)
     ]
-    backwards = sample(logits[::-1], draws[::-1])
+    backwards = sample(logits[::-1], draws[::-1], compute_logprobs)
     assert backwards == together[::-1]
 
 
@@ -298,9 +301,9 @@ def test_rows_are_drawn_together_as_alone(
 def test_a_row_that_is_not_finite_is_an_error_and_the_others_are_not(bad: float) -> None:
     logits = random_logits(3, 20)
     draws = [draw(seed=seed, top_p=0.9, top_logprobs=2) for seed in range(3)]
-    first, _, third = sample(logits, draws)
+    first, _, third = sample(logits, draws, compute_logprobs)
     logits[1, 7] = bad
-    samples = sample(logits, draws)
+    samples = sample(logits, draws, compute_logprobs)
     assert (samples[0], samples[2]) == (first, third)
     assert isinstance(samples[1], EngineFailed)
 
@@ -321,7 +324,7 @@ def test_no_rows_give_no_tokens() -> None:
 
 def logprobs(logits: Array, one: Draw) -> tuple[int, TokenLogprobs]:
     """Return the id and the log-probabilities of a draw that reports them."""
-    (drawn,) = sample(logits, [one])
+    (drawn,) = sample(logits, [one], compute_logprobs)
     assert isinstance(drawn, Sample)
     assert drawn.logprobs is not None
     return drawn.token_id, drawn.logprobs

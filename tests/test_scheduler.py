@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from streamtok.config import EngineConfig
-from streamtok.engine.scheduler import Addressed, Plan, Sample, Scheduler, Work
+from streamtok.engine.plan import Addressed, Plan, Sample, Work
+from streamtok.engine.scheduler import Scheduler
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.messages import (
     Event,

@@ -24,7 +24,6 @@ from streamtok.api.routing import Api
 from streamtok.app import load_files
 from streamtok.config import EngineConfig, ServeConfig
 from streamtok.engine.extras.grammars import MAX_CHARACTERS, Grammars, Vocabulary
-from streamtok.engine.local import LocalEngine
 from streamtok.http.request import Request
 from streamtok.messages import Constraint
 from streamtok.model.load import load
@@ -33,6 +32,7 @@ from streamtok.testing import (
     RunningServer,
     ScriptedEngine,
     byte_tokenizer,
+    local_engine,
     make_services,
     running_server,
     write_model,
@@ -80,7 +80,7 @@ async def api(tiny_model: Path) -> AsyncIterator[Api]:
     vocabulary = Vocabulary(tokenizer.backend.to_str(), decoder.config.vocab, tokenizer.stop_ids)
     grammars = Grammars(vocabulary)
     config = EngineConfig(max_streams=8, max_queue=40, step_tokens=8)
-    engine = LocalEngine(decoder, config, grammars)
+    engine = local_engine(decoder, config, grammars)
     services = make_services(tiny_model, engine, FakeClock(), grammars=grammars)
     api = Api()
     api.open(services)

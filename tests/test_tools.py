@@ -17,7 +17,6 @@ from test_structured import CHAT, HI, schema_format
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
-from streamtok.engine.local import LocalEngine
 from streamtok.http.request import Request
 from streamtok.messages import Finished, Started, TokenEvent
 from streamtok.model.load import load
@@ -25,6 +24,7 @@ from streamtok.testing import (
     FakeClock,
     RunningServer,
     ScriptedEngine,
+    local_engine,
     make_services,
     write_model,
 )
@@ -63,7 +63,7 @@ def grammars_of(folder: Path) -> Grammars:
 async def api(folder: Path) -> AsyncIterator[Api]:
     grammars = grammars_of(folder)
     config = EngineConfig(max_streams=8, max_queue=40, step_tokens=64)
-    engine = LocalEngine(load(folder), config, grammars)
+    engine = local_engine(load(folder), config, grammars)
     services = make_services(folder, engine, FakeClock(), grammars=grammars)
     api = Api()
     api.open(services)

@@ -167,9 +167,13 @@ class Api:
         return await route.endpoint(self._services, call, *rest)
 
     def _health(self) -> Response:
-        state: answers.State = (
-            "draining" if self._draining else "ok" if self._services else "loading"
-        )
+        state: answers.State = "ok"
+        if self._draining:
+            state = "draining"
+        elif self._services is None:
+            state = "loading"
+        elif not self._services.engine.ready:
+            state = "restarting"
         return json_response(answers.encode(answers.Health(state)), 200 if state == "ok" else 503)
 
 

@@ -95,6 +95,10 @@ class Engine(Protocol):
     def fingerprint(self) -> str:
         """A string that changes whenever the same request might give other tokens."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether it computes: False while it is being restarted, and after its end."""
+
     def submit(self, request_id: str, sequences: Sequence[SequenceRequest]) -> TokenStream:
         """Queue a request; its events arrive in the stream that is returned.
 

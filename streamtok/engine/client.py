@@ -1,41 +1,63 @@
-"""The event loop's side of an engine, wherever the engine runs: orders go in, events come out.
+"""The event loop's side of an engine, wherever the engine runs: commands go in, events come out.
 
-Keeps the stream of each request, and the count of those that run and wait. Read next:
+Keeps the stream of each request and counts the sequences that run and wait. Read next:
 `streamtok.engine.core`, the other side.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from streamtok.engine.base import ENDS, TokenStream
-from streamtok.engine.core import Cancel, Facts, Order, Read, Submit
-from streamtok.engine.extras.backlog import Backlog
-from streamtok.engine.scheduler import Addressed
+from streamtok.engine.core import Cancel, Command, EngineInfo, Read, Submit
+from streamtok.engine.plan import Addressed
 from streamtok.errors import InvalidRequest, RequestError, Unavailable
 from streamtok.messages import EngineStats, Failed, SequenceRequest, Started, TokenEvent
 
 
-class Front:
-    """What `streamtok.engine.base.Engine` promises, for an engine of which `facts` are known.
+class QueueEstimate(Protocol):
+    """Estimates how long the queue takes, from how long sequences have run."""
 
-    `send` takes orders to it; its events are to be given to `receive`, in order. Must be made on
-    the event loop.
+    def add(self, duration_s: float) -> None:
+        """Note how long a sequence ran, from its start to its end."""
+
+    def wait_s(self, queued: int) -> int:
+        """Return after how many seconds about `queued` sequences will have left the queue."""
+
+
+class EngineClient:
+    """What `streamtok.engine.base.Engine` promises, for an engine described by `info`.
+
+    `send` takes commands to it; its events are to be given to `receive`, in order. Must be created
+    on the event loop. Without an `estimate`, made from the number of streams, a client that finds
+    the queue full is told to try again after a second.
     """
 
-    def __init__(self, facts: Facts, send: Callable[[Order], None]) -> None:
-        self.context = facts.context
-        self.vocab = facts.vocab
-        self.width = facts.width
-        self.streams = facts.streams
-        self.fingerprint = facts.fingerprint
-        self._room = facts.room
+    def __init__(
+        self,
+        info: EngineInfo,
+        send: Callable[[Command], None],
+        estimate: Callable[[int], QueueEstimate] | None = None,
+    ) -> None:
+        self.context = info.context
+        self.vocab = info.vocab
+        self.width = info.width
+        self.streams = info.streams
+        self.fingerprint = info.fingerprint
+        self._room = info.room
         self._send = send
-        # with how many tokens each sequence has that has not ended
+        self._estimate = estimate(info.streams) if estimate else None
+        # for each sequence that has not ended, how many tokens it has
         self._streams: dict[str, tuple[TokenStream, dict[int, int]]] = {}
         self._unfinished = 0  # sequences submitted and not yet terminal
-        self._backlog = Backlog(facts.streams)
+        self._started_s: dict[tuple[str, int], float] = {}  # when those that run left the queue
         self._loop = asyncio.get_running_loop()
-        self.refused: Unavailable | None = None  # why nothing is taken at the moment
+        self.refused: Unavailable | None = None  # why nothing is accepted at the moment
+
+    @property
+    def ready(self) -> bool:
+        """Whether it computes; see `Engine.ready`."""
+        return self.refused is None
 
     def submit(self, request_id: str, sequences: Sequence[SequenceRequest]) -> TokenStream:
         """Queue a request; see `Engine.submit`."""
@@ -50,7 +72,7 @@ class Front:
             raise Unavailable(
                 f"{self._unfinished} sequences run or wait already, of {self._room} at most; "
                 f"this request adds {len(sequences)}",
-                retry_after_s=self._backlog.wait_s(self.stats().queued),
+                retry_after_s=self._estimate.wait_s(self.stats().queued) if self._estimate else 1,
                 code="queue_full",
             )
         self._unfinished += len(sequences)
@@ -65,31 +87,36 @@ class Front:
 
     def stats(self) -> EngineStats:
         """Return how many sequences run and wait."""
-        running = self._backlog.running
+        running = len(self._started_s)
         return EngineStats(running, self._unfinished - running)
 
     def receive(self, events: Iterable[Addressed]) -> None:
-        """Hand events to those who wait for them."""
+        """Give each event to the stream of its request."""
         now_s = self._loop.time()
         for request_id, event in events:
             stream, generated = self._streams[request_id]
             if isinstance(event, TokenEvent):
                 generated[event.index] += 1
             elif isinstance(event, Started):
-                self._backlog.start((request_id, event.index), now_s)
+                self._started_s[request_id, event.index] = now_s
             elif isinstance(event, ENDS):
-                self._unfinished -= 1
-                self._backlog.end((request_id, event.index), now_s)
+                self._end(request_id, event.index, now_s)
                 del generated[event.index]
                 if not generated:
                     del self._streams[request_id]
             stream.deliver(event)
 
     def fail(self, error: RequestError) -> None:
-        """End every sequence with `error`: the engine is gone, and says nothing more."""
+        """End every sequence with `error`: the engine is gone and posts nothing more."""
         events = [
             (request_id, Failed(index, error, count))
             for request_id, (_, generated) in self._streams.items()
             for index, count in generated.items()
         ]
         self.receive(events)
+
+    def _end(self, request_id: str, index: int, now_s: float) -> None:
+        self._unfinished -= 1
+        started_s = self._started_s.pop((request_id, index), None)
+        if self._estimate and started_s is not None:
+            self._estimate.add(now_s - started_s)

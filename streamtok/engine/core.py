@@ -1,37 +1,71 @@
-"""The engine itself: takes orders, steps sequences, posts what has happened. Knows no event loop.
+"""The engine: takes commands, steps sequences, posts their events. Knows no event loop.
 
-It repeats: take orders, plan, run, sample, commit, and post all events of the step at once. Orders
-take effect before the next step. Where it runs is not its business: `streamtok.engine.local` puts
-it in a thread, `streamtok.engine.remote.process` in a process of its own.
+It repeats: take commands, plan, run, sample, commit, and post all events of the step at once.
+Commands take effect before the next step. Where the engine runs is decided elsewhere:
+`streamtok.engine.local` puts it in a thread, `streamtok.engine.remote.process` in a process.
 
-Read next: `streamtok.engine.scheduler`, which plans.
+Read next: `streamtok.engine.scheduler`, which plans a step.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from streamtok.config import EngineConfig
 from streamtok.engine.base import HIGH_WATER, LOW_WATER
-from streamtok.engine.extras.embeddings import pool
-from streamtok.engine.extras.grammars import Grammars
-from streamtok.engine.extras.kv_sizing import count_slots
-from streamtok.engine.extras.logprobs import score
+from streamtok.engine.plan import Addressed, Plan, PromptScore, Work
 from streamtok.engine.runner import Runner
-from streamtok.engine.scheduler import Addressed, Plan, Scheduler
-from streamtok.engine.verifier import draw
-from streamtok.errors import EngineFailed, Unavailable
-from streamtok.messages import Failed, Finished, SequenceRequest
+from streamtok.engine.sampler import ComputeLogprobs
+from streamtok.engine.scheduler import Scheduler
+from streamtok.engine.sequence import Drafter
+from streamtok.engine.verifier import StartGuide, draw
+from streamtok.errors import EngineFailed, RequestError, Unavailable
+from streamtok.messages import Embedding, Failed, Finished, SequenceRequest
 from streamtok.model.base import Decoder
+from streamtok.model.config import ModelConfig
+from streamtok.model.weights import Array
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+PerWork = Callable[[Array, Sequence[Work]], list[Result]]
+
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What a server must know of its engine; see `streamtok.engine.base.Engine`.
+class EngineExtras:
+    """What an engine can do beyond plain sampling; each field is optional.
 
-    `room` is how many sequences may run and wait.
+    `streamtok.engine.extras.all_extras` fills it. `count_slots` says how many contexts fit into
+    memory, `drafter` makes a guesser for one sequence, `start_guide` begins a constrained text,
+    `logprobs` and `prompt_logprobs` report the log-probabilities of drawn tokens and of prompts,
+    `pool` makes embeddings. A request that asks for one of the last four fails without it.
+    """
+
+    count_slots: Callable[[ModelConfig, EngineConfig], int] | None = None
+    drafter: Callable[[], Drafter] | None = None
+    start_guide: StartGuide | None = None
+    logprobs: ComputeLogprobs | None = None
+    prompt_logprobs: PerWork[PromptScore | RequestError] | None = None
+    pool: PerWork[Embedding | RequestError | None] | None = None
+
+    def refusal(self, request: SequenceRequest) -> str | None:
+        """Return what `request` asks for and this engine cannot do, if anything."""
+        wanted = (
+            ("a constraint", request.constraint, self.start_guide),
+            ("log-probabilities", request.sampling.top_logprobs is not None, self.logprobs),
+            ("the prompt's log-probabilities", request.prompt_logprobs, self.prompt_logprobs),
+            ("an embedding", request.embed, self.pool),
+        )
+        return next((name for name, asked, extra in wanted if asked and not extra), None)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a server needs to know about its engine; see `streamtok.engine.base.Engine`.
+
+    `room` is how many sequences may run and wait. `exact` says that a sequence's tokens are the
+    same bit for bit in any batch, so that another engine can continue it.
     """
 
     context: int
@@ -40,11 +74,12 @@ class Facts:
     streams: int
     room: int
     fingerprint: str
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Queue the sequences of a request."""
+    """Queue the sequences of a request. A request is submitted once."""
 
     request_id: str
     sequences: tuple[SequenceRequest, ...]
@@ -60,7 +95,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The reader of a request has taken `count` of its events in all."""
+    """The reader of a request has taken `count` of its events in total."""
 
     request_id: str
     count: int
@@ -71,102 +106,127 @@ class Close:
     """Stop: what still runs or waits ends with Failed(Unavailable)."""
 
 
-Order = Submit | Cancel | Read | Close
-Take = Callable[[bool], Iterable[Order]]  # the orders that have come; if True, waits for one
+Command = Submit | Cancel | Read | Close
+Take = Callable[[bool], Iterable[Command]]  # commands that have arrived; if True, waits for one
 Post = Callable[[Sequence[Addressed]], None]
 
 
 @dataclass(slots=True)
 class _Reader:
-    """How many of a request's sequences have not ended, and how its events are taken."""
+    """Flow control of a request: sequences that have not ended, events posted, events taken."""
 
     open: int
-    made: int = 0
+    posted: int = 0
     taken: int = 0
 
 
-class Core:
-    """Runs `decoder` for some sequences at once and keeps others waiting, as `config` allows.
-
-    `grammars` compiles what requests constrain their texts to.
+class EngineCore:
+    """Runs `decoder` for several sequences at once and queues others, as `config` allows.
 
     Raises:
         ConfigError: there is no memory for the keys and values of one context.
     """
 
     def __init__(
-        self, decoder: Decoder, config: EngineConfig, grammars: Grammars | None = None
+        self, decoder: Decoder, config: EngineConfig, extras: EngineExtras | None = None
     ) -> None:
-        if not decoder.tiling.exact:
+        self._extras = extras or EngineExtras()
+        exact = decoder.tiling.exact
+        if not exact:
             log.warning(
                 "this machine's matrix library computes a row differently in different batches: "
                 "the same seed may give other tokens under load"
             )
-        slots = count_slots(decoder.config, config)
+        count = self._extras.count_slots
+        slots = count(decoder.config, config) if count else 2 * config.max_streams
         streams = min(config.max_streams, slots)
         if streams < config.max_streams:
             log.warning("the memory for keys and values holds %d sequences at once", streams)
-        self.facts = Facts(
+        self.info = EngineInfo(
             decoder.config.context,
             decoder.config.vocab,
             decoder.config.dim,
             streams,
             streams + config.max_queue,
-            f"fp_{decoder.digest}" + ("" if decoder.tiling.exact else "_inexact"),
+            f"fp_{decoder.digest}" + ("" if exact else "_inexact"),
+            exact,
         )
-        cheap = decoder.tiling.cheap
-        self._scheduler = Scheduler(streams, config.step_tokens, slots - streams, cheap)
+        self._scheduler = Scheduler(
+            streams,
+            config.step_tokens,
+            slots - streams,
+            decoder.tiling.cheap,
+            self._extras.drafter,
+        )
         self._runner = Runner(decoder, slots)
-        self._grammars = grammars
         self._readers: dict[str, _Reader] = {}
         self._paused: set[str] = set()
         self._closing = False
 
     def serve(self, take: Take, post: Post) -> None:
-        """Step as long as there is work, wait for orders while there is none, until closed."""
-        idle = True
+        """Step as long as there is work, wait for commands while there is none, until closed."""
+        working = False
         while True:
-            for order in take(idle):
-                self._obey(order, post)
+            for command in take(not working):
+                self.execute(command, post)
             if self._closing:
                 break
-            plan = self._scheduler.plan(self._pause())
-            self._post(plan.events, post)
-            if not plan.is_empty:
-                self._post(self._step(plan), post)
-            idle = not plan.works
+            working = self.step(post)
         closed = Unavailable("the server shut down before the answer was complete")
         self._post(self._scheduler.fail(closed), post)
 
-    def _obey(self, order: Order, post: Post) -> None:
-        if isinstance(order, Submit):
-            self._readers[order.request_id] = _Reader(len(order.sequences))
-            self._scheduler.add(order.request_id, order.sequences)
-        elif isinstance(order, Cancel):
-            self._post(self._scheduler.cancel(order.request_id, order.index), post)
-        elif isinstance(order, Read):
-            if reader := self._readers.get(order.request_id):
-                reader.taken = order.count
+    def execute(self, command: Command, post: Post) -> None:
+        """Take note of a command, which takes effect before the next step."""
+        if isinstance(command, Submit):
+            self._submit(command, post)
+        elif isinstance(command, Cancel):
+            self._post(self._scheduler.cancel(command.request_id, command.index), post)
+        elif isinstance(command, Read):
+            if reader := self._readers.get(command.request_id):
+                reader.taken = command.count
         else:
             self._closing = True
 
+    def step(self, post: Post) -> bool:
+        """Compute one step; return False if there was nothing to compute."""
+        plan = self._scheduler.plan(self._pause())
+        self._post(plan.events, post)
+        if not plan.is_empty:
+            self._post(self._run(plan), post)
+        return bool(plan.works)
+
+    def _submit(self, command: Submit, post: Post) -> None:
+        self._readers[command.request_id] = _Reader(len(command.sequences))
+        able = []
+        for sequence in command.sequences:
+            if missing := self._extras.refusal(sequence):
+                error = EngineFailed(f"this engine cannot do {missing}")
+                self._post([(command.request_id, Failed(sequence.index, error, 0))], post)
+            else:
+                able.append(sequence)
+        self._scheduler.add(command.request_id, able)
+
     def _pause(self) -> set[str]:
-        """Return the requests whose readers are behind, until they have caught up."""
+        """Return the requests whose readers are behind, until they have caught up.
+
+        The two bounds differ, so that a request is not paused and resumed at every event.
+        """
         self._paused = {
             request_id
             for request_id, reader in self._readers.items()
-            if reader.made - reader.taken
+            if reader.posted - reader.taken
             > (LOW_WATER if request_id in self._paused else HIGH_WATER)
         }
         return self._paused
 
-    def _step(self, plan: Plan) -> list[Addressed]:
+    def _run(self, plan: Plan) -> list[Addressed]:
         """Run one plan; whatever it raises ends the sequences that were in it, and only those."""
+        extras, works = self._extras, plan.works
         try:
             logits, states = self._runner.run(plan)  # [., V], [., D]
-            drawn = draw(logits, plan.works, self._grammars)
-            scores = score(logits, plan.works)
-            pools = pool(states, plan.works)
+            drawn = draw(logits, works, extras.start_guide, extras.logprobs)
+            scores = extras.prompt_logprobs(logits, works) if extras.prompt_logprobs else ()
+            pools = extras.pool(states, works) if extras.pool else ()
         except Exception:
             log.exception("an engine step failed")
             return self._scheduler.fail(EngineFailed("the engine failed in a step"), plan)
@@ -178,7 +238,7 @@ class Core:
             return
         for request_id, event in events:
             reader = self._readers[request_id]
-            reader.made += 1
+            reader.posted += 1
             reader.open -= isinstance(event, Finished | Failed)
             if not reader.open:
                 del self._readers[request_id]

@@ -1,6 +1,10 @@
-"""How clients share what there is too little of: places, and positions of a step. Pure.
+"""How clients share what is scarce: slots to run in, and positions of a step. Pure.
 
-Read next: `streamtok.engine.scheduler`, which has them to give.
+Slots are given round robin, so that one client's hundred requests delay another's single request by
+one turn. Positions of prompts are divided by max-min fairness: everyone gets the same, except who
+needs less, whose rest is divided among the others.
+
+Read next: `streamtok.engine.scheduler`, which divides them.
 """
 
 from collections import deque
@@ -9,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from streamtok.engine.sequence import Sequence
 
 
-class Turns:
-    """Sequences that wait: clients take turns, and each one's own come in their order."""
+class FairQueue:
+    """Waiting sequences: round robin among clients, first in first out for each of them."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, deque[Sequence]] = {}  # by client; whose turn it is stands first
+        self._queues: dict[str, deque[Sequence]] = {}  # by client, in order of turns
 
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
@@ -23,7 +27,7 @@ class Turns:
             yield from queue
 
     def add(self, sequences: Iterable[Sequence]) -> None:
-        """Let `sequences` wait, each behind what its client has waiting already."""
+        """Queue `sequences`, each behind what its client has queued already."""
         for sequence in sequences:
             self._queues.setdefault(sequence.request.client, deque()).append(sequence)
 
@@ -37,15 +41,15 @@ class Turns:
         return sequence
 
     def remove(self, sequence: Sequence) -> None:
-        """Let `sequence` wait no longer."""
+        """Take `sequence` out of the queue."""
         client = sequence.request.client
         self._queues[client].remove(sequence)
         if not self._queues[client]:
             del self._queues[client]
 
 
-def divide(budget: int, wanted: Mapping[str, int]) -> dict[str, int]:
-    """Divide `budget` among clients: they get alike, but none more than it wants."""
+def fair_shares(budget: int, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Divide `budget` among clients, max-min fair: equally, but no client more than it wants."""
     shares = {}
     for index, client in enumerate(sorted(wanted, key=lambda client: wanted[client])):
         shares[client] = min(wanted[client], -(-budget // (len(wanted) - index)))

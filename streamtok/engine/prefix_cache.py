@@ -1,14 +1,29 @@
-"""Whose keys and values lie in which slot, so that no prefix is computed twice. Pure.
+"""Which KV slot holds which token prefix, so that no prefix is computed twice. Pure: no arrays.
 
-The first slots are for running sequences, the lowest free one first, so that they are neighbours
-and can be computed together. The others keep what ended sequences leave; the least recently used is
-given up first. A sequence starts from the longest prefix that lies in any slot, which is copied:
-500 positions take less than a millisecond, where computing them takes hundreds. A row of the cache
-depends on nothing but the ids up to its own, bit for bit, so that a copied one is as good.
+Theory of operation. The KV cache has a fixed number of slots, each with room for one whole context.
+The first `streams` slots belong to running sequences; a sequence takes the lowest free one, so that
+running slots are neighbours and can be computed as one array. The remaining slots keep the keys and
+values of sequences that have ended, evicted least recently used first. This module only keeps
+books: it says what to copy from slot to slot and what to clear, and the runner does it.
 
-Sequences of different clients share nothing: else the time to the first token would tell one
-whether another has sent some text before. Slots are few: looking at all of them takes microseconds,
-and needs no tree. Read next: `streamtok.engine.scheduler`, which asks.
+A row of the cache depends on nothing but the ids up to its own position, bit for bit, so that a
+copied row is as good as a computed one. Copying 500 positions takes less than a millisecond where
+computing them takes hundreds. Reuse happens at three moments:
+
+- admit: the slot that a sequence gets may still hold a prefix of it, which then stays in place.
+- reuse: when its prefill begins, a longer prefix may be in any slot, running ones included; it is
+  copied. Not earlier: by then more may have been computed.
+- is_ahead: if a running sequence is about to compute what another could copy, the other waits.
+
+A slot whose content may be wrong (a step failed half-way, or gave numbers that are not finite) is
+"spoilt": it is forgotten at once, with every kept slot that shares rows with it, and cleared before
+the next step.
+
+Sequences of different clients share nothing: otherwise the time to the first token would tell a
+client whether someone else has sent a certain text before. There are few slots, so that comparing
+with each takes microseconds and no radix tree is needed.
+
+Read next: `streamtok.engine.scheduler`, which uses it.
 """
 
 import heapq
@@ -19,7 +34,7 @@ from operator import ne
 
 from streamtok.engine.sequence import Sequence
 
-LEAST = 16  # positions; fewer are not worth a copy, nor a wait for who computes them
+LEAST = 16  # positions; fewer are not worth a copy, nor waiting for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +47,10 @@ class Copy:
     stop: int
 
 
-class Prefixes:
-    """Slots for `streams` running sequences, and `kept` more for what others have left.
+class PrefixCache:
+    """Slots for `streams` running sequences, and `kept` more for prefixes of ended ones.
 
-    Whoever uses it carries out the copies it returns, in their order and before anything else is
+    The caller carries out the copies it returns, in their order and before anything else is
     computed, and clears the slots that `take_spoilt` names even before that.
     """
 
@@ -56,7 +71,7 @@ class Prefixes:
         return tuple(slots)
 
     def admit(self, sequence: Sequence) -> list[Copy]:
-        """Give `sequence` a slot, with as much of what lies there as it can use."""
+        """Give `sequence` a slot, keeping what is there as far as it can use it."""
         slot = sequence.slot = heapq.heappop(self._free)
         before = self._holders[slot]
         shared = count_usable(before, sequence)
@@ -67,7 +82,7 @@ class Prefixes:
         return []
 
     def reuse(self, sequence: Sequence) -> list[Copy]:
-        """Let `sequence`, of which nothing has been computed yet, start from the best prefix."""
+        """Let `sequence`, of which nothing is computed yet, start from the longest known prefix."""
         most, source = max(
             (count_usable(holder, sequence), slot) for slot, holder in enumerate(self._holders)
         )
@@ -81,13 +96,13 @@ class Prefixes:
         return [Copy(source, sequence.slot, start, stop)]
 
     def leave(self, sequence: Sequence) -> None:
-        """Take the slot of a sequence that has ended; what lies there can be used by others."""
+        """Free the slot of a sequence that has ended; others can use what it holds."""
         assert sequence.slot is not None
         heapq.heappush(self._free, sequence.slot)
         sequence.slot = None
 
     def forget(self, sequence: Sequence) -> None:
-        """Give up what may be spoilt: the rows of `sequence`, and all that share some with it."""
+        """Spoil the slot of `sequence`, and those of ended sequences that share rows with it."""
         self.spoil(
             slot
             for slot, holder in enumerate(self._holders)
@@ -96,7 +111,7 @@ class Prefixes:
         )
 
     def _keep(self, left: Sequence, slot: int) -> list[Copy]:
-        """Move what `left` has left in `slot` to where it can stay, if there is such a place."""
+        """Copy the rows of `left`, which `slot` loses, to a slot for ended sequences, if any."""
         if not self._kept or left.computed < LEAST:
             return []
         target, start = next(iter(self._kept)), 0
@@ -107,13 +122,13 @@ class Prefixes:
                 self._touch(place)
                 return []
             if holder and common == holder.computed:
-                target, start = place, common  # what is kept there is a prefix of this
+                target, start = place, common  # what it holds is a prefix of this
         self._touch(target)
         self._holders[target] = left
         return [Copy(slot, target, start, left.computed)]
 
     def spoil(self, slots: Iterable[int]) -> None:
-        """Give up what lies in `slots`, and have them cleared."""
+        """Forget what `slots` hold, and have them cleared."""
         for slot in slots:
             self._holders[slot] = None
             self._spoilt.add(slot)
@@ -140,14 +155,14 @@ def count_common(one: Sequence, other: Sequence) -> int:
 
 
 def is_ahead(leader: Sequence, sequence: Sequence) -> bool:
-    """Whether to wait for `leader`, which is about to compute what `sequence` can copy then."""
+    """Whether `sequence` should wait: `leader` is about to compute what it can then copy."""
     most = min(count_common(leader, sequence), len(sequence.ids) - 1)
     return most - max(leader.computed, sequence.computed) >= LEAST
 
 
 def count_usable(holder: Sequence | None, sequence: Sequence) -> int:
-    """Return how many rows of `holder` may stand for rows of `sequence`: none where it is scored
-    or embedded, which takes something of every position of its prompt.
+    """Return how many rows of `holder` can replace rows of `sequence`: none if it is scored or
+    embedded, as these need every position of the prompt computed.
     """
     request = sequence.request
     return 0 if request.prompt_logprobs or request.embed else count_shared(holder, sequence)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from streamtok.engine.scheduler import Plan, Work
+from streamtok.engine.plan import Plan, Work
 from streamtok.model.attention import KVCache
 from streamtok.model.base import Decoder
 from streamtok.model.batch import Segment

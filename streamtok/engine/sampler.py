@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streamtok.engine.extras.grammars import Mask
-from streamtok.engine.extras.logprobs import NOT_FINITE, logprobs
-from streamtok.engine.scheduler import Sample
+from streamtok.engine.plan import Sample
+from streamtok.engine.sequence import Mask
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.messages import SamplingParams, TokenLogprobs
 from streamtok.model.weights import Array
+
+NOT_FINITE = "the model gave a score that is not a finite number"
+# From logits [rows, V], a token for each row, and how many of the likeliest tokens to report
+ComputeLogprobs = Callable[[Array, Sequence[int], int], list[TokenLogprobs]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,9 @@ Rows = Sequence[Draw]
 Step = Callable[[Array, Rows], None]  # changes scores [rows, V] in place
 
 
-def sample(logits: Array, draws: Rows) -> list[Sample | RequestError]:
+def sample(
+    logits: Array, draws: Rows, logprobs: ComputeLogprobs | None = None
+) -> list[Sample | RequestError]:
     """Draw one token for each row of `logits` [rows, V]; a row that is not finite is an error."""
     good = _find_finite(logits)  # [rows]
     tokens = np.argmax(logits, axis=-1)  # [rows]
@@ -64,7 +69,7 @@ def sample(logits: Array, draws: Rows) -> list[Sample | RequestError]:
     if shaped:
         tokens[shaped] = _draw(logits[shaped], [draws[i] for i in shaped])
     return [
-        Sample(token, _logprobs(row, token, draw.params.top_logprobs))
+        Sample(token, _report(row, token, draw.params.top_logprobs, logprobs))
         if finite
         else EngineFailed(NOT_FINITE)
         for token, row, draw, finite in zip(tokens.tolist(), logits, draws, good, strict=True)
@@ -206,6 +211,11 @@ def _choose(row: Array, at: float) -> int:
     return int(alive[np.searchsorted(reached, at * reached[-1], side="right")])
 
 
-def _logprobs(logits: Array, token: int, count: int | None) -> TokenLogprobs | None:
+def _report(
+    logits: Array, token: int, count: int | None, logprobs: ComputeLogprobs | None
+) -> TokenLogprobs | None:
     """Return the model's own log-probability of `token` after one row of logits [V], if wanted."""
-    return None if count is None else logprobs(logits[None], [token], count)[0]
+    if count is None:
+        return None
+    assert logprobs is not None  # see EngineExtras.refusal
+    return logprobs(logits[None], [token], count)[0]

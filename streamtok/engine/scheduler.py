@@ -1,26 +1,42 @@
-"""Who is computed in the next step, and what becomes of what was sampled. Pure: no arrays, no IO.
+"""Which sequences are computed in the next step, and what its results mean. Pure: no arrays.
 
-A step is plan, run, commit. Between steps sequences join (from the queue, in which clients take
-turns, as slots fall free) and leave (finished or cancelled): continuous batching. Each step
-computes one position of every sequence that is decoding, and spends a part of what is left of its
-token budget on prompts, as much on one client's as on another's, so that a long prompt delays
-running streams little, and many prompts of one client do not hold up another's.
+Theory of operation. The engine works in steps: plan, run, commit. A plan lists works; a work is
+"compute the next `count` ids of this sequence", and all works of a step run as one batch. Between
+steps sequences join (from the queue, as slots fall free) and leave (finished or cancelled). This is
+continuous batching (Orca, OSDI 2022): no sequence waits for the slowest of a batch.
 
-Read next: `streamtok.engine.runner`, which runs a plan.
+A sequence is a list of ids, of which the first `computed` are in the KV cache. During prefill many
+ids are pending; while it decodes exactly one is, the token that was sampled last. There is no other
+state, so the two phases differ in nothing but the count, and a sequence that comes with tokens that
+another engine has generated simply has a longer prefill.
+
+A step computes one position of every sequence that decodes, and spends part of what is left of its
+token budget on prompts, in chunks (chunked prefill): a long prompt delays running streams little.
+The budget is divided fairly among clients, and the queue serves clients in turn, so that many
+prompts of one client do not delay those of another. A step that only decodes is filled up with
+guessed tokens, where positions are free anyway; the verifier keeps the right ones.
+
+Requests whose reader is behind are "paused": their sequences keep their slots and get no work.
+
+What a step computes for a sequence never depends on the other works beside it; the order of works,
+the size of chunks and reuse of prefixes are all free to change without changing a token.
+
+Every sequence ends with exactly one Finished or Failed; `_leave` is the only way out.
+
+Read next: `streamtok.engine.prefix_cache`, which assigns slots.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 
-from streamtok.engine.extras.drafts import Drafter
-from streamtok.engine.fairness import Turns, divide
-from streamtok.engine.prefix_cache import Copy, Prefixes, is_ahead
-from streamtok.engine.sequence import Sequence
+from streamtok.engine.fairness import FairQueue, fair_shares
+from streamtok.engine.plan import Addressed, Drawn, Plan, PromptScore, Sample, Work
+from streamtok.engine.prefix_cache import Copy, PrefixCache, is_ahead
+from streamtok.engine.sequence import Drafter, Sequence
 from streamtok.errors import RequestError
 from streamtok.messages import (
     Embedding,
-    Event,
     Failed,
     Finished,
     FinishReason,
@@ -29,93 +45,34 @@ from streamtok.messages import (
     SequenceRequest,
     Started,
     TokenEvent,
-    TokenLogprobs,
 )
 
 LEAST_PROMPT = 16  # positions that a prompt may have in a step where fewer than 8 decode
 
-Addressed = tuple[str, Event]  # the request's id, and what to tell it
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Compute the next `count` ids of `sequence`; `sampled` if its next token is then drawn.
-
-    The ids in `guess`, which may come next, are computed besides. `scored` says that the ids are
-    part of a prompt whose tokens' log-probabilities are wanted.
-    """
-
-    sequence: Sequence
-    slot: int
-    count: int
-    sampled: bool
-    guess: tuple[int, ...] = ()
-    scored: bool = False
-
-    @property
-    def rows(self) -> int:
-        """How many of its last positions need logits."""
-        if self.scored:
-            return self.count
-        return 1 + len(self.guess) if self.sampled else 0
-
-    @property
-    def pooled(self) -> bool:
-        """Whether the final states of its positions are wanted."""
-        return self.sequence.request.embed
-
-    @property
-    def scored_ids(self) -> tuple[int, ...]:
-        """The prompt's tokens that the first rows of logits foretell, if it is scored."""
-        start = self.sequence.computed + 1
-        return self.sequence.request.prompt_ids[start : start + self.count]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One step: slots to clear, then rows to copy, then the work to do, in the order of slots.
-
-    `events` are to be announced before it.
-    """
-
-    works: tuple[Work, ...]
-    events: tuple[Addressed, ...]
-    wipes: tuple[int, ...] = ()
-    copies: tuple[Copy, ...] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
-        return not (self.works or self.wipes or self.copies)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What was drawn for one sequence; `completes` says that its grammar lets nothing follow."""
-
-    token_id: int
-    logprobs: TokenLogprobs | None = None
-    completes: bool = False
-
-
-Drawn = list[Sample | RequestError]  # for one sequence, in order; an error is the last
-PromptScore = tuple[TokenLogprobs, ...]  # of some neighbouring tokens of a prompt
-
 
 class Scheduler:
-    """Holds every sequence between its admission and its terminal event.
+    """Holds every sequence from its submission to its terminal event.
 
     `streams` is how many run at once, `step_tokens` how many positions one step computes at most;
     a step never computes fewer than one position for each decoding sequence and one of a prompt.
     `kept` is how many ended sequences leave their keys and values to others. A step that would
-    compute fewer than `tile` positions is filled up with guesses.
+    compute fewer than `tile` positions is filled up with the guesses of a `drafter` for each
+    sequence, if there is one.
     """
 
-    def __init__(self, streams: int, step_tokens: int, kept: int = 0, tile: int = 1) -> None:
+    def __init__(
+        self,
+        streams: int,
+        step_tokens: int,
+        kept: int = 0,
+        tile: int = 1,
+        drafter: Callable[[], Drafter] | None = None,
+    ) -> None:
         self._step_tokens = step_tokens
         self._tile = tile
-        self._prefixes = Prefixes(streams, kept)
-        self._waiting = Turns()
+        self._cache = PrefixCache(streams, kept)
+        self._drafter = drafter
+        self._waiting = FairQueue()
         self._running: list[Sequence] = []
 
     @property
@@ -129,16 +86,19 @@ class Scheduler:
         return len(self._waiting)
 
     def add(self, request_id: str, requests: Iterable[SequenceRequest]) -> None:
-        """Let a request's sequences wait for their slots."""
-        self._waiting.add(Sequence(request_id, request) for request in requests)
+        """Queue the sequences of a request."""
+        self._waiting.add(
+            Sequence(request_id, request, self._drafter() if self._drafter else None)
+            for request in requests
+        )
 
     def plan(self, paused: Collection[str] = ()) -> Plan:
-        """Admit what fits and choose the next step's work; requests in `paused` stand still."""
+        """Admit what fits and choose the next step's work; requests in `paused` get none."""
         events: list[Addressed] = []
         copies: list[Copy] = []
-        while self._waiting and self._prefixes.free:
+        while self._waiting and self._cache.free:
             sequence = self._waiting.take()
-            copies += self._prefixes.admit(sequence)
+            copies += self._cache.admit(sequence)
             self._running.append(sequence)
             events.append((sequence.request_id, Started(sequence.request.index)))
         able = [s for s in self._running if s.request_id not in paused]
@@ -147,7 +107,7 @@ class Scheduler:
         prefills, reused = self._prefill(prompts, self._prompt_budget(len(works)))
         if not prefills:
             works = list(self._guess(works))
-        wipes = self._prefixes.take_spoilt()
+        wipes = self._cache.take_spoilt()
         ordered = sorted((*works, *prefills), key=lambda work: work.slot)
         return Plan(tuple(ordered), tuple(events), wipes, (*copies, *reused))
 
@@ -158,8 +118,10 @@ class Scheduler:
         scores: Iterable[PromptScore | RequestError] = (),
         pools: Iterable[Embedding | RequestError | None] = (),
     ) -> list[Addressed]:
-        """Take over what a step did: what was drawn for each sampled work of `plan`, in its order,
-        one score for each scored one, and of each pooled one the embedding, if it is complete.
+        """Apply the results of a step, in the order of the works of `plan`.
+
+        They are what was `drawn` for each sampled work, one of `scores` for each scored one, and
+        one of `pools` for each pooled one: its embedding, if it is complete.
 
         A result that is an error ends its sequence with it.
         """
@@ -197,14 +159,14 @@ class Scheduler:
         """End the sequences of `plan` with an error, or all there are."""
         sequences = self._all() if plan is None else [work.sequence for work in plan.works]
         if plan:  # how far it got is not known
-            self._prefixes.spoil([*plan.wipes, *(copy.target for copy in plan.copies)])
+            self._cache.spoil([*plan.wipes, *(copy.target for copy in plan.copies)])
         return [self._fail(sequence, error) for sequence in sequences]
 
     def _prompt_budget(self, decoding: int) -> int:
-        """Return how many positions of prompts a step computes beside so many that decode.
+        """Return how many positions of prompts a step computes next to so many that decode.
 
-        It then takes about three times as long as without prompts, at most. These go on in any
-        case, and have the whole step where nobody else waits for it.
+        The step then takes at most about three times as long as without prompts. Prompts always
+        get at least one position, and the whole step where nothing decodes.
         """
         left = self._step_tokens - decoding
         return max(1, min(left, max(LEAST_PROMPT, 2 * decoding)) if decoding else left)
@@ -216,7 +178,7 @@ class Scheduler:
         wanted: Counter[str] = Counter()
         for sequence in prompts:
             wanted[sequence.request.client] += sequence.pending
-        left = divide(budget, wanted)
+        left = fair_shares(budget, wanted)
         for sequence in prompts:
             client = sequence.request.client
             if not left[client]:
@@ -224,7 +186,7 @@ class Scheduler:
             if sequence.untouched:
                 if any(is_ahead(work.sequence, sequence) for work in works):
                     continue
-                copies += self._prefixes.reuse(sequence)
+                copies += self._cache.reuse(sequence)
             works.append(self._work(sequence, min(sequence.pending, left[client])))
             left[client] -= works[-1].count
         return works, copies
@@ -253,7 +215,7 @@ class Scheduler:
     def _take(self, work: Work, drawn: Drawn) -> Iterator[Addressed]:
         """Append what was drawn, as far as the sequence goes."""
         sequence = work.sequence
-        if work.guess:
+        if work.guess and sequence.drafter:
             sequence.drafter.learn(len(drawn) - 1)
         for place, sample in enumerate(drawn):
             sequence.computed += place > 0  # the token before was guessed, and computed
@@ -291,15 +253,14 @@ class Scheduler:
         return sequence.request_id, event
 
     def _fail(self, sequence: Sequence, error: RequestError) -> Addressed:
-        self._prefixes.forget(sequence)
+        self._cache.forget(sequence)
         self._leave(sequence)
         return sequence.request_id, Failed(sequence.request.index, error, sequence.generated)
 
     def _leave(self, sequence: Sequence) -> None:
-        sequence.drafter = Drafter()  # what it knows is of no more use; the ids may be
-        sequence.guide = None
+        sequence.drafter = sequence.guide = None  # the cache keeps the ids of ended sequences only
         if sequence.slot is None:
             self._waiting.remove(sequence)
         else:
             self._running.remove(sequence)
-            self._prefixes.leave(sequence)
+            self._cache.leave(sequence)

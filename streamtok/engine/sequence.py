@@ -1,11 +1,39 @@
-"""One sequence on its way: what is known of it, how far it is computed, which slot holds it."""
+"""One sequence: its ids, how far they are computed, and which slot of the KV cache holds it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from streamtok.engine.extras.drafts import Drafter
-from streamtok.engine.extras.grammars import Guide
+import numpy as np
+import numpy.typing as npt
+
 from streamtok.messages import SequenceRequest
 from streamtok.model.weights import Array
+
+Mask = npt.NDArray[np.bool_]  # [V]
+
+
+class Drafter(Protocol):
+    """Guesses how one sequence continues; see `streamtok.engine.extras.drafts`."""
+
+    def guess(self, ids: list[int], most: int) -> tuple[int, ...]:
+        """Return what may follow `ids`, `most` tokens or fewer."""
+
+    def learn(self, right: int) -> None:
+        """Take note of how many tokens of the last guess were right."""
+
+
+class Guide(Protocol):
+    """Follows one sequence through its grammar; see `streamtok.engine.extras.grammars`."""
+
+    def allowed(self, barred_ids: Collection[int] = ()) -> Mask:
+        """Return which tokens may come next, at least one: without `barred_ids` if possible."""
+
+    def forced(self, most: int) -> tuple[int, ...]:
+        """Return the next tokens, `most` or fewer, where the grammar leaves no choice."""
+
+    def take(self, token_id: int) -> bool:
+        """Advance by a token that was allowed; return whether the text is complete with it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -13,24 +41,25 @@ class Sequence:
     """The state of one sequence, owned by the scheduler.
 
     `ids` are the prompt and what was sampled since; the keys and values of the first `computed`
-    of them lie in the cache, in `slot` (None while waiting, and after the end). The first `cached`
-    of these were computed for another sequence. `guide` knows where it is in its grammar, once the
-    first token is drawn of one that has a constraint. `states` is the sum of its final states so
-    far, [D], where these are wanted.
+    of them are in the cache, in `slot` (None while waiting, and after the end). The first `cached`
+    of these were copied from another sequence. `guide` is there once the first token is drawn, if
+    the request has a constraint. `states` is the sum of its final states so far, [D], if the
+    request is for an embedding.
     """
 
     request_id: str
     request: SequenceRequest
+    drafter: Drafter | None = None
     ids: list[int] = field(default_factory=list)
     computed: int = 0
     cached: int = 0
     slot: int | None = None
-    drafter: Drafter = field(default_factory=Drafter)
     guide: Guide | None = None
     states: Array | None = None
 
     def __post_init__(self) -> None:
         self.ids.extend(self.request.prompt_ids)
+        self.ids.extend(self.request.generated_ids)
 
     @property
     def pending(self) -> int:
@@ -53,6 +82,7 @@ class Sequence:
         return self.request.max_tokens - self.generated
 
     def guess(self, most: int) -> tuple[int, ...]:
-        """Return what may come next, `most` tokens or none: first of all what a grammar forces."""
-        forced = self.guide.forced(most) if self.guide else ()
-        return forced or self.drafter.guess(self.ids, most)
+        """Return what may come next, `most` tokens or fewer: what a grammar forces, if anything."""
+        if self.guide and (forced := self.guide.forced(most)):
+            return forced
+        return self.drafter.guess(self.ids, most) if self.drafter else ()

@@ -8,7 +8,7 @@ imports this package.
 
 from streamtok.serve.background import RunningServer, running_server
 from streamtok.testing.clocks import FakeClock, FakeLater, FakeTimer
-from streamtok.testing.engines import ScriptedEngine
+from streamtok.testing.engines import ScriptedEngine, local_engine
 from streamtok.testing.models import SPECIALS, TINY, byte_tokenizer, random_weights, write_model
 from streamtok.testing.servers import listen_locally, make_services
 from streamtok.testing.streams import MemoryStream
@@ -24,6 +24,7 @@ __all__ = [
     "ScriptedEngine",
     "byte_tokenizer",
     "listen_locally",
+    "local_engine",
     "make_services",
     "random_weights",
     "running_server",

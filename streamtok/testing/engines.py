@@ -1,10 +1,15 @@
-"""An engine that says what it is told to."""
+"""An engine with everything plugged in, and one that says what a test wants it to."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from streamtok.config import EngineConfig
 from streamtok.engine.base import HIGH_WATER, TokenStream
+from streamtok.engine.extras import all_extras
+from streamtok.engine.extras.backlog import Backlog
+from streamtok.engine.extras.grammars import Grammars
+from streamtok.engine.local import LocalEngine
 from streamtok.errors import Unavailable
 from streamtok.messages import (
     EngineStats,
@@ -17,9 +22,17 @@ from streamtok.messages import (
     TokenEvent,
     TokenLogprobs,
 )
+from streamtok.model.base import Decoder
 from streamtok.testing.models import TINY
 
 EMBEDDING = (0.6, -0.8)
+
+
+def local_engine(
+    decoder: Decoder, config: EngineConfig, grammars: Grammars | None = None
+) -> LocalEngine:
+    """Return an engine in a thread that can do all a server's can; see `LocalEngine`."""
+    return LocalEngine(decoder, config, all_extras(grammars), Backlog)
 
 
 class ScriptedEngine:
@@ -33,6 +46,7 @@ class ScriptedEngine:
         self.context = context
         self.vocab: int = TINY["vocab_size"]
         self.streams = 4
+        self.ready = True
         self.width = len(EMBEDDING)
         self.fingerprint = "fp_scripted"
         self.cancelled: list[tuple[str, int | None]] = []

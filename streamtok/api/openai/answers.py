@@ -15,7 +15,7 @@ from streamtok.errors import RequestError
 
 Choice = TypeVar("Choice")
 Item = TypeVar("Item")
-State = Literal["loading", "ok", "draining"]
+State = Literal["loading", "ok", "restarting", "draining"]
 
 
 class TokenPiece(Struct):

@@ -1,4 +1,27 @@
-"""What a sequence may ask for beyond its tokens: grammars, drafts, log-probabilities, embeddings.
+"""Beyond plain sampling: grammars, drafts, log-probabilities, embeddings.
 
-None of it runs unless it is asked for. It plugs into the scheduler, the sampler and the core.
+Not what every token passes through: that is `streamtok.engine.core` and what it imports, which
+never imports this package. `all_extras` is handed to the engine by `streamtok.app` and by
+`streamtok.engine.remote.child`. `backlog` plugs into `streamtok.engine.client` in the same way.
 """
+
+from streamtok.engine.core import EngineExtras
+from streamtok.engine.extras.drafts import PromptLookup
+from streamtok.engine.extras.embeddings import pool
+from streamtok.engine.extras.grammars import Grammars
+from streamtok.engine.extras.kv_sizing import count_slots
+from streamtok.engine.extras.logprobs import logprobs, score
+
+__all__ = ["all_extras"]
+
+
+def all_extras(grammars: Grammars | None = None) -> EngineExtras:
+    """Return everything an engine can do beyond plain sampling; constraints need `grammars`."""
+    return EngineExtras(
+        count_slots=count_slots,
+        drafter=PromptLookup,
+        start_guide=grammars.start if grammars else None,
+        logprobs=logprobs,
+        prompt_logprobs=score,
+        pool=pool,
+    )

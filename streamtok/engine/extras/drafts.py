@@ -1,21 +1,22 @@
-"""Guesses how a sequence goes on: as it did the last time its latest tokens stood there. Pure.
+"""Prompt lookup decoding: guesses that a sequence continues as it did the last time. Pure.
 
-Prompt lookup: texts repeat themselves, and what their prompts say. A guess costs next to nothing
-where its positions fill up a tile of the matrix products that would be padded with zeros: three
-positions more took 6 % of a step of the shipped model. Where a grammar leaves no choice, what it
-forces is the guess instead (`streamtok.engine.sequence`). It changes no token, since
-`streamtok.engine.verifier` draws each as if there were no guess; a guess only tells which positions
-can be computed ahead.
+Texts repeat themselves and their prompts, so the tokens that followed the last occurrence of the
+latest n-gram are a guess for the next ones (speculative decoding without a draft model). A guess is
+nearly free where its positions fill up a tile of the matrix products that would be padded with
+zeros: three more positions took 6 % of a step of the shipped model. Where a grammar leaves no
+choice, what it forces is the guess instead (`streamtok.engine.sequence`). No token changes:
+`streamtok.engine.verifier` draws each as if there were no guess. It implements
+`streamtok.engine.sequence.Drafter`.
 """
 
 from collections.abc import Sequence
 
-NGRAM = 2  # tokens that must be the same as before
+NGRAM = 2  # tokens that must have occurred before
 MOST_PAUSE = 64  # steps
 
 
-class Drafter:
-    """Guesses for one sequence; with every wrong one it keeps silent for twice as long."""
+class PromptLookup:
+    """Guesses for one sequence; after each wrong guess the pause until the next one doubles."""
 
     def __init__(self) -> None:
         self._followers: dict[tuple[int, ...], int] = {}  # tokens -> where they last went on

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from streamtok.engine.extras.logprobs import NOT_FINITE
-from streamtok.engine.scheduler import Work
+from streamtok.engine.plan import Work
+from streamtok.engine.sampler import NOT_FINITE
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.messages import Embedding
 from streamtok.model.weights import Array

@@ -20,15 +20,13 @@ from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from streamtok.engine.sequence import Mask
 from streamtok.errors import InvalidRequest
 from streamtok.messages import Constraint
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
-
-Mask = npt.NDArray[np.bool_]  # [V]
 
 MAX_CHARACTERS = 131072  # of a grammar; 2000 properties of an object take 0.3 s to compile
 KEPT = 32  # compiled grammars

@@ -1,9 +1,10 @@
-"""How many sequences' keys and values there is memory for, reckoned before any of it is used.
+"""How many sequences' keys and values fit into memory, computed before any of it is used.
 
 Every slot has room for a whole context, so that no step can run out of memory. Slots beyond those
 of running sequences keep what ended ones have left: see `streamtok.engine.prefix_cache`.
 """
 
+import ctypes
 import os
 
 from streamtok.config import EngineConfig
@@ -12,6 +13,7 @@ from streamtok.model.attention import slot_bytes
 from streamtok.model.config import ModelConfig
 
 MIB = 2**20
+ASSUMED_BYTES = 4096 * MIB
 
 
 def count_slots(model: ModelConfig, config: EngineConfig) -> int:
@@ -31,5 +33,23 @@ def count_slots(model: ModelConfig, config: EngineConfig) -> int:
 
 
 def machine_bytes() -> int:
-    """Return the size of the machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the size of the machine's memory; without a system that says it, 4 GiB."""
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if hasattr(ctypes, "windll"):
+        status = _MemoryStatus()
+        status.length = ctypes.sizeof(status)
+        if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+            return int(status.total)
+    return ASSUMED_BYTES
+
+
+class _MemoryStatus(ctypes.Structure):
+    """Windows' MEMORYSTATUSEX, of which the total physical memory is read."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        ("total", ctypes.c_uint64),
+        ("others", ctypes.c_uint64 * 6),
+    )

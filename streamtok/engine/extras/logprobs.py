@@ -8,12 +8,11 @@ from itertools import accumulate
 
 import numpy as np
 
-from streamtok.engine.scheduler import PromptScore, Work
+from streamtok.engine.plan import PromptScore, Work
+from streamtok.engine.sampler import NOT_FINITE
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.messages import TokenLogprobs
 from streamtok.model.weights import Array
-
-NOT_FINITE = "the model gave a score that is not a finite number"
 
 
 def logprobs(logits: Array, tokens: Sequence[int], count: int) -> list[TokenLogprobs]:

@@ -1,10 +1,11 @@
-"""The process that an engine has for itself: `python -m streamtok.engine.remote.child FD`.
+"""The engine's own process: `python -m streamtok.engine.remote.child [FD]`.
 
-FD is a socket to the server's process: a `Setup` comes over it, `Facts` or an error goes back, then
-orders come and events go, all as `streamtok.engine.remote.frames` has it. When the other end is
-closed, this process ends. Signals are the server's business.
+FD is a socket to the server's process; without it, standard input says how to take one over, which
+is Windows' way. A `Setup` comes over it, `EngineInfo` or an error goes back, then commands come and
+events go, all framed by `streamtok.engine.remote.frames`. When the other end is closed, this
+process ends. Signals are handled by the server.
 
-Read next: `streamtok.engine.remote.process`, the other end.
+Read next: `streamtok.engine.remote.spawn`, the other end.
 """
 
 import logging
@@ -12,13 +13,15 @@ import select
 import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from streamtok.config import EngineConfig
-from streamtok.engine.core import Close, Core
+from streamtok.engine.core import Close, EngineCore
+from streamtok.engine.extras import all_extras
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.engine.remote.frames import Frames, frame, pack
 from streamtok.errors import StreamtokError
@@ -36,52 +39,72 @@ class Setup:
     log_level: int
 
 
-class Line:
-    """The socket, as the engine uses it: it waits for nothing but orders."""
+class ServerConnection:
+    """The connection to the server, as the engine uses it: it waits for nothing but commands."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._frames = Frames()
+        self._arrived: deque[Any] = deque()
+
+    def next(self) -> Any:
+        """Return the next message, waiting for it. The end of the connection is a Close."""
+        while not self._arrived:
+            self._read()
+        return self._arrived.popleft()
 
     def take(self, wait: bool) -> Iterator[Any]:
-        """Yield the messages that have come; if `wait`, once there is one. The end is a Close."""
-        while wait or select.select([self._connection], [], [], 0)[0]:
-            try:
-                data = self._connection.recv(READ_BYTES)
-            except ConnectionError:  # the other end did not read what was sent last
-                data = b""
-            if not data:
-                yield Close()
+        """Yield the messages that have arrived; if `wait`, once there is one."""
+        while wait or self._arrived or select.select([self._connection], [], [], 0)[0]:
+            message, wait = self.next(), False
+            yield message
+            if isinstance(message, Close):
                 return
-            for message in self._frames.feed(data):
-                wait = False
-                yield message
 
     def send(self, message: Any) -> None:
-        """Send a message, unless nobody is there any more."""
-        with suppress(ConnectionError):  # whose end comes as a Close
+        """Send a message, unless the other end is gone."""
+        with suppress(ConnectionError):  # the next read gives the Close
             self._connection.sendall(frame(message))
 
+    def _read(self) -> None:
+        try:
+            data = self._connection.recv(READ_BYTES)
+        except ConnectionError:  # the other end did not read what was sent last
+            data = b""
+        self._arrived += self._frames.feed(data) if data else [Close()]
 
-def main(line: Line) -> None:
+
+def main(server: ServerConnection) -> None:
     """Serve until the other end says so, or is gone."""
-    (setup,) = line.take(True)
-    if isinstance(setup, Close):  # whoever started it is gone already
+    setup = server.next()
+    if isinstance(setup, Close):  # the process that started this one is gone
         return
     logging.basicConfig(
         level=setup.log_level, format="%(asctime)s engine %(levelname)s %(message)s"
     )
     try:
         grammars = Grammars(setup.vocabulary) if setup.vocabulary else None
-        core = Core(load(setup.config.model_folder), setup.config, grammars)
+        decoder = load(setup.config.model_folder)
+        core = EngineCore(decoder, setup.config, all_extras(grammars))
     except StreamtokError as error:
-        line.send(error)
+        server.send(error)
         return
-    line.send(core.facts)
-    core.serve(line.take, lambda events: line.send(pack(events)))
+    server.send(core.info)
+    core.serve(server.take, lambda events: server.send(pack(events)))
+
+
+def _connect(arguments: list[str]) -> socket.socket:
+    """Return the socket that the parent has handed over."""
+    if arguments:
+        return socket.socket(fileno=int(arguments[0]))
+    if hasattr(socket, "fromshare"):
+        shared: socket.socket = socket.fromshare(sys.stdin.buffer.read())
+        return shared
+    raise SystemExit("streamtok.engine.remote.child: expected the number of a socket")
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    main(Line(socket.socket(fileno=int(sys.argv[1]))))
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    main(ServerConnection(_connect(sys.argv[1:])))

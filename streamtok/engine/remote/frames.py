@@ -1,22 +1,22 @@
-"""Messages between two processes that trust each other, one after the other over a stream socket.
+"""Messages between two processes that trust each other, over a byte stream.
 
-A message is its length, four bytes, and a pickle. The commonest event by far, a token without
-log-probabilities, travels as three plain values, which cost a fraction of an object. Reads and
-writes no socket: bytes in, messages out.
+A message is its length in four bytes, big-endian, followed by a pickle. The most frequent event, a
+token without log-probabilities, is sent as three plain values, which cost a fraction of an object.
+No I/O: bytes in, messages out.
 """
 
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from streamtok.engine.scheduler import Addressed
+from streamtok.engine.plan import Addressed
 from streamtok.messages import Event, TokenEvent
 
 HEAD_BYTES = 4
 
 
 def frame(message: Any) -> bytes:
-    """Return `message` as it travels."""
+    """Return `message` as bytes."""
     body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     return len(body).to_bytes(HEAD_BYTES, "big") + body
 
@@ -27,9 +27,10 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Any]:
-        """Yield the messages that are complete with `data`."""
+    def feed(self, data: bytes) -> list[Any]:
+        """Return the messages that are complete with `data`."""
         self._buffer += data
+        messages = []
         start = 0
         while len(self._buffer) >= start + HEAD_BYTES:
             body = start + HEAD_BYTES
@@ -37,10 +38,10 @@ class Frames:
             if len(self._buffer) < end:
                 break
             with memoryview(self._buffer) as view:
-                message = pickle.loads(view[body:end])
+                messages.append(pickle.loads(view[body:end]))
             start = end
-            yield message
         del self._buffer[:start]
+        return messages
 
 
 def pack(events: Sequence[Addressed]) -> list[tuple[str, int, int] | Addressed]:

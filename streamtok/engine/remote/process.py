@@ -1,35 +1,45 @@
 """The engine in a process of its own, so that numpy and the event loop do not wait for each other.
 
-If the process dies, every running sequence ends with an error, and another process takes its place:
-at once the first time, then after growing pauses. Until it has loaded the model its orders wait.
+A process that dies is replaced: at once the first time, then after growing pauses. Its sequences
+are continued by the replacement, which gets them from the `Journal`; new requests wait for it too.
+If none is ready within PATIENCE_S, what runs and waits ends with an error and new requests are
+refused, until one is. One task, `_supervise`, owns the process; its states are
 
-Read next: `streamtok.engine.remote.child`, what runs there.
+    ready -> (process ends) -> down -> pause -> starting -> ready
+                                         ^          | cannot be started
+                                         +----------+
+
+and `close` ends it in any of them.
+
+Read next: `streamtok.engine.remote.journal`, why nothing is lost, and
+`streamtok.engine.remote.child`, what runs in the process.
 """
 
 import asyncio
 import logging
-import os
 import signal
-import socket
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 
-import streamtok
 from streamtok.config import EngineConfig
-from streamtok.engine.client import Front
-from streamtok.engine.core import Close, Facts, Order
+from streamtok.engine.client import EngineClient
+from streamtok.engine.core import Command
+from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.extras.grammars import Vocabulary
+from streamtok.engine.plan import Addressed
 from streamtok.engine.remote.child import Setup
-from streamtok.engine.remote.frames import Frames, frame, unpack
-from streamtok.errors import EngineFailed, StreamtokError, Unavailable
+from streamtok.engine.remote.journal import Journal
+from streamtok.engine.remote.restarts import Restarts
+from streamtok.engine.remote.spawn import ChildProcess, spawn
+from streamtok.errors import EngineFailed, Unavailable
+from streamtok.messages import EngineStats
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY_S, LAST_DELAY_S = 0.5, 30.0  # before a process that dies repeatedly starts again
-STEADY_S = 60.0  # one that lived this long did not die because of how it was started
-CLOSE_S = 5.0  # how long it has to end by itself
+PATIENCE_S = 60.0  # how long sequences wait for a replacement
+
+Spawn = Callable[[], Awaitable[ChildProcess]]
+Sleep = Callable[[float], Awaitable[object]]
 
 
 async def start_engine(config: EngineConfig, vocabulary: Vocabulary | None) -> "ProcessEngine":
@@ -38,142 +48,139 @@ async def start_engine(config: EngineConfig, vocabulary: Vocabulary | None) -> "
     Raises:
         ConfigError: there is no memory for the keys and values of one context.
         ModelError: the model cannot be loaded.
-        EngineFailed: the process has ended without a word.
+        EngineFailed: the process cannot be started, or has ended without saying why.
     """
     plain = EngineConfig(**{name: getattr(config, name) for name in EngineConfig.__match_args__})
     setup = Setup(plain, vocabulary, logging.getLogger().getEffectiveLevel())
-    line = await _Line.open(setup)
-    first = await line.first
-    if isinstance(first, StreamtokError):
-        await line.close()
-        raise first
-    return ProcessEngine(first, setup, line)
+    try:
+        child = await spawn(setup)
+    except OSError as error:
+        raise EngineFailed(f"the engine's process cannot be started: {error}") from error
+    return ProcessEngine(child, lambda: spawn(setup))
 
 
-class _Line(asyncio.Protocol):
-    """A process, and the connection to it; `first` is what it says of itself."""
+class ProcessEngine(EngineClient):
+    """An engine in a process of its own, which is replaced if it dies.
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self.engine: ProcessEngine | None = None
-        loop = asyncio.get_running_loop()
-        self.started_s = loop.time()
-        self.first: asyncio.Future[Facts | StreamtokError] = loop.create_future()
-        self.ended: asyncio.Future[None] = loop.create_future()
-        self._frames = Frames()
-        self._transport: asyncio.Transport | None = None
+    `child` is the first one, `spawn` starts others. Must be created on the event loop.
+    """
 
-    @classmethod
-    async def open(cls, setup: Setup) -> "_Line":
-        """Start a process, and send it the setup."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            paths = [str(Path(streamtok.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-            # takes a millisecond
-            process = subprocess.Popen(  # noqa: ASYNC220
-                [sys.executable, "-m", "streamtok.engine.remote.child", str(theirs.fileno())],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                process_group=0,  # Ctrl-C is for the server alone
-            )
-        loop = asyncio.get_running_loop()
-        _, line = await loop.create_unix_connection(lambda: cls(process), sock=ours)
-        line.send(setup)
-        return line
-
-    def send(self, message: Any) -> None:
-        """Send a message; what comes too late is lost."""
-        assert self._transport is not None
-        if not self._transport.is_closing():
-            self._transport.write(frame(message))
-
-    async def close(self) -> None:
-        """Wait until the process has ended; kill it if it does not."""
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self.ended
-        except TimeoutError:
-            self.process.kill()
-        await asyncio.to_thread(self.process.wait)
-
-    # Called by the event loop
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        # uvloop's transports do not inherit from asyncio's
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Pass on what the process says."""
-        for message in self._frames.feed(data):
-            if not self.first.done():
-                self.first.set_result(message)
-            elif self.engine:
-                self.engine.receive(unpack(message))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Note that the process is gone."""
-        if not self.first.done():
-            self.first.set_result(EngineFailed("the engine's process ended before it was ready"))
-        self.ended.set_result(None)
-        if self.engine:
-            self.engine.lose(self)
-
-
-class ProcessEngine(Front):
-    """An engine in a process of its own, which is replaced if it dies."""
-
-    def __init__(self, facts: Facts, setup: Setup, line: _Line) -> None:
-        super().__init__(facts, self._order)
-        self._setup = setup
-        self._line = line
-        self._failures = 0
-        self._closing = False
-        self._restarting: asyncio.Task[None] | None = None
-        line.engine = self
+    def __init__(self, child: ChildProcess, spawn: Spawn, sleep: Sleep = asyncio.sleep) -> None:
+        super().__init__(child.info, self._command, Backlog)
+        self._spawn, self._sleep = spawn, sleep
+        self._exact = child.info.exact
+        self._journal = Journal()
+        self._restarts = 0
+        self._child: ChildProcess | None = child  # None: there is none that is ready
+        self._patience: asyncio.Task[None] | None = None
+        child.receive = self.receive
+        self._supervisor = self._loop.create_task(self._supervise(child))
 
     @property
-    def pid(self) -> int:
-        """The process it runs in."""
-        return self._line.process.pid
+    def pid(self) -> int | None:
+        """The process it runs in; None while there is none."""
+        return self._child.pid if self._child else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it computes: False while its process is being replaced."""
+        return self._child is not None and self.refused is None
+
+    def stats(self) -> EngineStats:
+        """Return how many sequences run and wait, and how often the process was replaced."""
+        stats = super().stats()
+        return EngineStats(stats.running, stats.queued, self._restarts, self._journal.resumed)
+
+    def receive(self, events: Iterable[Addressed]) -> None:
+        """Give each event to the stream of its request, unless it is known there."""
+        super().receive(self._journal.accept(events))
+        self._send_due()
 
     async def close(self) -> None:
         """Stop the process; what still runs or waits ends with Failed(Unavailable)."""
-        self._closing = True
         self.refused = Unavailable("the server is shutting down", code="shutting_down")
-        if self._restarting and not self._restarting.done():
-            self._restarting.cancel()
-            await asyncio.wait([self._restarting])
-        self._line.send(Close())
-        await self._line.close()
+        await _cancel(self._supervisor)
+        await _cancel(self._patience)
+        if self._child:
+            await self._child.close()
+            self._child = None
         self.fail(Unavailable("the server shut down before the answer was complete"))
 
-    def lose(self, line: _Line) -> None:
-        """End what runs, since the process is gone, and have another one started."""
-        if self._closing:
-            return
-        steady = self._loop.time() - line.started_s > STEADY_S
-        self._failures = 1 if steady else self._failures + 1
+    def _command(self, command: Command) -> None:
+        if ends := self._journal.note(command):
+            self.receive(ends)
+        self._send_due()
+
+    def _send_due(self) -> None:
+        if self._child:
+            for command in self._journal.due():
+                self._child.send(command)
+
+    # The life of the process
+
+    async def _supervise(self, child: ChildProcess) -> None:
+        """Replace each process that ends, until cancelled."""
+        restarts = Restarts()
+        while True:
+            ready_s = self._loop.time()
+            status = await child.wait()
+            self._lose(status)
+            child = await self._replace(restarts, self._loop.time() - ready_s)
+            self._resume(child)
+
+    def _lose(self, status: int) -> None:
+        """Stop sending; let sequences wait for the replacement, those that can."""
+        self._child = None
+        self._restarts += 1
+        log.error("the engine's process ended (%s); it is replaced", _reason(status))
+        self._patience = self._loop.create_task(self._lose_patience())
+        self.receive(self._journal.crashed(exact=self._exact))
+
+    async def _replace(self, restarts: Restarts, lived_s: float) -> ChildProcess:
+        """Return a process that is ready, however many tries it takes."""
+        while True:
+            if delay_s := restarts.delay_s(lived_s):
+                await self._sleep(delay_s)
+            try:
+                child = await self._spawn()
+            except Exception as error:
+                log.error("the engine cannot be started again: %s", error or repr(error))
+                lived_s = 0.0
+                continue
+            if child.info.fingerprint == self.fingerprint:
+                return child
+            await child.close()
+            log.error("the model's files have changed: the server needs to be restarted")
+            lived_s = 0.0
+
+    def _resume(self, child: ChildProcess) -> None:
+        """Have a new process continue what waits for it."""
+        if self._patience:
+            self._patience.cancel()
+        self.refused = None
+        self._child = child
+        child.receive = self.receive
+        log.warning("the engine is running again; %d sequences go on", len(self._journal))
+        self._journal.replay()
+        self._send_due()
+
+    async def _lose_patience(self) -> None:
+        await self._sleep(PATIENCE_S)
         self.refused = Unavailable("the engine is being started again", code="engine_restarting")
-        self.fail(EngineFailed("the engine's process ended"))
-        self._restarting = asyncio.ensure_future(self._restart(line))
+        self.fail(EngineFailed("the engine's process ended and could not be replaced in time"))
 
-    async def _restart(self, lost: _Line) -> None:
-        status = await asyncio.to_thread(lost.process.wait)
-        reason = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        log.error("the engine's process ended (%s); it is replaced", reason)
-        if self._failures > 1:
-            await asyncio.sleep(min(LAST_DELAY_S, FIRST_DELAY_S * 2 ** (self._failures - 2)))
-        self._line = line = await _Line.open(self._setup)
-        first = await line.first
-        if isinstance(first, Facts):
-            line.engine = self
-            self.refused = None
-        else:
-            log.error("the engine cannot be started again: %s", first)
-            await line.close()
-            self.lose(line)
 
-    def _order(self, order: Order) -> None:
-        self._line.send(order)
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task and wait for its end."""
+    if task:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _reason(status: int) -> str:
+    """Return what `status` says of a process's end."""
+    if status >= 0:
+        return f"exit status {status}"
+    with suppress(ValueError):  # a signal that has no name here
+        return signal.Signals(-status).name
+    return f"signal {-status}"

@@ -55,11 +55,16 @@ class _Job:
 
     def __init__(self, parts: Iterator[int], work: Work) -> None:
         self._parts, self._work = parts, work
+        self._lock = threading.Lock()  # an iterator may not be shared by threads without the GIL
         self.done: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def _next(self) -> int | None:
+        with self._lock:
+            return next(self._parts, None)
 
     def help(self) -> None:
         """Take parts until there are none."""
-        for part in self._parts:  # a range's iterator gives no part twice
+        while (part := self._next()) is not None:
             try:
                 self._work(part)
             except Exception as error:

@@ -1,0 +1,248 @@
+"""What every unfinished sequence has received, so that another engine can continue it. Pure.
+
+A token is a function of the weights, the prompt, the sampling parameters, the seed and the tokens
+before it; nothing else. So a sequence does not need to be saved: when the engine's process dies,
+its replacement gets the request again with the tokens received so far as `generated_ids`, computes
+their keys and values like those of a prompt, and samples from there. The reader notices a pause.
+
+What the replacement reports a second time (that the sequence has started, scores of its prompt) is
+dropped here.
+
+A request may be what kills the process. One that was in two crashes in a row without getting a
+token in between ends with an error. So that the others are not blamed with it, the sequences that
+got no token before a crash are "suspects": their requests are submitted to the replacement one
+after the other, each once the one before has got a token or has ended.
+
+Read next: `streamtok.engine.remote.process`, which feeds the journal and replays it.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from streamtok.engine.base import HIGH_WATER
+from streamtok.engine.core import Cancel, Command, Read, Submit
+from streamtok.engine.plan import Addressed
+from streamtok.errors import EngineFailed
+from streamtok.messages import (
+    Event,
+    Failed,
+    Finished,
+    Prefilled,
+    PromptScored,
+    SequenceRequest,
+    Started,
+    TokenEvent,
+)
+
+MOST_CRASHES = 2  # in a row, without a token in between
+NOT_EXACT = "the engine's process ended, and another may continue this text differently"
+TWICE = "the engine's process ended twice while it computed this"
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """One unfinished sequence: what its reader has received, and what the engine has reported."""
+
+    request: SequenceRequest
+    ids: list[int] = field(default_factory=list)
+    started: bool = False  # its reader knows
+    scored: int = 0  # how many scores of its prompt its reader has
+    prefilled: bool = False  # its reader knows
+    cancelled: bool = False
+    running: bool = False  # in the present engine
+    resumed_at: int = 0  # how many ids it had when it was submitted to the present engine
+    rescored: int = 0  # how many scores of its prompt the present engine has reported
+    crashes: int = 0  # engines in a row that died while it ran there and had got no token
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it was in a crash and has not got a token since."""
+        return self.crashes > 0 and len(self.ids) == self.resumed_at
+
+    def resume(self) -> SequenceRequest:
+        """Return the request for an engine to continue with."""
+        self.running, self.resumed_at, self.rescored = False, len(self.ids), 0
+        if not self.ids:
+            return self.request
+        # The scores of a prompt come before its first token: the reader has them all.
+        return replace(self.request, generated_ids=tuple(self.ids), prompt_logprobs=False)
+
+    def accept(self, event: Event) -> Event | None:
+        """Take note of an event that is no token; return what of it is new to the reader."""
+        if isinstance(event, Started):
+            known, self.started, self.running = self.started, True, True
+            return None if known else event
+        if isinstance(event, Prefilled):
+            known, self.prefilled = self.prefilled, True
+            return None if known else event
+        if isinstance(event, PromptScored):
+            return self._accept_scores(event)
+        return event
+
+    def _accept_scores(self, event: PromptScored) -> PromptScored | None:
+        known = self.scored - self.rescored
+        self.rescored += len(event.logprobs)
+        if self.rescored <= self.scored:
+            return None
+        self.scored = self.rescored
+        return replace(event, logprobs=event.logprobs[known:]) if known > 0 else event
+
+    def blame(self, *, paused: bool, exact: bool) -> EngineFailed | None:
+        """Count a crash of the engine; return why the sequence cannot go on after it, if so."""
+        if self.ids and not exact:
+            return EngineFailed(NOT_EXACT)
+        if self.running:
+            innocent = paused or len(self.ids) > self.resumed_at
+            self.crashes = 0 if innocent else self.crashes + 1
+        return EngineFailed(TWICE) if self.crashes >= MOST_CRASHES else None
+
+
+@dataclass(slots=True)
+class _Request:
+    """The unfinished sequences of a request, and the state of its flow control.
+
+    The present engine counts from 0 when the request is submitted to it, and it counts events that
+    are dropped here as well; `offset` translates the reader's count into the engine's.
+    """
+
+    sequences: dict[int, _Sequence]
+    delivered: int = 0  # events, to its reader
+    read: int = 0  # events that the reader is known to have taken
+    offset: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        return any(sequence.suspect for sequence in self.sequences.values())
+
+
+class Journal:
+    """The unfinished requests of one client of an engine.
+
+    It takes the client's commands and the engine's events. While an engine is `up`, what it is to
+    be sent comes from `due`. `resumed` counts sequences that another engine has continued.
+    """
+
+    def __init__(self) -> None:
+        self.resumed = 0
+        self.up = True
+        self._requests: dict[str, _Request] = {}
+        self._held: dict[str, None] = {}  # requests that the engine does not have, in order
+        self._tried: str | None = None  # the suspect that the engine has
+        self._due: list[Command] = []
+
+    def __len__(self) -> int:
+        return sum(len(request.sequences) for request in self._requests.values())
+
+    # From the client
+
+    def note(self, command: Command) -> list[Addressed]:
+        """Take note of a command; return the ends of sequences that no engine needs to end."""
+        if isinstance(command, Submit):
+            self._submit(command)
+        elif isinstance(command, Cancel):
+            return self._cancel(command)
+        elif isinstance(command, Read) and (request := self._requests.get(command.request_id)):
+            request.read = command.count
+            if command.request_id not in self._held:
+                self._due.append(Read(command.request_id, command.count + request.offset))
+        return []
+
+    def due(self) -> list[Command]:
+        """Return what the engine is to be sent, and forget it."""
+        tried = self._requests.get(self._tried or "")
+        if self._held and not (tried and tried.suspect):
+            self._tried = next(iter(self._held))
+            self._resubmit(self._tried)
+        due, self._due = self._due, []
+        return due
+
+    def _submit(self, submit: Submit) -> None:
+        sequences = {sequence.index: _Sequence(sequence) for sequence in submit.sequences}
+        self._requests[submit.request_id] = _Request(sequences)
+        if self.up:
+            self._due.append(submit)
+        else:
+            self._held[submit.request_id] = None
+
+    def _cancel(self, cancel: Cancel) -> list[Addressed]:
+        request = self._requests.get(cancel.request_id)
+        if request is None:
+            return []
+        for index, sequence in request.sequences.items():
+            sequence.cancelled = sequence.cancelled or cancel.index in (None, index)
+        if cancel.request_id in self._held:
+            return self._ends_of_cancelled(cancel.request_id)
+        self._due.append(cancel)
+        return []
+
+    # From the engine
+
+    def accept(self, events: Iterable[Addressed]) -> Iterator[Addressed]:
+        """Take note of events; yield what of them is new to the readers."""
+        for request_id, event in events:
+            request = self._requests[request_id]
+            sequence = request.sequences[event.index]
+            if isinstance(event, TokenEvent):
+                sequence.ids.append(event.token_id)
+                request.delivered += 1
+                yield request_id, event
+                continue
+            new = sequence.accept(event)
+            if new is None:
+                request.offset += 1
+                self._due.append(Read(request_id, request.read + request.offset))
+                continue
+            request.delivered += 1
+            if isinstance(new, Finished | Failed):
+                self._end(request_id, event.index)
+            yield request_id, new
+
+    def crashed(self, *, exact: bool) -> list[Addressed]:
+        """Take note that the engine is gone; return the ends of what cannot be continued.
+
+        Unless the engine is `exact`, another might continue a text differently: then none is.
+        """
+        self.up, self._tried = False, None
+        self._due.clear()
+        ends: list[Addressed] = []
+        for request_id, request in self._requests.items():
+            ends += self._ends_of_cancelled(request_id)
+            paused = request.delivered - request.read > HIGH_WATER
+            for index, sequence in request.sequences.items():
+                if request_id in self._held or sequence.cancelled:
+                    continue
+                if error := sequence.blame(paused=paused, exact=exact):
+                    ends.append((request_id, Failed(index, error, len(sequence.ids))))
+        self._held = dict.fromkeys(self._requests)
+        return ends
+
+    def replay(self) -> None:
+        """Have a new engine continue everything: suspects one by one, the others at once."""
+        self.up = True
+        for request_id in list(self._held):
+            if not self._requests[request_id].suspect:
+                self._resubmit(request_id)
+
+    def _resubmit(self, request_id: str) -> None:
+        """Submit what is left of a request to the engine, which counts from 0."""
+        del self._held[request_id]
+        request = self._requests[request_id]
+        request.offset = -request.delivered
+        self.resumed += sum(bool(sequence.ids) for sequence in request.sequences.values())
+        sequences = tuple(sequence.resume() for sequence in request.sequences.values())
+        self._due.append(Submit(request_id, sequences))
+        self._due.append(Read(request_id, request.read + request.offset))
+
+    def _ends_of_cancelled(self, request_id: str) -> list[Addressed]:
+        return [
+            (request_id, Finished(index, "cancelled", len(sequence.ids)))
+            for index, sequence in self._requests[request_id].sequences.items()
+            if sequence.cancelled
+        ]
+
+    def _end(self, request_id: str, index: int) -> None:
+        sequences = self._requests[request_id].sequences
+        del sequences[index]
+        if not sequences:
+            del self._requests[request_id]
+            self._held.pop(request_id, None)
