@@ -46,8 +46,8 @@ from streamtok.model.load import load as load_decoder
 from streamtok.model.load import read_config
 from streamtok.observe.sinks import open_tracing
 from streamtok.text.detokenizer import Detokenizers
-from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer
+from streamtok.text.tool_calls.template import ToolChatTemplate
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def _services(
         ),
         tokenizer=files.tokenizer,
         detokenizers=Detokenizers(files.tokenizer),
-        template=ChatTemplate(files.tokenizer),
+        template=ToolChatTemplate(files.tokenizer),
         defaults=files.defaults,
         meter=Meter(
             ledger,

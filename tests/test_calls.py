@@ -21,7 +21,7 @@ from streamtok.api.constraints.tools import (
 )
 from streamtok.errors import InvalidRequest
 from streamtok.text.tool_calls.prompt import as_text
-from streamtok.text.tool_calls.reader import CLOSE, OPEN, CallReader, written
+from streamtok.text.tool_calls.reader import CLOSE, OPEN, CallReader, write_call
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-99, 99) | st.text('a"\\{}[]<é😀\n', max_size=4),
@@ -214,15 +214,14 @@ def test_a_template_that_knows_no_tools_is_told_of_them_as_text() -> None:
         {"role": "tool", "content": "1", "tool_call_id": "a"},
         {"role": "tool", "content": "2", "tool_call_id": "b"},
         {"role": "tool", "content": "", "tool_call_id": "c"},
-        {"role": "user", "content": ""},
+        {"role": "user", "content": [{"type": "text", "text": "And?"}]},
     ]
-    call = written("f", '{"é": 1}')
+    call = write_call("f", '{"é": 1}')
     results = [f"<tool_response>\n{n}\n</tool_response>" for n in ("1", "2", "")]
     told = [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": f"so\n{call}\n{call}"},
-        {"role": "user", "content": "\n".join(results)},
-        {"role": "user", "content": ""},
+        {"role": "user", "content": "\n".join([*results, "And?"])},
     ]
     assert as_text(messages, []) == told
     described = as_text(messages, [{"type": "function", "function": {"name": "f"}}])

@@ -90,7 +90,6 @@ DEBTS: dict[str, tuple[str, ...]] = {  # heart -> rooms it still imports; to be 
         "faults/",
     ),
     "http/connection.py": ("http/edge/",),
-    "text/template.py": ("text/tool_calls/",),
 }
 PACKAGE = Path(streamtok.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

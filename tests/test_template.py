@@ -1,7 +1,7 @@
 """Chat templates: what they may use, what they may not, and what they can do wrong."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import pytest
 
 from streamtok.errors import InvalidRequest, ModelError
 from streamtok.testing import byte_tokenizer, write_model
-from streamtok.text.template import ChatTemplate
+from streamtok.text.template import ChatTemplate, PromptOptions
 from streamtok.text.tokenizer import Tokenizer
 
+GOLDEN = Path(__file__).with_name("golden") / "templates"
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi <b>ü</b>"}]
 Make = Callable[..., ChatTemplate]
 
@@ -100,6 +101,10 @@ def test_a_template_may_refuse_messages(make: Make) -> None:
 def test_a_template_that_is_no_jinja_is_an_error_of_the_model(make: Make) -> None:
     with pytest.raises(ModelError, match=r"tokenizer_config\.json: chat_template: "):
         make(chat_template="{% for %}")
+    with pytest.raises(ModelError, match="none is the default"):
+        make(chat_template=[{"name": "rag", "template": "a"}])
+    with pytest.raises(ModelError, match="expected text, or a list"):
+        make(chat_template=[{"name": "rag"}])
 
 
 def test_the_training_tag_shows_its_contents(make: Make) -> None:
@@ -111,3 +116,74 @@ def test_a_template_in_a_file_of_its_own_is_read(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     (folder / "chat_template.jinja").write_text("{{ messages | length }} messages")
     assert ChatTemplate(Tokenizer(folder)).render(MESSAGES) == f"{len(MESSAGES)} messages"
+
+
+def test_files_of_templates_come_before_the_settings(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools | length }}")
+    with pytest.raises(ModelError, match="tool_use none is the default"):
+        ChatTemplate(Tokenizer(folder))
+    (folder / "chat_template.jinja").write_text("no tools")
+    template = ChatTemplate(Tokenizer(folder))
+    assert template.render(MESSAGES) == "no tools"
+    assert template.render(MESSAGES, [{"type": "function"}] * 2) == "2"
+
+
+def test_special_tokens_have_their_names(make: Make) -> None:
+    source = (
+        "{{ image_token }}{{ audio_token }}{{ cls_token }}"
+        "{{ sep_token is defined }}{{ add_bos_token is defined }}"
+    )
+    settings = {
+        "image_token": "<i>",
+        "extra_special_tokens": {"audio_token": "<a>"},
+        "cls_token": {"__type": "AddedToken", "content": "<c>"},
+        "sep_token": None,
+        "add_bos_token": True,
+    }
+    assert make(chat_template=source, **settings).render(MESSAGES) == "<i><a><c>FalseFalse"
+
+
+# What transformers renders; scripts/golden/templates.py made it
+
+
+def golden_cases() -> Iterator[Any]:
+    golden = json.loads((GOLDEN / "prompts.json").read_text("utf-8"))
+    for template, prompts in golden["prompts"].items():
+        for name, prompt in prompts.items():
+            chat = golden["conversations"][name]
+            yield pytest.param(template, chat, prompt, id=f"{template}, {name}")
+
+
+@pytest.fixture(scope="module")
+def golden_templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ChatTemplate]:
+    tokens = json.loads((GOLDEN / "prompts.json").read_text("utf-8"))["tokens"]
+    made = {}
+    for path in GOLDEN.glob("*.jinja"):
+        folder = tmp_path_factory.mktemp(path.stem)
+        byte_tokenizer().save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
+        (folder / "chat_template.jinja").write_bytes(path.read_bytes())
+        made[path.stem] = ChatTemplate(Tokenizer(folder))
+    return made
+
+
+@pytest.mark.parametrize(("template", "chat", "prompt"), list(golden_cases()))
+def test_prompts_are_those_of_transformers(
+    golden_templates: dict[str, ChatTemplate],
+    template: str,
+    chat: dict[str, Any],
+    prompt: str | None,
+) -> None:
+    arguments = chat["arguments"]
+    names = ("add_generation_prompt", "continue_final_message")
+    fields = {name: arguments[name] for name in names if name in arguments}
+    others = {name: value for name, value in arguments.items() if name not in names}
+    options = PromptOptions(**fields, variables=others)
+    render = golden_templates[template].render
+    if prompt is None:
+        with pytest.raises(InvalidRequest):
+            render(chat["messages"], chat["tools"], options)
+    else:
+        assert render(chat["messages"], chat["tools"], options) == prompt

@@ -409,8 +409,9 @@ HISTORY = [
 ]
 KNOWS = (
     "{% if tools %}{{ tools | tojson }}\n{% endif %}{% for m in messages %}{{ m.role }}:"
-    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function.name }}"
-    "{{ c.function.arguments | tojson }}{% endfor %}{{ m.content }};{% endfor %}"
+    "{% for c in m.tool_calls or [] %}<tool_call>"
+    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
+    "</tool_call>{% endfor %}{{ m.content }};{% endfor %}"
 )
 
 
@@ -444,7 +445,8 @@ async def test_a_template_that_knows_tools_gets_them_as_they_are(
     write_model(tmp_path / "knows")
     settings = tmp_path / "knows" / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"chat_template": KNOWS}))
-    history = "user:hi;assistant:<tool_call>now{}<tool_call>now{};tool:noon;tool:one;"
+    call = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
+    history = f"user:hi;assistant:{call}{call};tool:noon;tool:one;"
     assert await prompt(tmp_path / "knows", {"messages": HISTORY}) == history
     told = await prompt(tmp_path / "knows", {"messages": HISTORY, "tools": [NOW]})
     assert told == f"{json.dumps([NOW])}\n{history}"

@@ -17,8 +17,8 @@ from streamtok.http.server import Server
 from streamtok.ledger import Ledger
 from streamtok.metrics import Metrics
 from streamtok.text.detokenizer import Detokenizers
-from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer
+from streamtok.text.tool_calls.template import ToolChatTemplate
 
 
 def make_services(
@@ -45,7 +45,7 @@ def make_services(
         created=int(clock.wall_s()),
         tokenizer=tokenizer,
         detokenizers=Detokenizers(tokenizer),
-        template=ChatTemplate(tokenizer),
+        template=ToolChatTemplate(tokenizer),
         defaults={"temperature": 1.0},
         meter=Meter(
             Ledger(":memory:"),

@@ -1,41 +1,49 @@
-"""Chat messages to prompt text, by the model's own Jinja template, in a sandbox.
+"""Chat messages to a prompt, by the model's own Jinja template.
 
-Templates come with models and are not trusted: they run in Jinja's immutable sandbox, which keeps
-them from the interpreter and from changing what they are given. The names a template may use are
-those Hugging Face documents for `chat_template`.
+What transformers does with messages before it renders them is done here too, so that the prompt is
+the same: what is null is left out, and reasoning is known by each of its names. Beyond that, a
+template that can only read content as text, or only as a list of parts, is given what it can read.
+Which of them it can is found out when it is loaded, by rendering a few messages.
+
+Read next: `streamtok.text.special`, which keeps special tokens in messages text.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, NoReturn
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from jinja2 import TemplateError, meta
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateError
 
 from streamtok.errors import InvalidRequest, ModelError
+from streamtok.text.jinja import compile_template
+from streamtok.text.special import SpecialTokens
+from streamtok.text.template_files import Source, named_tokens, read_templates
 from streamtok.text.tokenizer import Tokenizer
-from streamtok.text.tool_calls.prompt import as_text
-from streamtok.text.tool_calls.reader import OPEN
 
-PLAIN = (
-    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant:{% endif %}"
-)
+Message = Mapping[str, Any]
+
+REASONING = ("reasoning_content", "thinking", "reasoning")  # the first is what templates read
+END = "CONTINUE_FINAL_MESSAGE_TAG "  # its space shows whether the template trims
+WORD = "sesquipedalian"  # stands nowhere in a template
 
 
-class GenerationTag(Extension):
-    """`{% generation %}` marks what an assistant said, for training; here it shows its contents."""
+@dataclass(frozen=True, slots=True)
+class PromptOptions:
+    """How messages become a prompt.
 
-    tags = {"generation"}  # noqa: RUF012  the library declares it so
+    `continue_final_message` leaves the last message open, at its end or at that of the field it
+    names. `variables` are further names for the template. The prompt ends in what is `begun` of
+    the answer. With `parse_special`, special tokens in messages are no text, but tokens.
+    """
 
-    def parse(self, parser: Parser) -> list[Node]:
-        """Return what stands between the tag and its end."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    add_generation_prompt: bool = True
+    continue_final_message: bool | str = False
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    begun: str = ""
+    parse_special: bool = False
+
+
+DEFAULT = PromptOptions()
 
 
 class ChatTemplate:
@@ -46,65 +54,189 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag]
+        self._tokenizer = tokenizer
+        self._special = SpecialTokens(tokenizer.backend)
+        self._names = named_tokens(tokenizer.settings)
+        sources = read_templates(tokenizer.folder, tokenizer.settings)
+        self.source = sources["default"].text
+        self._sources = {name: source.text for name, source in sources.items()}
+        self._templates = {name: _compiled(source) for name, source in sources.items()}
+        self._reads_text = self._reads("user", WORD) or not self._reads("user", _parts(WORD))
+        self._reads_parts = frozenset(
+            role
+            for role in ("system", "user", "assistant", "tool")
+            if self._reads(role, _parts(WORD))
         )
-        environment.filters["tojson"] = _to_json
-        environment.globals.update(raise_exception=_refuse, strftime_now=_now)
-        self._tokens = {
-            name: tokenizer.special_text(name) for name in ("bos_token", "eos_token", "unk_token")
-        }
-        self.source = _source(tokenizer.settings)
-        try:
-            self._template = environment.from_string(self.source)
-            names = meta.find_undeclared_variables(environment.parse(self.source))
-        except TemplateError as error:
-            raise ModelError(f"tokenizer_config.json: chat_template: {error}") from error
-        # One that tells of calls in another form than the grammar has would mislead the model
-        self._knows_tools = "tools" in names and OPEN in self.source
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Message] = (),
+        options: PromptOptions = DEFAULT,
     ) -> str:
         """Return the prompt for `messages`, up to where the assistant's answer begins.
-
-        A template that does not know `tools`, or not calls in the form they have here, is given
-        all of that as text.
 
         Raises:
             InvalidRequest: the template refuses the messages, or fails on them.
         """
+        return self._prompt(*self.prepared(messages, tools), options) + options.begun
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Message] = (),
+        options: PromptOptions = DEFAULT,
+    ) -> tuple[int, ...]:
+        """Return the token ids of the prompt that `render` returns.
+
+        Raises:
+            InvalidRequest: as `render`.
+        """
+        given = [list(messages), list(tools), dict(options.variables), options.begun]
+        marks = (
+            None
+            if options.parse_special
+            else self._special.marks(given, "".join(self._sources.values()))
+        )
+        if marks is None:
+            prompt = self.render(messages, tools, options)
+            return self._tokenizer.encode(prompt, special=False)
+        messages, tools, variables, begun = self._special.marked(given, marks)
+        options = replace(options, variables=variables, begun=begun)
+        return self._special.encode(self.render(messages, tools, options), marks)
+
+    def prepared(
+        self, messages: Sequence[Message], tools: Sequence[Message]
+    ) -> tuple[Sequence[Message], Sequence[Message]]:
+        """Return the messages and tools that the template is given for these."""
+        return messages, tools
+
+    def _prompt(
+        self, messages: Sequence[Message], tools: Sequence[Message], options: PromptOptions
+    ) -> str:
+        chat = [self._readable(message) for message in messages]
+        name = "tool_use" if tools and "tool_use" in self._templates else "default"
+        continued = options.continue_final_message
+        last = _left_open(chat, continued, self._sources[name]) if continued else ""
+        variables = {
+            "documents": None,
+            **self._names,
+            **options.variables,
+            "add_generation_prompt": options.add_generation_prompt and not continued,
+        }
+        prompt = self._rendered(name, chat, tools, variables)
+        return _cut(prompt, last) if continued else prompt
+
+    def _rendered(
+        self,
+        name: str,
+        messages: Sequence[Message],
+        tools: Sequence[Message],
+        variables: Mapping[str, Any],
+    ) -> str:
+        """Return what the template `name` makes of this, and nothing else is done with it."""
+        given = {**variables, "messages": list(messages), "tools": list(tools) or None}
         try:
-            return self._template.render(
-                messages=messages if self._knows_tools else as_text(messages, tools),
-                tools=(list(tools) or None) if self._knows_tools else None,
-                add_generation_prompt=True,
-                **self._tokens,
-            )
+            return self._templates[name].render(given)
         except Exception as error:  # a template is a program and may raise anything
             raise InvalidRequest(
                 f"the model's chat template cannot render these messages: {error}",
                 param="messages",
             ) from error
 
+    def _readable(self, message: Message) -> dict[str, Any]:
+        """Return a message as the template can read it."""
+        chat = {key: value for key, value in message.items() if value is not None}
+        if name := next((name for name in REASONING if name in chat), None):
+            chat = {"thinking": chat[name], **chat, REASONING[0]: chat[name]}
+        content = chat.get("content")
+        if isinstance(content, list) and chat.get("role") not in self._reads_parts:
+            chat["content"] = "".join(str(part.get("text") or "") for part in content)
+        elif isinstance(content, str) and not self._reads_text:
+            chat["content"] = _parts(content)
+        return chat
 
-def _source(settings: Mapping[str, Any]) -> str:
-    """Return the template's text; of several named ones the one called "default"."""
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template}
-        template = named.get("default")
-    return template if isinstance(template, str) else PLAIN
+    def _reads(self, role: str, content: str | list[dict[str, str]]) -> bool:
+        """Whether the template shows `content` in a message of this role, and nothing around it."""
+        chat = _chat_with(role, content)
+        try:
+            prompt = self._rendered("default", chat, (), {"documents": None, **self._names})
+        except InvalidRequest:
+            return False
+        return WORD in prompt and "'type'" not in prompt and '"type"' not in prompt
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    # Unlike Jinja's own filter it does not escape for HTML, which would change the prompt.
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _compiled(source: Source) -> Template:
+    try:
+        return compile_template(source.text)
+    except TemplateError as error:
+        raise ModelError(f"{source.place}: {error}") from error
 
 
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)
+def _parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
 
 
-def _refuse(message: str) -> NoReturn:
-    raise TemplateError(message)
+def _chat_with(role: str, content: str | list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Return a chat in which a message of `role` has this content."""
+    call = {"name": "f", "arguments": {}}
+    chats: dict[str, list[dict[str, Any]]] = {
+        "system": [{"role": "system"}, {"role": "user", "content": "a"}],
+        "user": [{"role": "user"}],
+        "assistant": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant"},
+            {"role": "user", "content": "b"},
+        ],
+        "tool": [
+            {"role": "user", "content": "a"},
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "call00000", "type": "function", "function": call}],
+            },
+            {"role": "tool", "tool_call_id": "call00000", "name": "f"},
+        ],
+    }
+    return [
+        message | {"content": content} if message["role"] == role else message
+        for message in chats[role]
+    ]
+
+
+def _left_open(chat: list[dict[str, Any]], continued: bool | str, source: str) -> str:
+    """Put an end in the last message, where the answer goes on; return the text before it.
+
+    Raises:
+        InvalidRequest: there is no such text.
+    """
+    field_name = continued if isinstance(continued, str) else "content"
+    last = chat[-1]
+    text = last.get(field_name)
+    if isinstance(text, list):
+        part = next((part for part in reversed(text) if "text" in part), None)
+        if part is not None:
+            last[field_name] = [p | {"text": p["text"] + END} if p is part else p for p in text]
+            return str(part["text"])
+    elif isinstance(text, str):
+        same = [name for name in REASONING if last.get(name) == text]
+        names = same if field_name in REASONING else [field_name]
+        if any(name in source for name in names):
+            last.update(dict.fromkeys(names, text + END))
+            return text
+    raise _not_continued(f"the last message has no {field_name} that the chat template continues")
+
+
+def _cut(prompt: str, last: str) -> str:
+    """Return `prompt` up to the end that was put into it, behind the text `last`.
+
+    Raises:
+        InvalidRequest: the template has left them out.
+    """
+    if last.strip() not in prompt or END.strip() not in prompt:
+        raise _not_continued("the chat template does not show the last message as it is")
+    prompt, _, rest = prompt.rpartition(END.strip())
+    return prompt if rest.startswith(" ") else prompt.rstrip()
+
+
+def _not_continued(problem: str) -> InvalidRequest:
+    return InvalidRequest(f"continue_final_message: {problem}", param="continue_final_message")

@@ -32,6 +32,7 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path, vocab: int | None = None) -> None:
+        self.folder = folder
         path = folder / "tokenizer.json"
         try:
             self.backend = Backend.from_str(path.read_text("utf-8"))
@@ -47,8 +48,6 @@ class Tokenizer:
         # Older folders have the names of special tokens in a file of their own
         older = read_optional(folder / "special_tokens_map.json")
         self.settings = older | read_optional(folder / "tokenizer_config.json")
-        if (template := folder / "chat_template.jinja").exists():  # newer folders have it apart
-            self.settings["chat_template"] = template.read_text("utf-8")
         self.special_ids = frozenset(
             token
             for token, added in self.backend.get_added_tokens_decoder().items()

@@ -29,6 +29,7 @@ from streamtok.api.openai.types import ChatRequest, Message, StreamOptions
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
+from streamtok.text.template import PromptOptions
 from streamtok.text.tool_calls.reader import CallPart
 
 ENDPOINT = "/v1/chat/completions"
@@ -83,8 +84,7 @@ def prompt_ids(
     Raises:
         InvalidRequest: they cannot be rendered.
     """
-    prompt = services.template.render(for_template(messages), tools) + begun
-    return services.tokenizer.encode(prompt, special=False)
+    return services.template.encode(for_template(messages), tools, PromptOptions(begun=begun))
 
 
 class ChatShape:

@@ -21,7 +21,7 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 HEAD = re.compile(r'\s*\{"name": ?"([^"]*)", ?"arguments": ?')
 
 
-def written(name: str, arguments: str) -> str:
+def write_call(name: str, arguments: str) -> str:
     """Return a call as text; `arguments` are JSON already."""
     return f'{OPEN}\n{{"name": {json.dumps(name)}, "arguments": {arguments}}}\n{CLOSE}'
 
