@@ -1,6 +1,7 @@
 """Prefixes are computed once, and what is generated from them is the same, bit for bit."""
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamtok.engine.extras.drafts import PromptLookup
+from streamtok.engine.extras.embeddings import pool
 from streamtok.engine.extras.grammars import Grammars
-from streamtok.engine.extras.logprobs import logprobs
+from streamtok.engine.extras.logprobs import logprobs, score
 from streamtok.engine.plan import Addressed, Plan
 from streamtok.engine.prefix_cache import LEAST, Copy
 from streamtok.engine.runner import Runner
@@ -26,9 +28,11 @@ from streamtok.messages import (
     Failed,
     Finished,
     Prefilled,
+    PromptScored,
     SamplingParams,
     SequenceRequest,
     TokenEvent,
+    TokenLogprobs,
 )
 from streamtok.model.base import Decoder
 from streamtok.model.load import load
@@ -54,17 +58,19 @@ class Bench:
         for name, event in events:
             self.told[name, event.index].append(event)
 
-    def plan(self) -> Plan:
-        plan = self.scheduler.plan()
+    def plan(self, paused: Collection[str] = ()) -> Plan:
+        plan = self.scheduler.plan(paused)
         self.tell(list(plan.events))
         return plan
 
-    def step(self) -> Plan:
-        plan = self.plan()
+    def step(self, paused: Collection[str] = ()) -> Plan:
+        plan = self.plan(paused)
         start_guide = self.grammars.start if self.grammars else None
-        drawn = draw(self.runner.run(plan)[0], plan.works, start_guide, logprobs)
+        logits, states = self.runner.run(plan)
+        drawn = draw(logits, plan.works, start_guide, logprobs)
         self.computed += sum(work.count for work in plan.works)
-        self.tell(self.scheduler.commit(plan, drawn))
+        scores, pools = score(logits, plan.works), pool(states, plan.works)
+        self.tell(self.scheduler.commit(plan, drawn, scores, pools))
         return plan
 
     def fail(self) -> None:
@@ -120,6 +126,13 @@ def told(events: list[Event], asked: SequenceRequest) -> tuple[list[Event], list
         got = [event for event in got if isinstance(event, TokenEvent)]
         whole = whole[: len(got)]
     return got, whole
+
+
+def bits(events: list[Event]) -> tuple[list[TokenLogprobs], list[Event]]:
+    """Return the log-probabilities of the prompt, and what was generated."""
+    scored = [event.logprobs for event in events if isinstance(event, PromptScored)]
+    rest: list[Event] = [event for event in events if isinstance(event, TokenEvent | Finished)]
+    return [position for part in scored for position in part], rest
 
 
 def cached(events: list[Event]) -> list[int]:
@@ -234,6 +247,41 @@ def test_what_a_failed_step_copied_is_not_used() -> None:
     assert events[2:] == alone(asked)
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.parametrize("prompt_logprobs", [False, True])
+def test_sequences_that_take_turns_in_one_slot_give_the_same_bits(
+    kept: int, *, prompt_logprobs: bool
+) -> None:
+    """Each is suspended again and again: in its prompt, and between any two of its tokens."""
+    bench, names = Bench(decoder(), 1, kept, 30), ("a", "b", "c")
+    asked = {
+        name: request(text(seed, 50), max_tokens=8, prompt_logprobs=prompt_logprobs)
+        for seed, name in enumerate(names)
+    }
+    for name, sequence in asked.items():
+        bench.scheduler.add(name, [sequence])
+    for number in range(400):
+        bench.step([name for name in names if name != names[number // 4 % 3]])
+    for name, sequence in asked.items():
+        single = Bench(decoder(), 1, 0, 30).run("alone", sequence)
+        assert bits(bench.told[name, 0]) == bits(single)
+        assert cached(bench.told[name, 0]) == [0]
+
+
+def test_an_embedding_does_not_depend_on_being_suspended() -> None:
+    asked = request(text(1, 60), max_tokens=0, embed=True)
+    alone = Bench(decoder(), 1, 0, 16).run("alone", asked)
+    bench = Bench(decoder(), 1, 1, 16)
+    bench.scheduler.add("a", [asked])
+    bench.step()
+    bench.scheduler.add("b", [request(text(2, 20))])
+    bench.step(["a"])
+    bench.finish()
+    assert bench.told["a", 0] == alone
+    assert isinstance(alone[-1], Finished)
+    assert alone[-1].embedding is not None
+
+
 # Any schedule
 
 
@@ -265,8 +313,8 @@ endings = st.sampled_from(
 
 @given(data=st.data())
 @settings(max_examples=30)
-def test_reuse_and_guesses_change_no_bit_in_any_schedule(data: st.DataObject) -> None:
-    """Requests, forks, cancels and failures at random: tokens and log-probabilities stay."""
+def test_reuse_guesses_and_pauses_change_no_bit_in_any_schedule(data: st.DataObject) -> None:
+    """Requests, pauses, cancels and failures at random: tokens and log-probabilities stay."""
     bench = Bench(
         decoder(),
         streams=data.draw(st.integers(1, 4)),
@@ -287,8 +335,9 @@ def test_reuse_and_guesses_change_no_bit_in_any_schedule(data: st.DataObject) ->
         ]
         asked |= {(f"r{number}", sequence.index): sequence for sequence in fork}
         bench.scheduler.add(f"r{number}", fork)
+        names = [f"r{n}" for n in range(number + 1)]
         for _ in range(data.draw(st.integers(0, 6))):
-            bench.step()
+            bench.step(data.draw(st.sets(st.sampled_from(names))))
         if data.draw(st.integers(0, 4)) == 0:
             bench.tell(bench.scheduler.cancel(f"r{data.draw(st.integers(0, number))}"))
         if data.draw(st.integers(0, 6)) == 0:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import settings
@@ -12,16 +12,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from streamtok.config import EngineConfig
 from streamtok.engine.plan import Addressed, Plan, Sample, Work
 from streamtok.engine.scheduler import Scheduler
+from streamtok.engine.sequence import Sequence
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.messages import (
     Event,
     Failed,
     Finished,
     Prefilled,
+    PromptScored,
     SamplingParams,
     SequenceRequest,
     Started,
     TokenEvent,
+    TokenLogprobs,
 )
 
 STOP, TOKEN = 1, 2
@@ -42,6 +45,7 @@ class Known:
     events: list[Event] = field(default_factory=list)
     computed: int = 0
     slot: int | None = None
+    suspensions: int = 0
 
     @property
     def started(self) -> bool:
@@ -76,15 +80,29 @@ class Known:
         self.events.append(event)
 
 
+class Watched(Scheduler):
+    """A scheduler of which a test hears whose slot was taken away."""
+
+    def __init__(self, streams: int, step_tokens: int) -> None:
+        super().__init__(streams, step_tokens)
+        self.suspended: list[Key] = []
+
+    def _suspend(self, sequence: Sequence) -> None:
+        self.suspended.append((sequence.request_id, sequence.request.index))
+        super()._suspend(sequence)
+
+    def holders(self) -> list[Key]:
+        return [(sequence.request_id, sequence.request.index) for sequence in self._running]
+
+
 class Schedules(RuleBasedStateMachine):
     """Random requests, steps, cancels and failures, against what was asked and told."""
 
     @initialize(slots=st.integers(1, 4), step_tokens=st.integers(1, 12))
     def start(self, slots: int, step_tokens: int) -> None:
         self.slots, self.step_tokens = slots, step_tokens
-        self.scheduler = Scheduler(slots, step_tokens)
+        self.scheduler = Watched(slots, step_tokens)
         self.known: dict[Key, Known] = {}  # in the order of their coming
-        self.turns: list[str] = []  # clients that have something waiting
         self.requests = 0
 
     @rule(
@@ -97,7 +115,6 @@ class Schedules(RuleBasedStateMachine):
         self.known |= {(name, index): Known(*size, client) for index, size in enumerate(sizes)}
         requests = [request(index, *size, client) for index, size in enumerate(sizes)]
         self.scheduler.add(name, requests)
-        self.turns += [client] * (client not in self.turns)
 
     @rule(data=st.data())
     def step(self, data: st.DataObject) -> None:
@@ -116,7 +133,7 @@ class Schedules(RuleBasedStateMachine):
             events = self.scheduler.fail(ERROR)
             assert sorted(map(address, events)) == sorted(self.open())
         assert all(isinstance(event, Failed) for _, event in events)
-        self.drop(events)
+        self.tell(events)
 
     @rule(number=st.integers(0, 9), index=st.none() | st.integers(0, 3))
     def cancel(self, number: int, index: int | None) -> None:
@@ -125,19 +142,19 @@ class Schedules(RuleBasedStateMachine):
         mine = [(n, i) for n, i in self.open() if n == name and index in (None, i)]
         assert sorted(map(address, events)) == sorted(mine)
         assert all(isinstance(e, Finished) and e.reason == "cancelled" for _, e in events)
-        self.drop(events)
+        self.tell(events)
         assert self.scheduler.cancel(name, index) == []
 
     @invariant()
     def counts_are_right(self) -> None:
-        running = sum(self.known[key].started for key in self.open())
+        running = len(self.scheduler.holders())
         assert self.scheduler.running == running <= self.slots
         assert self.scheduler.waiting == len(self.open()) - running
 
     def teardown(self) -> None:
         """Whatever happened before, every sequence that is left gets to its end."""
         positions = sum(self.known[key].prompt + self.known[key].max_tokens for key in self.open())
-        for _ in range(positions):
+        for _ in range(positions * (1 + len(self.open()))):
             plan = self.plan(set())
             self.commit(plan, [Sample(TOKEN) for work in plan.works if work.sampled])
         assert self.open() == []
@@ -145,40 +162,24 @@ class Schedules(RuleBasedStateMachine):
     def open(self) -> list[Key]:
         return [key for key, known in self.known.items() if not known.ended]
 
-    def waiting(self) -> dict[str, list[Key]]:
-        """Return what has not started, by client."""
-        waiting: dict[str, list[Key]] = defaultdict(list)
-        for key in self.open():
-            if not self.known[key].started:
-                waiting[self.known[key].client].append(key)
-        return waiting
-
     def tell(self, events: list[Addressed]) -> None:
         for name, event in events:
             self.known[name, event.index].expect(event)
 
-    def drop(self, events: list[Addressed]) -> None:
-        """Note ends, of what waited too."""
-        self.tell(events)
-        waiting = self.waiting()
-        self.turns = [client for client in self.turns if waiting[client]]
-
     def plan(self, paused: set[str]) -> Plan:
         """Plan a step and check all that must be so of it."""
-        waiting = self.waiting()
+        fresh: dict[str, list[Key]] = defaultdict(list)  # what has not started, by client
+        for k in self.open():
+            if not self.known[k].started and k[0] not in paused:
+                fresh[self.known[k].client].append(k)
         plan = self.scheduler.plan(paused)
-        # In turns, into every slot that is free
-        for event in plan.events:
-            client = self.turns.pop(0)
-            assert address(event) == waiting[client].pop(0)
-            self.turns += [client] * bool(waiting[client])
+        for event in plan.events:  # of each client in their order
+            assert address(event) == fresh[self.known[address(event)].client].pop(0)
         self.tell(list(plan.events))
         assert all(isinstance(event, Started) for _, event in plan.events)
-        assert not self.turns or self.scheduler.running == self.slots
-
-        able = {
-            k: self.known[k] for k in self.open() if self.known[k].started and k[0] not in paused
-        }
+        self.check_slots(paused)
+        holders = self.scheduler.holders()
+        able = {k: self.known[k] for k in self.open() if k in holders and k[0] not in paused}
         works = {key(work): work for work in plan.works}
         assert len(works) == len(plan.works)
         assert works.keys() <= able.keys()
@@ -207,8 +208,24 @@ class Schedules(RuleBasedStateMachine):
             assert work.sampled == (work.count == able[k].pending)
         return plan
 
+    def check_slots(self, paused: set[str]) -> None:
+        """Slots are with those who can use them, and no client has many where another has few."""
+        for k in self.scheduler.suspended:
+            self.known[k].computed, self.known[k].slot = 0, None
+            self.known[k].suspensions += 1
+        assert not self.scheduler.suspended or self.scheduler.running == self.slots
+        self.scheduler.suspended.clear()
+        holders = self.scheduler.holders()
+        waiting = [k for k in self.open() if k not in holders and k[0] not in paused]
+        held = Counter(self.known[k].client for k in holders)
+        if waiting:
+            assert self.scheduler.running == self.slots
+            assert not [name for name, _ in holders if name in paused]
+            least = min(held[self.known[k].client] for k in waiting)
+            assert max(held.values()) <= least + 1
+
     def check_slot(self, owner: Key, slot: int) -> None:
-        """A slot has one owner until that one ends, and an owner keeps its slot."""
+        """A slot has one owner until that one ends or is suspended."""
         known = self.known[owner]
         assert slot in range(self.slots)
         assert known.slot in (None, slot)
@@ -329,14 +346,78 @@ def test_a_step_is_one_position_of_each_stream_even_above_the_budget() -> None:
     assert step(scheduler) == [("a", 0, 1), ("a", 1, 1), ("a", 2, 1)]
 
 
-def test_a_paused_request_keeps_its_place_and_goes_on_where_it_stood() -> None:
+def test_a_paused_request_keeps_its_slot_where_nobody_waits() -> None:
     scheduler = Scheduler(streams=1, step_tokens=4)
     scheduler.add("a", [request(0, 6, 2)])
-    scheduler.add("b", [request(0, 1, 1)])
     assert step(scheduler) == [("a", 0, 4)]
     assert step(scheduler, paused=("a",)) == []
-    assert (scheduler.running, scheduler.waiting) == (1, 1)
-    assert [step(scheduler) for _ in range(3)] == [[("a", 0, 2)], [("a", 0, 1)], [("b", 0, 1)]]
+    assert scheduler.running == 1
+    assert [step(scheduler) for _ in range(2)] == [[("a", 0, 2)], [("a", 0, 1)]]
+
+
+def test_a_paused_request_gives_its_slot_to_who_waits_and_goes_on_where_it_stood() -> None:
+    scheduler = Scheduler(streams=1, step_tokens=8)
+    scheduler.add("a", [request(0, 6, 3)])
+    scheduler.add("b", [request(0, 1, 2)])
+    assert step(scheduler) == [("a", 0, 6)]
+    assert [step(scheduler, paused=("a",)) for _ in range(3)] == [[("b", 0, 1)]] * 2 + [[]]
+    assert (scheduler.running, scheduler.waiting) == (0, 1)
+    plan = scheduler.plan()
+    assert plan.events == ()  # it has started before
+    assert [(*key(work), work.count, work.sampled) for work in plan.works] == [("a", 0, 7, True)]
+    told = scheduler.commit(plan, [[Sample(TOKEN)]])
+    assert told == [("a", TokenEvent(0, TOKEN))]  # and its prompt has been told as computed
+    assert step(scheduler) == [("a", 0, 1)]
+
+
+def test_a_paused_request_does_not_start_more_of_its_sequences() -> None:
+    scheduler = Scheduler(streams=2, step_tokens=8)
+    scheduler.add("a", [request(index, 1, 9) for index in range(4)])
+    scheduler.add("b", [request(0, 1, 1)])
+    step(scheduler)
+    assert step(scheduler, paused=("a",)) == [("b", 0, 1)]
+    assert step(scheduler, paused=("a",)) == []
+    assert scheduler.running == 1
+
+
+def test_a_client_shares_its_slots_with_one_that_comes_later() -> None:
+    scheduler = Scheduler(streams=4, step_tokens=99)
+    scheduler.add("many", [request(index, 3, 50, "anna") for index in range(8)])
+    assert len(step(scheduler)) == 4
+    scheduler.add("few", [request(index, 1, 50, "ben") for index in range(2)])
+    works = step(scheduler)
+    assert [work[:2] for work in works] == [("many", 0), ("many", 1), ("few", 1), ("few", 0)]
+    scheduler.add("one", [request(0, 1, 1, "cleo")])
+    assert ("one", 0, 1) in step(scheduler)
+    scheduler.cancel("few")
+    for _ in range(3):  # those that had a slot before come first, computed again
+        works = step(scheduler)
+    assert [work[:2] for work in works] == [("many", index) for index in (0, 1, 2, 3)]
+
+
+def test_a_prompt_is_scored_once_however_often_it_is_suspended() -> None:
+    score = TokenLogprobs(-1.0, ())
+    scheduler = Scheduler(streams=1, step_tokens=4)
+    scored = replace(request(0, 10, 2), prompt_logprobs=True)
+    scheduler.add("a", [scored])
+    told: list[Event] = []
+
+    def go(paused: tuple[str, ...] = ()) -> None:
+        plan = scheduler.plan(paused)
+        samples = [[Sample(TOKEN)] for work in plan.works if work.sampled]
+        scores = [(score,) * len(work.scored_ids) for work in plan.works if work.scored]
+        events = scheduler.commit(plan, samples, scores)
+        told.extend(event for name, event in events if name == "a")
+
+    for number in range(30):
+        if number in (1, 4, 11):
+            scheduler.add(f"b{number}", [request(0, 1, 1)])
+            go(("a",))
+        go()
+    reported = [event.logprobs for event in told if isinstance(event, PromptScored)]
+    assert sum(map(len, reported)) == 9
+    assert told[-1] == Finished(0, "length", 2)
+    assert [type(event) for event in told].count(Prefilled) == 1
 
 
 def test_one_sequence_of_a_request_can_be_cancelled_alone() -> None:

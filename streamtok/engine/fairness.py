@@ -8,7 +8,7 @@ Read next: `streamtok.engine.scheduler`, which divides them.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from streamtok.engine.sequence import Sequence
 
@@ -31,14 +31,29 @@ class FairQueue:
         for sequence in sequences:
             self._queues.setdefault(sequence.request.client, deque()).append(sequence)
 
-    def take(self) -> Sequence:
-        """Return the sequence whose turn it is; its client's next turn comes after all others'."""
-        client, queue = next(iter(self._queues.items()))
-        del self._queues[client]
-        sequence = queue.popleft()
-        if queue:
+    def add_first(self, sequence: Sequence) -> None:
+        """Let `sequence`, which has run before, wait ahead of what its client has waiting."""
+        self._queues.setdefault(sequence.request.client, deque()).appendleft(sequence)
+
+    def next(self, held: Mapping[str, int], paused: Collection[str] = ()) -> Sequence | None:
+        """Return the sequence that gets the next slot, still in the queue; None if there is none.
+
+        It is the first of the client that has the fewest slots (`held`); among equals clients take
+        turns. Sequences of requests in `paused` are passed over: they could not use a slot.
+        """
+        heads = (
+            next((s for s in queue if s.request_id not in paused), None)
+            for queue in self._queues.values()
+        )
+        able = (head for head in heads if head is not None)
+        return min(able, key=lambda head: held.get(head.request.client, 0), default=None)
+
+    def take(self, sequence: Sequence) -> None:
+        """Remove `sequence`, whose turn it is; its client's next one comes after all others'."""
+        client = sequence.request.client
+        self.remove(sequence)
+        if queue := self._queues.pop(client, None):
             self._queues[client] = queue
-        return sequence
 
     def remove(self, sequence: Sequence) -> None:
         """Take `sequence` out of the queue."""

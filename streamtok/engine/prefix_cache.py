@@ -75,7 +75,7 @@ class PrefixCache:
         slot = sequence.slot = heapq.heappop(self._free)
         before = self._holders[slot]
         shared = count_usable(before, sequence)
-        sequence.computed = sequence.cached = min(shared, sequence.pending - 1)
+        sequence.start_from(min(shared, sequence.pending - 1))
         self._holders[slot] = sequence
         if before and sequence.computed < before.computed:
             return self._keep(before, slot)
@@ -92,7 +92,7 @@ class PrefixCache:
         if source in self._kept:
             self._touch(source)
         assert sequence.slot is not None
-        sequence.computed = sequence.cached = stop
+        sequence.start_from(stop)
         return [Copy(source, sequence.slot, start, stop)]
 
     def leave(self, sequence: Sequence) -> None:
@@ -100,6 +100,13 @@ class PrefixCache:
         assert sequence.slot is not None
         heapq.heappush(self._free, sequence.slot)
         sequence.slot = None
+
+    def suspend(self, sequence: Sequence) -> None:
+        """Take the slot of a sequence that will go on; it may find there what it has computed."""
+        assert sequence.slot is not None
+        slot = sequence.slot
+        self._holders[slot] = sequence.suspend()
+        heapq.heappush(self._free, slot)
 
     def forget(self, sequence: Sequence) -> None:
         """Spoil the slot of `sequence`, and those of ended sequences that share rows with it."""
@@ -161,8 +168,11 @@ def is_ahead(leader: Sequence, sequence: Sequence) -> bool:
 
 
 def count_usable(holder: Sequence | None, sequence: Sequence) -> int:
-    """Return how many rows of `holder` can replace rows of `sequence`: none if it is scored or
-    embedded, as these need every position of the prompt computed.
+    """Return how many rows of `holder` can replace rows of `sequence`: none if it is embedded, or
+    its prompt is still to be scored, as these need every position of the prompt computed.
     """
     request = sequence.request
-    return 0 if request.prompt_logprobs or request.embed else count_shared(holder, sequence)
+    if request.embed:
+        return 0
+    shared = count_shared(holder, sequence)
+    return min(shared, sequence.scored) if request.prompt_logprobs else shared

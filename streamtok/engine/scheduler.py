@@ -27,7 +27,7 @@ Read next: `streamtok.engine.prefix_cache`, which assigns slots.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from streamtok.engine.fairness import FairQueue, fair_shares
@@ -57,7 +57,8 @@ class Scheduler:
     a step never computes fewer than one position for each decoding sequence and one of a prompt.
     `kept` is how many ended sequences leave their keys and values to others. A step that would
     compute fewer than `tile` positions is filled up with the guesses of a `drafter` for each
-    sequence, if there is one.
+    sequence, if there is one. Where sequences wait, a paused one is suspended and gives up its
+    slot, and so is the latest of a client that has two more than another.
     """
 
     def __init__(
@@ -94,13 +95,7 @@ class Scheduler:
 
     def plan(self, paused: Collection[str] = ()) -> Plan:
         """Admit what fits and choose the next step's work; requests in `paused` get none."""
-        events: list[Addressed] = []
-        copies: list[Copy] = []
-        while self._waiting and self._cache.free:
-            sequence = self._waiting.take()
-            copies += self._cache.admit(sequence)
-            self._running.append(sequence)
-            events.append((sequence.request_id, Started(sequence.request.index)))
+        events, copies = self._admit(paused) if self._waiting else ([], [])
         able = [s for s in self._running if s.request_id not in paused]
         works = [self._work(s, 1) for s in able if s.pending == 1]
         prompts = [s for s in able if s.pending > 1]
@@ -130,6 +125,8 @@ class Scheduler:
         for work in plan.works:
             sequence = work.sequence
             sequence.computed += work.count
+            if work.scored:
+                sequence.scored = sequence.computed
             score = next(scored) if work.scored else ()
             tokens = next(samples) if work.sampled else []
             embedding = next(pooled) if work.pooled else None
@@ -161,6 +158,51 @@ class Scheduler:
         if plan:  # how far it got is not known
             self._cache.spoil([*plan.wipes, *(copy.target for copy in plan.copies)])
         return [self._fail(sequence, error) for sequence in sequences]
+
+    def _admit(self, paused: Collection[str]) -> tuple[list[Addressed], list[Copy]]:
+        """Give slots to those who wait, as far as there are any or room can be made."""
+        events: list[Addressed] = []
+        copies: list[Copy] = []
+        held = Counter(sequence.request.client for sequence in self._running)
+        while (sequence := self._waiting.next(held, paused)) is not None:
+            if not self._cache.free:
+                victim = self._victim(sequence, paused, held)
+                if victim is None:
+                    break
+                self._suspend(victim)
+                held[victim.request.client] -= 1
+            self._waiting.take(sequence)
+            copies += self._cache.admit(sequence)
+            self._running.append(sequence)
+            held[sequence.request.client] += 1
+            if not sequence.suspended:
+                events.append((sequence.request_id, Started(sequence.request.index)))
+        return events, copies
+
+    def _victim(
+        self, waiting: Sequence, paused: Collection[str], held: Mapping[str, int]
+    ) -> Sequence | None:
+        """Return the sequence whose slot `waiting` may have; None if it has to wait.
+
+        It is one that is paused, since its reader has enough to read, or else the latest of a
+        client that would still have as many slots as the client of `waiting` afterwards.
+        """
+        latest = self._running[::-1]
+        idle = (sequence for sequence in latest if sequence.request_id in paused)
+        most = held.get(waiting.request.client, 0) + 1
+        greedy = (sequence for sequence in latest if held[sequence.request.client] > most)
+        return next(idle, None) or max(
+            greedy, key=lambda sequence: held[sequence.request.client], default=None
+        )
+
+    def _suspend(self, sequence: Sequence) -> None:
+        """Let a running sequence wait for another slot: it will go on as if it had kept this one.
+
+        Its keys and values are copied from where they lie, or computed again, with the same bits.
+        """
+        self._running.remove(sequence)
+        self._cache.suspend(sequence)
+        self._waiting.add_first(sequence)
 
     def _prompt_budget(self, decoding: int) -> int:
         """Return how many positions of prompts a step computes next to so many that decode.
@@ -198,8 +240,10 @@ class Scheduler:
     def _work(sequence: Sequence, count: int) -> Work:
         assert sequence.slot is not None
         request = sequence.request
-        sampled = count == sequence.pending and request.max_tokens > 0
         scored = request.prompt_logprobs and sequence.computed + 1 < len(request.prompt_ids)
+        if scored and sequence.computed < sequence.scored:  # it has been suspended since
+            scored, count = False, min(count, sequence.scored - sequence.computed)
+        sampled = count == sequence.pending and request.max_tokens > 0
         return Work(sequence, sequence.slot, count, sampled, scored=scored)
 
     def _guess(self, works: list[Work]) -> Iterator[Work]:

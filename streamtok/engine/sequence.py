@@ -1,6 +1,7 @@
 """One sequence: its ids, how far they are computed, and which slot of the KV cache holds it."""
 
 from collections.abc import Collection
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -41,10 +42,12 @@ class Sequence:
     """The state of one sequence, owned by the scheduler.
 
     `ids` are the prompt and what was sampled since; the keys and values of the first `computed`
-    of them are in the cache, in `slot` (None while waiting, and after the end). The first `cached`
-    of these were copied from another sequence. `guide` is there once the first token is drawn, if
-    the request has a constraint. `states` is the sum of its final states so far, [D], if the
-    request is for an embedding.
+    of them are in the cache, in `slot` (None while waiting, and after the end). The first `reused`
+    of these were copied into the slot; `cached` is how many that were when it first got one, which
+    is what its client is told. `guide` is there once the first token is drawn, if the request has a
+    constraint. `states` is the sum of its final states so far, [D], if the request is for an
+    embedding. A `suspended` one has had a slot before; the log-probabilities of its prompt have
+    been reported up to position `scored`.
     """
 
     request_id: str
@@ -53,6 +56,9 @@ class Sequence:
     ids: list[int] = field(default_factory=list)
     computed: int = 0
     cached: int = 0
+    reused: int = 0
+    scored: int = 0
+    suspended: bool = False
     slot: int | None = None
     guide: Guide | None = None
     states: Array | None = None
@@ -69,7 +75,26 @@ class Sequence:
     @property
     def untouched(self) -> bool:
         """Whether nothing has been computed for it yet."""
-        return self.computed == self.cached
+        return self.computed == self.reused
+
+    def start_from(self, count: int) -> None:
+        """Begin with the first `count` positions already in the slot."""
+        self.computed = self.reused = count
+        if not self.suspended:
+            self.cached = count
+
+    def suspend(self) -> "Sequence":
+        """Give up the slot, so that all is computed anew in the next one; return what stays there.
+
+        What stays is a copy, because the ids of this sequence will go on and those in the slot
+        will not.
+        """
+        left = copy(self)
+        left.ids, left.slot = self.ids[: self.computed], None
+        left.drafter = left.guide = left.states = None
+        self.suspended, self.slot, self.states = True, None, None
+        self.computed = self.reused = 0
+        return left
 
     @property
     def generated(self) -> int:
