@@ -30,12 +30,12 @@ from streamtok.engine.local import LocalEngine
 from streamtok.engine.remote import process
 from streamtok.errors import ConfigError, ModelError
 from streamtok.faults.inject import Faults
-from streamtok.http.connection import Service
 from streamtok.http.edge.cors import Cors
 from streamtok.http.edge.forwarded import Proxies, under
 from streamtok.http.edge.sockets import Endpoint, open_endpoint
 from streamtok.http.edge.tls import load_certificate
 from streamtok.http.server import Server
+from streamtok.http.service import Service
 from streamtok.ids import new_ids
 from streamtok.ledger import Ledger
 from streamtok.messages import Failed, SamplingParams, SequenceRequest
@@ -78,7 +78,7 @@ class App:
                 refuse=refuse,
                 clock=self._clock,
                 limits=config,
-                proxies=Proxies(config.forwarded_allow_ips),
+                peers=Proxies(config.forwarded_allow_ips),
                 tracer=self._tracing.tracer if self._tracing else None,
             )
         )

@@ -91,8 +91,11 @@ class ConnectionConfig:
     max_header_count: int = _setting(100, "most header fields in a request", 1)
     max_body_bytes: int = _setting(4 * 1024 * 1024, "largest request body", 1)
     header_timeout_s: float = _setting(10.0, "seconds a request's head may take", 0.001)
+    max_buffered_bytes: int = _setting(
+        64 * 1024 * 1024, "bytes of all requests' bodies at once, without 64 KiB of each", 0
+    )
     body_timeout_s: float = _setting(
-        10.0, "seconds a request's body may take beyond what --min-body-rate gives it", 0.001
+        10.0, "seconds a request's body may pause or fall behind --min-body-rate", 0.001
     )
     min_body_rate: float = _setting(1024.0, "bytes per second a body must come with", 0.001)
     idle_timeout_s: float = _setting(75.0, "seconds a connection may be idle", 0.001)

@@ -7,12 +7,14 @@
         ├── InvalidRequest      400  the request is malformed or asks for what is not supported
         │   └── ContextTooLong  400  prompt and answer do not fit the model's context
         ├── Unauthorized        401  an API key is needed, or the one given is not known
+        ├── Forbidden           403  a web page of another site sends it, or the key may not
         ├── NotFound            404  no such path, model or record
         ├── MethodNotAllowed    405  the path exists, the method does not
         ├── NotAcceptable       406  nothing the client accepts can be sent
-        ├── Slow                408  the request did not arrive in time
+        ├── RequestTimeout      408  the request did not arrive in time
         ├── BodyTooLarge        413  the body is above the server's limit
         ├── Unsupported         415  a content type or coding this server does not read
+        ├── Misdirected         421  the Host is not one of this server's
         ├── RateLimited         429  the caller is over a limit of its own
         ├── EngineFailed        500  the engine could not go on with this request
         └── Unavailable         503  queue full, not ready, or shutting down
@@ -87,6 +89,14 @@ class Unauthorized(RequestError):
         return (("www-authenticate", f'Bearer error="{self.error}"' if self.error else "Bearer"),)
 
 
+class Forbidden(RequestError):
+    """403: whoever sends this may not, with or without a key."""
+
+    status = 403
+    type = "invalid_request_error"
+    default_code = "forbidden"
+
+
 class NotFound(RequestError):
     """404: no such path, model or usage record."""
 
@@ -119,7 +129,7 @@ class NotAcceptable(RequestError):
     default_code = "not_acceptable"
 
 
-class Slow(RequestError):
+class RequestTimeout(RequestError):
     """408: the request did not arrive in the time there is for it (RFC 9110 section 15.5.9)."""
 
     status = 408
@@ -141,6 +151,14 @@ class Unsupported(RequestError):
     status = 415
     type = "invalid_request_error"
     default_code = "unsupported_media_type"
+
+
+class Misdirected(RequestError):
+    """421: the request names another host than this server's (RFC 9110 section 15.5.20)."""
+
+    status = 421
+    type = "invalid_request_error"
+    default_code = "misdirected_request"
 
 
 class RateLimited(RequestError):

@@ -10,8 +10,8 @@ from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.clock import Clock
 from streamtok.config import ConnectionConfig, ServeConfig
-from streamtok.http.connection import Service
 from streamtok.http.server import Server
+from streamtok.http.service import Service
 from streamtok.testing import RunningServer, listen_locally, running_server, write_model
 
 pytest_plugins = ["streamtok.pytest_plugin"]

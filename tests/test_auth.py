@@ -22,9 +22,10 @@ from streamtok.api.route import refuse
 from streamtok.api.routing import ROUTES, Api
 from streamtok.config import ConnectionConfig, ServeConfig
 from streamtok.errors import ConfigError, Unauthorized
-from streamtok.http.connection import Connection, Service
+from streamtok.http.connection import Connection
 from streamtok.http.request import Request
 from streamtok.http.response import Response
+from streamtok.http.service import Service
 from streamtok.testing import (
     FakeClock,
     MemoryStream,
@@ -303,19 +304,23 @@ async def test_no_log_holds_a_key(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr("streamtok.ledger.Ledger.sums", lambda *_: 1 / 0)
     stream, limits = MemoryStream(), ConnectionConfig()
-    running = asyncio.ensure_future(
-        Connection(stream, Service(site.api.handle, refuse, FakeClock(), limits)).run()
-    )
-    for key in (ANNA, "sk-wrong"):
-        header = f"Authorization: Bearer {key}\r\nX-Request-Id: for-{key[3:]}\r\n".encode()
-        stream.feed(post("/v1/chat/completions", CHAT | {"max_tokens": 1}, header))
-        stream.feed(b"GET /v1/usage HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n")
+    service = Service(site.api.handle, refuse, FakeClock(), limits)
+    running = asyncio.ensure_future(Connection(stream, service).run())
+    chat, wrong = CHAT | {"max_tokens": 1}, b"Authorization: Bearer sk-wrong\r\n"
+    refused = MemoryStream()
+    refused.feed(post("/v1/chat/completions", chat, wrong))
+    await Connection(refused, service).run()
+    assert refused.sent.startswith(b"HTTP/1.1 401 ")
+    header = f"Authorization: Bearer {ANNA}\r\nX-Request-Id: for-{ANNA[3:]}\r\n".encode()
+    stream.feed(post("/v1/chat/completions", chat, header))
+    for line in (header, wrong):
+        stream.feed(b"GET /v1/usage HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n")
     stream.feed(b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \x00" + ANNA.encode())
     stream.feed(b"\r\n\r\n")
     stream.feed_eof()
     await running
     statuses = re.findall(rb"HTTP/1\.1 (\d+) ", stream.sent)
-    assert statuses == [b"200", b"500", b"401", b"401", b"400"]
+    assert statuses == [b"200", b"500", b"401", b"400"]
     assert "ZeroDivisionError" in caplog.text
     assert "for-anna chatcmpl-1, 6+1 tokens" in caplog.text
     assert "sk-" not in caplog.text

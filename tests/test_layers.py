@@ -89,7 +89,6 @@ DEBTS: dict[str, tuple[str, ...]] = {  # heart -> rooms it still imports; to be 
         "engine/extras/",
         "faults/",
     ),
-    "http/connection.py": ("http/edge/",),
 }
 PACKAGE = Path(streamtok.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -18,8 +18,9 @@ from streamtok.api.routing import Api
 from streamtok.api.services import Services
 from streamtok.clock import SystemClock
 from streamtok.config import ConnectionConfig
-from streamtok.http.connection import Connection, Service
+from streamtok.http.connection import Connection
 from streamtok.http.server import Server
+from streamtok.http.service import Service
 from streamtok.http.transport import SocketStream
 from streamtok.ledger import UsageFilter
 from streamtok.testing import ScriptedEngine, listen_locally, make_services

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from streamtok.api.route import refuse
 from streamtok.config import ConnectionConfig
-from streamtok.http.connection import Connection, Service
+from streamtok.http.connection import Connection
 from streamtok.http.request import Request
 from streamtok.http.response import Response
+from streamtok.http.service import Service
 from streamtok.http.strict import Guard
 from streamtok.testing import FakeClock, MemoryStream
 
@@ -41,6 +42,7 @@ async def outcome(*pieces: bytes) -> tuple[str, list[str]]:
     targets: list[str] = []
 
     async def handle(request: Request) -> Response:
+        await request.complete()
         targets.append(request.target)
         return Response(200, (), b"")
 

@@ -7,14 +7,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamtok.api.route import refuse
 from streamtok.clock import SystemClock
 from streamtok.config import ConnectionConfig
-from streamtok.http.connection import Connection, Service
+from streamtok.http.connection import Connection
+from streamtok.http.deadline import Deadline
 from streamtok.http.request import Request
 from streamtok.http.response import Response
 from streamtok.http.server import Server
+from streamtok.http.service import Service
 from streamtok.http.transport import WRITE_AHEAD_BYTES
 from streamtok.testing import MemoryStream, listen_locally
 
@@ -23,6 +27,7 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"
 
 
 async def greet(request: Request) -> Response:
+    await request.complete()
     return Response(200, (), b"hello")
 
 
@@ -53,13 +58,41 @@ async def test_a_body_that_does_not_come_is_answered_with_408(sent: bytes) -> No
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_body_that_keeps_its_rate_has_time() -> None:
-    """What has come buys time at the least rate: the patience grows with it."""
-    connection = Connection(MemoryStream(), service(body_timeout_s=1, min_body_rate=10.0))
-    connection._guard.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + b"x" * 50)
-    connection._guard.take()
-    connection._begun_s = connection._service.clock.monotonic_s()
-    assert connection._patience_s() == pytest.approx(10 + 1 + 50 / 10, abs=0.1)
+def deadline() -> Deadline:
+    limits = ConnectionConfig(header_timeout_s=3, body_timeout_s=5, min_body_rate=10.0)
+    return Deadline(limits)
+
+
+def test_a_head_has_a_fixed_time() -> None:
+    waiting = deadline()
+    waiting.wait(100.0, first=True)
+    assert waiting.left_s(100.0) == 3
+    waiting.wait(100.0, first=False)
+    assert waiting.left_s(100.0) == 75
+    waiting.begin(110.0)
+    assert waiting.left_s(112.0) == 1
+
+
+def test_a_body_that_keeps_its_rate_has_time() -> None:
+    coming = deadline()
+    coming.begin_body(0.0)
+    for second in range(1, 1000):
+        assert coming.left_s(second) > 0
+        coming.receive(10, second)
+
+
+@given(bodies=st.lists(st.integers(1, 4_000_000), min_size=1, max_size=20))
+def test_what_was_sent_buys_no_time_to_be_silent_with(bodies: list[int]) -> None:
+    """Whoever sends a byte just before the deadline each time has soon used up what there is."""
+    coming, now_s = deadline(), 0.0
+    coming.begin_body(now_s)
+    for size in bodies:  # a burst
+        coming.receive(size, now_s)
+    for sent in range(300):
+        assert 0 < coming.left_s(now_s) <= 5
+        now_s += 0.999 * coming.left_s(now_s)
+        assert now_s < 5 + sent / 10
+        coming.receive(1, now_s)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from processes import refused, serving
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.config import ConnectionConfig, ServeConfig
-from streamtok.http.connection import Connection, Service
+from streamtok.http.connection import Connection
+from streamtok.http.service import Service
 from streamtok.observe.annotate import Annotator, annotate
 from streamtok.observe.jsonl import JsonTrace
 from streamtok.observe.pcapng import Capture

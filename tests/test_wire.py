@@ -13,7 +13,8 @@ from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.config import ConnectionConfig
 from streamtok.errors import EngineFailed
-from streamtok.http.connection import Connection, Service
+from streamtok.http.connection import Connection
+from streamtok.http.service import Service
 from streamtok.http.transport import ConnectionLost
 from streamtok.messages import Failed, Finished, Started, TokenEvent
 from streamtok.testing import FakeClock, MemoryStream, ScriptedEngine, make_services

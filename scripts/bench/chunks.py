@@ -29,8 +29,8 @@ from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.clock import SystemClock
 from streamtok.config import ConnectionConfig
-from streamtok.http.connection import Service
 from streamtok.http.server import Server
+from streamtok.http.service import Service
 from streamtok.testing import ScriptedEngine, listen_locally, make_services, write_model
 
 STREAMS, TOKENS, ROUNDS = 32, 500, 5

@@ -31,8 +31,8 @@ def serve(pipe: Connection) -> None:
     from streamtok.api.routing import Api, refuse
     from streamtok.clock import SystemClock
     from streamtok.config import ServeConfig
-    from streamtok.http.connection import Service
     from streamtok.http.server import Server
+    from streamtok.http.service import Service
     from streamtok.testing import ScriptedEngine, listen_locally, make_services, write_model
 
     async def run() -> None:

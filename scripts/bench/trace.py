@@ -27,7 +27,8 @@ def stream(tokens: int) -> None:
     from streamtok.api.route import refuse
     from streamtok.api.routing import Api
     from streamtok.config import ConnectionConfig
-    from streamtok.http.connection import Connection, Service
+    from streamtok.http.connection import Connection
+    from streamtok.http.service import Service
     from streamtok.testing import (
         FakeClock,
         MemoryStream,

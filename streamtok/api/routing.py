@@ -107,7 +107,7 @@ class Api:
         except RecursionError:  # JSON that could just be read, and not gone through any further
             response = route.refuse(too_deep())
         except Exception:
-            log.exception("%s: %s %s failed", request_id, request.method, request.target)
+            log.exception("%s: %s %s failed", request_id, request.method, request.path)
             response = route.refuse(
                 RequestError("an internal error occurred; the server's log has more")
             )
@@ -162,6 +162,8 @@ class Api:
             self._services.meter.limits.admit(call.caller)
         if request.method == "POST":
             _check_type(request)
+        # Whoever may not come in has been refused by now, without being asked for a body.
+        call = replace(call, request=await request.complete())
         if request.trace is not None:
             request.trace.step("admit", route=route.path)
         return await route.endpoint(self._services, call, *rest)

@@ -1,82 +1,94 @@
 """One connection, from its first byte to its last: the conversation that this project is about.
 
-Each turn reads a request with h11, hands it to the handler, and sends the answer: a complete one
-with `Content-Length`, a streamed one as `Transfer-Encoding: chunked`, where one item of the body is
-one chunk and one write. Then the next turn begins on the same connection, unless either side said
-otherwise. Requests that were sent ahead (pipelining) wait in the socket's buffer for their turn.
+Theory of operation. A connection is a loop of turns; one turn is one request and its answer. Bytes
+take this way: socket -> `Guard`, which passes on only what has one reading -> h11, which makes
+events of them -> `Request` -> the handler -> `Response` -> h11 -> socket.
 
-A client may go away at any time. If the connection is reset, the turn is cancelled. If the client
-only finished sending, it may be gone or it may be waiting for its answer (`nc` does that), and
-only a write can tell: then, until the answer begins, interim `100 Continue` responses are sent,
-which every HTTP/1.1 client skips (RFC 9110 section 15.2) and a closed socket answers by a reset.
+1. The head is read. The handler is called with it at once, before any body: it can refuse the
+   request, and wants the body only if it does not (`Request.complete`). Only then is a client that
+   waits for it told `100 Continue`, and is a byte of the body kept.
+2. The answer is sent: a complete one with `Content-Length`, a streamed one as `Transfer-Encoding:
+   chunked`, where one item of the body is one chunk and one write.
+3. If both sides are done with the message, the next turn begins. Requests sent ahead (pipelining)
+   wait in the guard's buffer for it. If a body has not been read, where it ends is not known, so
+   the connection closes behind the answer, after the client has had time to read it.
+
+Whatever a client does wrong ends in a RequestError, which is answered with its status, or in the
+end of the connection: no byte of it is answered twice, and none is taken for another request.
+
+Everything a client could take much of has a bound: the bytes and the time of a head, the time a
+body may pause, the bytes of all bodies together, the lines that are looked at before other
+connections have their turn, and the bytes that wait for a client that does not read.
+
+A client may go away at any time. If the connection is reset, the task of the turn is cancelled. If
+the client only finished sending, it is probed (`streamtok.http.probe`).
 
 Does not know what is served. Read next: `streamtok.api.routing`.
 """
 
 import asyncio
-import json
 import logging
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import replace
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 import h11
 
 from streamtok import __version__
-from streamtok.clock import Clock
-from streamtok.config import ConnectionConfig
-from streamtok.errors import RequestError, Slow
-from streamtok.http.edge.forwarded import Proxies
+from streamtok.errors import RequestError, RequestTimeout
+from streamtok.http import access
+from streamtok.http.deadline import BodyBudget, Deadline
+from streamtok.http.probe import Probe
 from streamtok.http.request import HeaderList, Request, decode_headers
 from streamtok.http.response import BrokenOff, Output, Response
+from streamtok.http.service import Service
 from streamtok.http.strict import CHUNK_LINE_BYTES, Guard, Malformed
-from streamtok.http.tracer import Trace, Tracer
-from streamtok.http.transport import ByteStream, ConnectionLost
+from streamtok.http.tracer import Trace
+from streamtok.http.transport import READ_AHEAD_BYTES, ByteStream, ConnectionLost
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("streamtok.access")
 
 REASONS = {413: "Content Too Large"}  # RFC 9110; Python before 3.13 has the older name
 CONTINUE = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
 SERVER = f"streamtok/{__version__}"
-FIRST_PROBE_S = 0.01  # how long after the end of input a client is first asked for a sign of life
-LAST_PROBE_S = 1.0  # the pause between probes doubles up to this
-NO_PROXIES = Proxies("")
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What a connection is given: who answers, how errors look, the limits, and who traces it."""
-
-    handle: Callable[[Request], Awaitable[Response]]
-    refuse: Callable[[RequestError], Response]
-    clock: Clock
-    limits: ConnectionConfig
-    proxies: Proxies = NO_PROXIES
-    tracer: Tracer | None = None
+# Interim responses to one request. Go's client takes five, Java's eight, then they fail; undici
+# fails at the first it did not ask for, but it never ends its half of a connection.
+MOST_INTERIM = 5
 
 
 class Connection:
-    """Serves one ByteStream. `run` returns when the connection is over."""
+    """Serves one ByteStream. `run` returns when the connection is over.
 
-    def __init__(self, stream: ByteStream, service: Service, trace: Trace | None = None) -> None:
+    `budget` is what all connections of a server share; without one it has its own.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        service: Service,
+        trace: Trace | None = None,
+        budget: BodyBudget | None = None,
+    ) -> None:
+        limits = service.limits
         self._stream = stream
         self._service = service
-        self._limits = service.limits
+        self._limits = limits
         self._trace = trace
-        self._guard = Guard(service.limits)
+        self._budget = budget or BodyBudget(limits.max_buffered_bytes, READ_AHEAD_BYTES)
+        self._held = 0  # of the budget
+        self._guard = Guard(limits)
+        self._deadline = Deadline(limits)
         # The guard's limits come first, so that h11's own is never met.
-        unread_bytes = service.limits.max_header_bytes + CHUNK_LINE_BYTES
-        self._h11 = h11.Connection(h11.SERVER, unread_bytes)
+        self._h11 = h11.Connection(h11.SERVER, limits.max_header_bytes + CHUNK_LINE_BYTES)
         self._idle = True
         self._turns = 0
-        self._begun_s = 0.0  # when the first byte of the present request came
+        self._interim = 0  # interim responses in this turn
+        self._parsed = False  # whether the trace knows of the present request
         self._last_turn = False
         self._output: Output | None = None  # of the present answer, where it has one of its own
-        self._probe: asyncio.TimerHandle | None = None
+        self._probe = Probe(stream.is_reset, self._send_interim, self._lost)
         self._task: asyncio.Task[None] | None = None
         stream.on_eof = self._input_ended
         stream.on_lost = self._lost
@@ -95,14 +107,13 @@ class Connection:
             complete = self._h11.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
             await self._stream.close(linger=not complete)
         except (ConnectionLost, asyncio.CancelledError):
-            pass  # the client is gone, or the server gives up on it: there is nobody to tell
+            pass  # the client is gone, or the server gives up on it: nobody would hear an error
         except BrokenOff:
             pass  # without the zero chunk the client can tell that the answer is not complete
         except Exception:
             log.exception("a connection failed")
         finally:
-            if self._probe:
-                self._probe.cancel()
+            self._probe.stop()
             self._stream.abort()
 
     def finish(self) -> None:
@@ -120,9 +131,10 @@ class Connection:
     async def _turn(self) -> bool:
         """Read one request and answer it; return whether another may follow."""
         self._turns += 1
+        self._interim, self._parsed = 0, False
         self._last_turn = self._last_turn or self._turns >= self._limits.max_requests_per_connection
         try:
-            request = await self._read_request()
+            request = await self._read_head()
         except RequestError as error:
             self._last_turn = True  # what follows on the wire is not known to be a request
             await self._answer(None, self._service.refuse(error))
@@ -132,30 +144,55 @@ class Connection:
         await self._answer(request, None)
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
-    async def _read_request(self) -> Request | None:
-        """Return the next request with its body; None if the client sends no more.
+    async def _read_head(self) -> Request | None:
+        """Return the next request, its body still to be read; None if the client sends no more.
 
         Raises:
             RequestError: what comes is not a request, exceeds a limit, or comes too slowly.
         """
-        head: h11.Request | None = None
+        self._deadline.wait(self._now_s(), first=self._turns == 1)
+        if self._guard.has_more:  # sent ahead: other connections first, or many would hold them up
+            await asyncio.sleep(0)
+            self._begin()
+        while (event := self._h11.next_event()) is h11.NEED_DATA:
+            if not await self._read_more():
+                return None
+        assert isinstance(event, h11.Request), event
+        headers = decode_headers(event.headers)
+        request = Request(
+            method=event.method.decode("ascii"),
+            target=event.target.decode("latin-1"),
+            headers=headers,
+            body=b"",
+            http_version=event.http_version.decode("ascii"),
+            peer=self._service.peers.client(self._stream.peer, headers),
+            trace=self._trace,
+        )
+        if self._guard.has_body:
+            return replace(request, read=partial(self._read_body, request))
+        self._h11.next_event()  # the end of the message
+        self._report(request, 0)
+        return request
+
+    async def _read_body(self, request: Request) -> bytes:
+        """Read the rest of the present `request`.
+
+        Raises:
+            RequestError: it is malformed or too large, comes too slowly, or there is no room.
+        """
         body = bytearray()
-        while True:
-            event = self._h11.next_event()
-            if event is h11.NEED_DATA:
-                if self._h11.they_are_waiting_for_100_continue:
-                    await self._send_event(CONTINUE)
-                if not await self._read_more():
-                    return None
-            elif isinstance(event, h11.Request):
-                head = event
-            elif isinstance(event, h11.Data):
+        self._deadline.begin_body(self._now_s())
+        while not isinstance(event := self._h11.next_event(), h11.EndOfMessage):
+            if isinstance(event, h11.Data):
                 body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                assert head is not None
-                return self._request(head, bytes(body))
-            else:  # PAUSED: h11 waits for the end of a turn that has none
-                raise AssertionError(f"h11 gave {event!r} while a request is read")
+                self._held = self._budget.hold(self._held, len(body))
+                continue
+            if self._h11.they_are_waiting_for_100_continue:
+                self._interim += 1
+                await self._send_event(CONTINUE)
+            await self._read_more()
+        self._report(request, len(body))
+        return bytes(body)
 
     async def _read_more(self) -> bool:
         """Give h11 what the guard lets pass, from the socket if need be; return False at the end.
@@ -163,60 +200,41 @@ class Connection:
         Raises:
             RequestError: the guard objects, the request breaks off, or it comes too slowly.
         """
-        while not (good := self._guard.take()):
+        guard, read_bytes = self._guard, self._guard.body_bytes
+        while not (good := guard.take()):
             try:
-                async with asyncio.timeout(self._patience_s()):
+                async with asyncio.timeout(self._deadline.left_s(self._now_s())):
                     data = await self._stream.receive()
             except TimeoutError:
-                if not self._guard.begun:
+                if not guard.begun:
                     return False
-                raise Slow("the request comes too slowly") from None
+                raise RequestTimeout("the request comes too slowly") from None
             if not data:
-                if self._guard.begun:
+                if guard.begun:
                     raise Malformed("the connection ended within a request")
                 return False
-            if self._idle:
-                self._idle = False
-                self._begun_s = self._service.clock.monotonic_s()
-            self._guard.feed(data)
+            self._begin()
+            guard.feed(data)
+        self._deadline.receive(guard.body_bytes - read_bytes, self._now_s())
         self._h11.receive_data(good)
+        if guard.has_more:  # many lines: other connections have their turn too
+            await asyncio.sleep(0)
         return True
 
-    def _patience_s(self) -> float:
-        """Return how long to wait for the next bytes, in seconds."""
-        limits = self._limits
-        if not self._guard.begun:
-            return limits.idle_timeout_s if self._turns > 1 else limits.header_timeout_s
-        waited_s = self._service.clock.monotonic_s() - self._begun_s
-        if self._guard.in_head:
-            return limits.header_timeout_s - waited_s
-        allowed_s = limits.body_timeout_s + self._guard.body_bytes / limits.min_body_rate
-        return limits.header_timeout_s + allowed_s - waited_s
-
-    def _request(self, head: h11.Request, body: bytes) -> Request:
-        headers = decode_headers(head.headers)
-        request = Request(
-            method=head.method.decode("ascii"),
-            target=head.target.decode("latin-1"),
-            headers=headers,
-            body=body,
-            http_version=head.http_version.decode("ascii"),
-            peer=self._service.proxies.client(self._stream.peer, headers),
-            trace=self._trace,
-        )
-        if self._trace is not None:
-            self._trace.step("parse", **_parsed(request))
-        return request
+    def _begin(self) -> None:
+        """Note that the first byte of a request has come, if it is that."""
+        if self._idle:
+            self._idle = False
+            self._deadline.begin(self._now_s())
 
     async def _answer(self, request: Request | None, response: Response | None) -> None:
         """Send `response`, or what the handler answers to `request`, and log the turn."""
-        clock = self._service.clock
-        started_s, outcome = clock.monotonic_s(), "client gone"
+        started_s, outcome = self._now_s(), "client gone"
         try:
             if response is None:
                 assert request is not None
-                response = await self._service.handle(request)
-            await self._send(response, head_only=request is not None and request.method == "HEAD")
+                response = await self._handle(request)
+            await self._send(response, head_only=self._guard.expects_no_body)
             outcome = "complete"
         except BrokenOff:
             outcome = "broken off"
@@ -226,8 +244,26 @@ class Connection:
             if response is not None:
                 response.close()
             if self._trace is not None:
+                if request is not None:
+                    self._report(request, self._guard.body_bytes)
                 self._trace.step("finish", status=response and response.status, outcome=outcome)
-            self._log(request, response, outcome, clock.monotonic_s() - started_s)
+            peer = request.peer if request else self._stream.peer
+            line = self._guard.line.decode("latin-1")
+            asked = f"{request.method} {request.target}" if request else line
+            access.log(peer, asked, response, outcome, self._now_s() - started_s)
+
+    async def _handle(self, request: Request) -> Response:
+        try:
+            return await self._service.handle(request)
+        except RequestError as error:  # of the body, where the handler does not answer it
+            return self._service.refuse(error)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Give back what the body took of the budget: the handler has made of it what it needs."""
+        self._budget.release(self._held)
+        self._held = 0
 
     async def _send(self, response: Response, head_only: bool) -> None:
         """Send status line, headers and body; each item of a streamed body is one chunk."""
@@ -239,6 +275,8 @@ class Connection:
             await self._send_event(self._head(response, len(body)))
             if body and not head_only:
                 await self._send_event(h11.Data(data=body))
+            elif head_only and self._h11.their_state is h11.IDLE:
+                return  # a HEAD that h11 has not seen: it would have us send the body
         else:
             async with aclosing(body):
                 await self._send_event(self._head(response, None))
@@ -259,7 +297,7 @@ class Connection:
         )
         if length is not None and response.status != 204:  # RFC 9110 section 8.6
             headers = (*headers, ("content-length", str(length)))
-        if self._last_turn:
+        if self._last_turn or self._h11.their_state is h11.SEND_BODY:
             headers = (*headers, ("connection", "close"))
         reason = REASONS.get(response.status) or HTTPStatus(response.status).phrase
         return h11.Response(status_code=response.status, headers=_titled(headers), reason=reason)
@@ -275,55 +313,24 @@ class Connection:
         if self._output:
             self._output.hurry()
         if not self._idle:
-            loop = asyncio.get_running_loop()
-            self._probe = loop.call_later(FIRST_PROBE_S, self._ask, FIRST_PROBE_S)
+            self._probe.start()
 
-    def _ask(self, pause_s: float) -> None:
-        """See whether the last write met a reset; write an interim response if nothing else is.
-
-        Is repeated after `pause_s`, and then at longer intervals.
-        """
-        if self._stream.is_reset():
-            self._lost()
-            return
-        if self._h11.our_state is h11.SEND_RESPONSE and self._speaks_1_1():
+    def _send_interim(self) -> None:
+        """Send an interim response, if one may be sent now."""
+        speaks_1_1 = self._h11.their_http_version not in (None, b"1.0")
+        waits = self._h11.our_state is h11.SEND_RESPONSE
+        if speaks_1_1 and waits and self._interim < MOST_INTERIM:
+            self._interim += 1
             self._stream.write(self._h11.send(CONTINUE) or b"")
-        again = min(2 * pause_s, LAST_PROBE_S)
-        self._probe = asyncio.get_running_loop().call_later(pause_s, self._ask, again)
 
-    def _speaks_1_1(self) -> bool:
-        return self._h11.their_http_version not in (None, b"1.0")
+    def _now_s(self) -> float:
+        return self._service.clock.monotonic_s()
 
-    def _log(
-        self, request: Request | None, response: Response | None, outcome: str, duration_s: float
-    ) -> None:
-        """Write the access log's one line for this turn."""
-        sent = self._guard.line.decode("latin-1")
-        line = json.dumps(f"{request.method} {request.target}" if request else sent)
-        status = str(response.status) if response else "-"
-        parts = [
-            request.peer if request else self._stream.peer,
-            line,
-            status,
-            f"{1000 * duration_s:.0f} ms",
-        ]
-        if outcome != "complete":
-            parts.append(outcome)
-        if response and (summary := response.summary()):
-            parts.append(summary)
-        access.info(" ".join(parts))
-
-
-def _parsed(request: Request) -> dict[str, Any]:
-    """Return what a trace tells of a request, and which trace it is a part of (W3C's headers)."""
-    context = {name: request.header(name) for name in ("traceparent", "tracestate")}
-    return {
-        "method": request.method,
-        "target": request.target,
-        "version": request.http_version,
-        "body_bytes": len(request.body),
-        **{name: value for name, value in context.items() if value},
-    }
+    def _report(self, request: Request, body_bytes: int) -> None:
+        """Report `request` to the trace, if there is one, and once."""
+        if self._trace is not None and not self._parsed:
+            self._parsed = True
+            self._trace.step("parse", **request.facts(), body_bytes=body_bytes)
 
 
 def _titled(headers: HeaderList) -> list[tuple[str, str]]:

@@ -1,8 +1,13 @@
-"""A request as the rest of the program sees it: complete, with its body read."""
+"""A request as the rest of the program sees it: its head, and its body once that is wanted.
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+A handler is given the head as soon as it has come, so that it can refuse a request before the
+client is invited to send a body (`100 Continue`), and before a byte of one is kept.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from streamtok.http.tracer import Trace
@@ -14,7 +19,8 @@ HeaderList = tuple[tuple[str, str], ...]  # names in lower case
 class Request:
     """One HTTP request. `target` is as it stood in the request line; `peer` names the client.
 
-    `trace` hears of its steps, where there is one.
+    `body` is there once the request is `complete`: until then `read` reads it. `trace` hears of its
+    steps, where there is one.
     """
 
     method: str
@@ -24,6 +30,25 @@ class Request:
     http_version: str
     peer: str
     trace: Trace | None = field(default=None, compare=False, repr=False)
+    read: Callable[[], Awaitable[bytes]] | None = field(default=None, compare=False, repr=False)
+
+    async def complete(self) -> "Request":
+        """Return the request with its body, once that has come.
+
+        Raises:
+            RequestError: it is malformed or too large, comes too slowly, or there is no room.
+        """
+        return replace(self, body=await self.read(), read=None) if self.read else self
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a trace reports, and which trace this is a part of (W3C's headers)."""
+        context = {name: self.header(name) for name in ("traceparent", "tracestate")}
+        return {
+            "method": self.method,
+            "target": self.target,
+            "version": self.http_version,
+            **{name: value for name, value in context.items() if value},
+        }
 
     @cached_property
     def path(self) -> str:

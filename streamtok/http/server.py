@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from streamtok.errors import Unavailable
-from streamtok.http.connection import Connection, Service
+from streamtok.http.connection import Connection
+from streamtok.http.deadline import BodyBudget
 from streamtok.http.listener import Listener, Tls
-from streamtok.http.transport import Outbox, SocketStream
+from streamtok.http.service import Service
+from streamtok.http.transport import READ_AHEAD_BYTES, Outbox, SocketStream
 
 
 class Server:
@@ -18,6 +20,7 @@ class Server:
         self._service = service
         self._limits = service.limits
         self._outbox = Outbox()
+        self._budget = BodyBudget(self._limits.max_buffered_bytes, READ_AHEAD_BYTES)
         self._addresses: Counter[str] = Counter()
         self._listeners: list[Listener] = []
         self._connections: dict[asyncio.Task[None], Connection] = {}
@@ -71,9 +74,9 @@ class Server:
 
     def _connection(self, stream: SocketStream) -> Connection:
         if self._service.tracer is None:
-            return Connection(stream, self._service)
+            return Connection(stream, self._service, budget=self._budget)
         tapped, trace = self._service.tracer.tap(stream)
-        return Connection(tapped, self._service, trace)
+        return Connection(tapped, self._service, trace, self._budget)
 
     def _refusal(self, address: str) -> Unavailable | None:
         """Return why another connection from `address` is not served, if it is not."""
@@ -81,7 +84,7 @@ class Server:
         if len(self._connections) >= limits.max_connections:
             return Unavailable("the server has no room for more connections", code="connections")
         most = limits.max_connections_per_address
-        if most and self._addresses[address] >= most and not self._service.proxies.trusts(address):
+        if most and self._addresses[address] >= most and not self._service.peers.trusts(address):
             return Unavailable(f"{address} has {most} connections already", code="connections")
         return None
 

@@ -28,8 +28,13 @@ HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[-._~!$&'()*+;=%0-9A-Za-z]+)(?::[0-9]
 TARGET = re.compile(rb"/[^#]*|https?://[^/?#@]+(?:[/?][^#]*)?", re.IGNORECASE)
 
 CHUNK_LINE_BYTES = 1024  # a chunk's size with its extensions
+# What a chunked body may have besides its data, beyond as much again: a chunk costs work however
+# little it holds, and a size line may carry extensions that nobody reads (Go's CVE-2023-39326).
+CHUNK_OVERHEAD_BYTES = 16 * 1024
+LINES_AT_ONCE = 256  # after which `take` returns, so that other connections have their turn
 SIZE_DIGITS = 16  # of a chunk size: more could not be held anywhere
 PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
+HEAD = re.compile(rb"\s*HEAD(?![-!#$%&'*+.^_`|~0-9A-Za-z])")
 
 
 class Malformed(InvalidRequest):
@@ -70,7 +75,8 @@ class Guard:
     """Checks the bytes of one connection.
 
     `feed` takes what arrived, `take` gives what may go on to h11; after the end of a message `take`
-    gives nothing until `next_message`. `line` is the present request line, for the log.
+    gives nothing until `next_message`. `line` is the present request line, for the log; `has_body`
+    says, once the head is complete, whether a body belongs to it.
     """
 
     def __init__(self, limits: ConnectionConfig) -> None:
@@ -87,6 +93,8 @@ class Guard:
         self._version = b""
         self._left = 0  # bytes of the body or of the chunk that are to come
         self._body_bytes = 0
+        self.has_body = False  # once the head is complete
+        self._overhead_bytes = 0  # of chunks: everything but their data
 
     @property
     def begun(self) -> bool:
@@ -103,6 +111,20 @@ class Guard:
         """How many bytes of the body have passed."""
         return self._body_bytes
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there are bytes that `take` has not looked at, of this request or the next."""
+        return bool(self._buffer)
+
+    @property
+    def expects_no_body(self) -> bool:
+        """Whether the client, by what came of the request line, will read no body: it said HEAD.
+
+        This holds where the rest is malformed too. A client takes a body that it does not expect
+        for the start of the next answer.
+        """
+        return HEAD.match(self.line or self._buffer) is not None
+
     def feed(self, data: bytes) -> None:
         """Add what arrived."""
         self._buffer += data
@@ -115,13 +137,17 @@ class Guard:
     def take(self) -> bytes:
         """Return the bytes that are good so far, without those of an incomplete line.
 
+        It may be called again while there are more of this message.
+
         Raises:
             Malformed: the bytes are not HTTP as it is read here.
             TooLarge: a limit of the head is exceeded.
             BodyTooLarge: the body is, or is declared to be, above the limit.
         """
         good = bytearray()
-        while self.phase is not Phase.END and self._buffer:
+        for _ in range(LINES_AT_ONCE):
+            if self.phase is Phase.END or not self._buffer:
+                break
             if self.phase in (Phase.LENGTH, Phase.CHUNK_DATA):
                 good += self._take_body()
             elif (line := self._take_line()) is not None:
@@ -147,7 +173,7 @@ class Guard:
         line = bytes(self._buffer if end < 0 else self._buffer[: end + 1])
         self._check_size(len(line))
         if self.phase is Phase.START:
-            _check_stranger(bytes(self._buffer))
+            _reject_other_protocols(bytes(self._buffer[: len(PROXY_V2)]))
         if end < 0:
             return None
         if not line.endswith(b"\r\n"):
@@ -171,12 +197,15 @@ class Guard:
                 self._fields.append(_field(text))
             else:
                 self.phase = self._framing()
+                self.has_body = self.phase is not Phase.END
         elif self.phase is Phase.CHUNK_SIZE:
             self._chunk_line(text)
+            self._count_overhead(len(line))
         elif self.phase is Phase.CHUNK_END:
             if text:
                 raise Malformed("a chunk does not end where its size says (RFC 9112 section 7.1)")
             self.phase = Phase.CHUNK_SIZE
+            self._count_overhead(len(line))
         elif text:  # trailers
             self._fields.append(_field(text))
         else:
@@ -210,7 +239,7 @@ class Guard:
             raise Malformed("the request line is not METHOD TARGET HTTP/1.1 (RFC 9112 section 3)")
         method, target, major, minor = match.groups()
         self._version = major + b"." + minor
-        if self._version not in (b"1.0", b"1.1"):
+        if major != b"1":  # a higher minor version is read as 1.1 (RFC 9110 section 2.5)
             raise Malformed(
                 f"HTTP version {self._version.decode()} is not spoken here, 1.0 and 1.1 are", 505
             )
@@ -251,7 +280,7 @@ class Guard:
         """RFC 9112 section 3.2: one valid Host in HTTP/1.1, at most one in HTTP/1.0."""
         if len(hosts) > 1:
             raise Malformed("there is more than one Host (RFC 9112 section 3.2)")
-        if not hosts and self._version == b"1.1":
+        if not hosts and self._version != b"1.0":
             raise Malformed("there is no Host (RFC 9112 section 3.2)")
         if hosts and not HOST.fullmatch(hosts[0]):
             raise Malformed("Host is not a host with an optional port (RFC 9112 section 3.2)")
@@ -289,11 +318,19 @@ class Guard:
             self.phase = Phase.TRAILERS
             self._head_bytes = 0
 
+    def _count_overhead(self, size: int) -> None:
+        self._overhead_bytes += size
+        if self._overhead_bytes > CHUNK_OVERHEAD_BYTES + self._body_bytes:
+            raise Malformed(
+                "the chunks of the body are too small: their sizes and extensions take more than "
+                f"{CHUNK_OVERHEAD_BYTES} bytes above what they hold"
+            )
+
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"the body has more than {self._limits.max_body_bytes} bytes")
 
 
-def _check_stranger(start: bytes) -> None:
+def _reject_other_protocols(start: bytes) -> None:
     """Name what is plainly another protocol at the first byte, instead of waiting for a line."""
     if start.startswith(b"\x16\x03"):
         raise Malformed("this is TLS; the server speaks plain HTTP on this port")

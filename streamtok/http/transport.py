@@ -256,7 +256,9 @@ class SocketStream(asyncio.Protocol):
                     await self._writable.wait()
             except TimeoutError:
                 if self._transport.get_write_buffer_size() >= unsent_bytes:
-                    self.abort()
+                    # Closed in the usual way, the socket would leave megabytes in the kernel's
+                    # queue, for as long as it goes on asking a client that does not read.
+                    self.reset()
                     raise ConnectionLost from None
 
     def _address(self, name: str) -> Address | None:

@@ -235,7 +235,7 @@ ERRORS: Sequence[type[RequestError]] = (
     errors.Unauthorized,
     errors.NotFound,
     errors.NotAcceptable,
-    errors.Slow,
+    errors.RequestTimeout,
     errors.BodyTooLarge,
     errors.Unsupported,
     errors.RateLimited,
@@ -254,7 +254,7 @@ def _errors(route: Route, operation: Operation) -> Iterator[type[RequestError]]:
     if route.path.endswith("/*") or route.limited or takes_model:
         yield errors.NotFound
     if operation.body:
-        yield from (errors.Slow, errors.BodyTooLarge, errors.Unsupported)
+        yield from (errors.RequestTimeout, errors.BodyTooLarge, errors.Unsupported)
     if route.limited:
         yield errors.RateLimited
     if operation.event:

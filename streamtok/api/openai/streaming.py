@@ -141,4 +141,4 @@ def usage_trailers(generation: Generation) -> HeaderList:
 def takes_trailers(request: Request) -> bool:
     """Return whether the client wants trailers and can get them (RFC 9110 section 10.1.4)."""
     codings = [coding.strip().lower() for coding in (request.header("te") or "").split(",")]
-    return request.http_version == "1.1" and "trailers" in codings
+    return request.http_version != "1.0" and "trailers" in codings

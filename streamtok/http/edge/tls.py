@@ -13,6 +13,10 @@ from streamtok.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+# Of TLS 1.2: authenticated encryption with a key that is forgotten afterwards. Python's own list
+# has CBC too, which has been made a padding oracle again and again (RFC 9325 section 4.2).
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
 
 class Certificate:
     """The TLS settings for new connections, from a chain and its key in PEM files.
@@ -53,7 +57,7 @@ def load_certificate(certfile: str, keyfile: str) -> Certificate | None:
 
 
 def _make_context(certfile: str, keyfile: str) -> ssl.SSLContext:
-    """Return settings that modern clients agree with: TLS 1.2 or 1.3, Python's choice of ciphers.
+    """Return settings that modern clients agree with: TLS 1.3, or 1.2 with its best ciphers.
 
     Raises:
         ConfigError: a file cannot be read, holds no certificate or key, or they do not match.
@@ -62,6 +66,7 @@ def _make_context(certfile: str, keyfile: str) -> ssl.SSLContext:
     _check_file("--keyfile", keyfile, "PRIVATE KEY-----")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
     context.set_alpn_protocols(["http/1.1"])
     try:
         context.load_cert_chain(certfile, keyfile, _refuse_password)

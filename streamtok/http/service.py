@@ -1,0 +1,46 @@
+"""What a connection is given: who answers, how errors look, the limits, and whom to believe."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from streamtok.clock import Clock
+from streamtok.config import ConnectionConfig
+from streamtok.errors import RequestError
+from streamtok.http.request import HeaderList, Request
+from streamtok.http.response import Response
+from streamtok.http.tracer import Tracer
+
+
+class Peers(Protocol):
+    """Which client a peer speaks for; proxies are plugged in by `streamtok.app`."""
+
+    def trusts(self, peer: str) -> bool:
+        """Tell whether `peer` is a proxy, whose connections are those of many clients."""
+
+    def client(self, peer: str, headers: HeaderList) -> str:
+        """Return the address of the client that `peer` speaks for."""
+
+
+class Direct:
+    """Every peer speaks for itself."""
+
+    def trusts(self, peer: str) -> bool:
+        """See `Peers.trusts`."""
+        return False
+
+    def client(self, peer: str, headers: HeaderList) -> str:
+        """See `Peers.client`."""
+        return peer
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a connection is given: who answers, how errors look, the limits, and who traces it."""
+
+    handle: Callable[[Request], Awaitable[Response]]
+    refuse: Callable[[RequestError], Response]
+    clock: Clock
+    limits: ConnectionConfig
+    peers: Peers = Direct()  # noqa: RUF009  it has no state
+    tracer: Tracer | None = None
