@@ -96,6 +96,7 @@ def doctor(given: dict[str, Any]) -> int:
         key=config.secret(given["key_env"]),
         timeout_s=given["timeout"],
         as_json=given["json"],
+        http=given["http"],
     )
 
 
@@ -137,6 +138,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--key-env", default="", help="variable that holds the API key")
     command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for a read")
     command.add_argument("--json", action="store_true", help="write the report as JSON")
+    command.add_argument(
+        "--http",
+        action="store_true",
+        help="check the HTTP/1.1 of any server instead: framing, smuggling, requests cut anywhere",
+    )
     command = commands.add_parser(
         "learn", help="learn how streaming works", description=learn.__doc__
     )

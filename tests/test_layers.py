@@ -58,6 +58,7 @@ SYNCHRONOUS = (
     "observe/reader.py",
     "teach/doctor/behaviour.py",
     "teach/doctor/chunks.py",
+    "teach/doctor/desync.py",
     "teach/doctor/events.py",
     "teach/doctor/eventstream.py",
     "teach/doctor/framing.py",

@@ -152,14 +152,23 @@ async def connect(where: Target) -> AsyncIterator[Probe]:
     Raises:
         Unreachable: there is no such server.
     """
-    secure = ssl.create_default_context() if where.secure else None
-    try:
-        async with asyncio.timeout(where.timeout_s):
-            reader, writer = await asyncio.open_connection(where.host, where.port, ssl=secure)
-    except OSError as error:
-        reason = error.strerror or str(error) or "no answer"
-        raise Unreachable(f"{where.authority} cannot be reached: {reason}") from error
+    reader, writer = await open_socket(where)
     try:
         yield Probe(where, reader, writer)
     finally:
         writer.transport.abort()
+
+
+async def open_socket(where: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a new connection to the target.
+
+    Raises:
+        Unreachable: there is no such server.
+    """
+    secure = ssl.create_default_context() if where.secure else None
+    try:
+        async with asyncio.timeout(where.timeout_s):
+            return await asyncio.open_connection(where.host, where.port, ssl=secure)
+    except OSError as error:
+        reason = error.strerror or str(error) or "no answer"
+        raise Unreachable(f"{where.authority} cannot be reached: {reason}") from error

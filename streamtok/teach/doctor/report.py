@@ -9,20 +9,26 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from streamtok.teach.doctor.examine import Report, examine
+from streamtok.teach.doctor.http import examine_http
 from streamtok.teach.doctor.probe import target
 from streamtok.teach.doctor.rules import Finding
 
 COLOURS = {"error": "bold red", "warning": "bold yellow"}
 
 
-def doctor(url: str, *, model: str | None, key: str, timeout_s: float, as_json: bool) -> int:
+def doctor(
+    url: str, *, model: str | None, key: str, timeout_s: float, as_json: bool, http: bool = False
+) -> int:
     """Examine the server at `url` and print the report; return 1 if there are errors, else 0.
+
+    With `http`, its HTTP/1.1 is examined instead of its streams.
 
     Raises:
         ConfigError: this is no URL.
         Unreachable: nobody listens there.
     """
-    report = asyncio.run(examine(url, target(url, key, timeout_s), model))
+    where = target(url, key, timeout_s)
+    report = asyncio.run(examine_http(url, where) if http else examine(url, where, model))
     if as_json:
         print(json.dumps({**asdict(report), "failed": report.failed}, indent=2))
     else:
