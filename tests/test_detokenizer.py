@@ -1,15 +1,25 @@
 """Detokenisers: pieces add up to the whole text, hold no part of a character, cost the same."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapes import (
+    BYTES,
+    FIRST_BYTE,
+    FIRST_PIECE,
+    SHAPES,
+    byte_level,
+    metaspace,
+    normalising,
+    sentencepiece,
+)
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from streamtok.testing import byte_tokenizer
 from streamtok.text.detokenizer import (
     ByteLevelDetokenizer,
     Detokenizers,
@@ -19,11 +29,7 @@ from streamtok.text.detokenizer import (
 from streamtok.text.tokenizer import Tokenizer
 
 REPLACEMENT = "\ufffd"
-SAMPLE = "the cat, das Mädchen, 日本語のテキスト, 😀😀 naïve café "
 TEXTS = st.text(st.sampled_from("ab  é日😀▁\ufffd") | st.characters(codec="utf-8"))
-BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-PIECES = ("▁", "a", "b", "c", "▁a", "ab", "▁▁", "é")
-FIRST_BYTE, FIRST_PIECE = 3, 3 + len(BYTES)
 
 
 class CountingTokenizer(Tokenizer):
@@ -31,38 +37,9 @@ class CountingTokenizer(Tokenizer):
 
     longest = 0
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         self.longest = max(self.longest, len(ids))
-        return super().decode(ids)
-
-
-def byte_level() -> Backend:
-    """Return a byte-level tokenizer with tokens that end within a character, and added ones."""
-    backend = byte_tokenizer()
-    trainer = trainers.BpeTrainer(
-        vocab_size=340, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    backend.train_from_iterator([SAMPLE] * 3, trainer)
-    backend.add_tokens(["<think>", "日本", "café"])
-    return backend
-
-
-def sentencepiece() -> Backend:
-    """Return a tokenizer with a decoder like that of Llama 2: marked spaces, byte fallback."""
-    vocab = {token: index for index, token in enumerate(("<unk>", "<s>", "</s>", *BYTES, *PIECES))}
-    merges = [("▁", "a"), ("a", "b"), ("▁", "▁")]
-    backend = Backend(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True))
-    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
-    backend.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(content=" ", left=1, right=0),
-        ]
-    )
-    return backend
+        return super().decode(ids, special=special)
 
 
 @pytest.fixture(scope="module", params=[byte_level, sentencepiece])
@@ -217,3 +194,90 @@ def test_the_bytes_of_a_special_token_are_its_name(tokenizer: Tokenizer) -> None
 
 def test_an_unknown_id_has_no_bytes(tokenizer: Tokenizer) -> None:
     assert Detokenizers(tokenizer).token_bytes(tokenizer.vocab) == b""
+
+
+# After a prompt
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def any_tokenizer(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Tokenizer:
+    return load(request.param(), tmp_path_factory.mktemp("tokenizer"))
+
+
+def answer(tokenizer: Tokenizer, prompt: Sequence[int], ids: Sequence[int], **options: bool) -> str:
+    detokenizer = Detokenizers(tokenizer).make(prompt, **options)
+    return "".join(map(detokenizer.feed, ids)) + detokenizer.flush()
+
+
+def runs(tokenizer: Tokenizer) -> st.SearchStrategy[list[int]]:
+    """Lists of any ids, bytes of a byte fallback only where they make characters."""
+    whole = [t for t in range(tokenizer.vocab + 2) if t not in range(FIRST_BYTE, FIRST_PIECE)]
+    if tokenizer.backend.id_to_token(FIRST_BYTE) != BYTES[0]:
+        whole = list(range(tokenizer.vocab + 2))
+    characters = TEXTS.map(lambda text: tokenizer.encode(text, special=False))
+    pieces = st.sampled_from(whole).map(lambda token: (token,)) | characters
+    return st.lists(pieces).map(lambda parts: [token for part in parts for token in part])
+
+
+@settings(max_examples=200)
+@given(data=st.data(), special=st.booleans())
+def test_an_answer_is_the_whole_less_the_prompt(
+    any_tokenizer: Tokenizer, data: st.DataObject, special: bool
+) -> None:
+    """Whatever the prompt, whatever its length: from nothing to more than is looked at."""
+    prompt, ids = data.draw(runs(any_tokenizer)), data.draw(runs(any_tokenizer))
+    before = any_tokenizer.decode(prompt, special=special)
+    whole = any_tokenizer.decode([*prompt, *ids], special=special)
+    after = answer(any_tokenizer, prompt, ids, special=special)
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(whole, before, strict=False))
+    assert after == whole[len(list(shared)) :]
+
+
+@settings(max_examples=100)
+@given(data=st.data())
+def test_an_answer_completes_what_the_prompt_left(
+    any_tokenizer: Tokenizer, data: st.DataObject
+) -> None:
+    """With the prompt's text before it nothing is missing, and nothing there twice."""
+    ids = any_tokenizer.encode(data.draw(TEXTS), special=False)
+    cut = data.draw(st.integers(0, len(ids)))
+    detokenizers = Detokenizers(any_tokenizer)
+    prompt, detokenizer = detokenizers.text(ids[:cut]), detokenizers.make(ids[:cut])
+    detokenizer.follow(prompt)
+    after = "".join(map(detokenizer.feed, ids[cut:])) + detokenizer.flush()
+    if REPLACEMENT not in any_tokenizer.decode(ids):
+        assert prompt + after == any_tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("shape", [sentencepiece, normalising, metaspace])
+def test_the_first_word_of_an_answer_keeps_its_space(shape: Any, tmp_path: Path) -> None:
+    tokenizer = load(shape(), tmp_path)
+    ids = {piece: tokenizer.backend.token_to_id(piece) for piece in ("▁a", "b", "<s>", "</s>")}
+    begin, word, end, rest = ids["<s>"], ids["▁a"], ids["</s>"], ids["b"]
+    assert answer(tokenizer, [begin, word, rest], [word, rest]) == " ab"
+    assert answer(tokenizer, [begin, rest, end], [word]) == " a"
+    assert answer(tokenizer, [], [word]) == "a"
+    assert answer(tokenizer, [begin], [word]) == "a"  # a text begins here, as its prompt would
+    assert answer(tokenizer, [begin], [word], within=True) == " a"
+    assert answer(tokenizer, [begin, rest], [word, begin, rest], special=True) == " a<s>b"
+
+
+def test_a_character_may_end_in_the_answer(any_tokenizer: Tokenizer) -> None:
+    ids = any_tokenizer.encode("日", special=False)
+    if any_tokenizer.decode(ids) != "日" or len(ids) != 3:
+        return  # one that has no bytes
+    for cut in (1, 2):
+        assert answer(any_tokenizer, ids[:cut], ids[cut:]) == "日"
+        broken = any_tokenizer.encode("a", special=False)
+        assert answer(any_tokenizer, ids[:cut], broken).strip() == "a"
+        assert answer(any_tokenizer, ids[:cut], []) == ""
+
+
+def test_a_long_prompt_costs_no_more(tmp_path: Path) -> None:
+    tokenizer = load(sentencepiece(), tmp_path)
+    ids = tokenizer.encode("日本語 " * 500, special=False)
+    tokenizer.longest = 0
+    assert answer(tokenizer, ids, [FIRST_PIECE + 4]) == " a"
+    assert tokenizer.longest <= 24

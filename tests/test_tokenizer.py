@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapes import TEXTS_WITH_SPECIALS, llama_folder
+from tokenizers import Tokenizer as Backend
 from tokenizers import pre_tokenizers
 
 from streamtok.errors import ModelError
@@ -130,3 +132,35 @@ def test_an_optional_file_may_be_missing_but_not_wrong(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(ModelError, match=r"generation_config\.json: expected a JSON object"):
         read_optional(path)
+
+
+# A Llama folder: what transformers 5 gives is in `tests/golden`, by `scripts/golden/token_ids.py`
+
+TRANSFORMERS = json.loads((Path(__file__).parent / "golden" / "token_ids.json").read_text())
+
+
+def ids_of(folder: Path, form: str) -> dict[str, list[int]]:
+    llama_folder(folder, form)
+    tokenizer = Tokenizer(folder)
+    return {text: list(tokenizer.encode(text, special=False)) for text in TEXTS_WITH_SPECIALS}
+
+
+def test_a_newer_llama_folder_gives_the_ids_of_transformers(tmp_path: Path) -> None:
+    assert ids_of(tmp_path, "metaspace") == TRANSFORMERS["metaspace"]
+
+
+def test_an_older_one_gives_those_of_its_own_file(tmp_path: Path) -> None:
+    """Which its makers had: a word after a special token has a space before it, as at the start.
+
+    transformers 5 builds another tokenizer from the vocabulary, which differs there and where a
+    text begins with a space.
+    """
+    found, other = ids_of(tmp_path, "normalising"), TRANSFORMERS["normalising"]
+    backend = Backend.from_file(str(tmp_path / "tokenizer.json"))
+    assert found == {
+        text: backend.encode(text, add_special_tokens=False).ids for text in TEXTS_WITH_SPECIALS
+    }
+    word, rest = backend.token_to_id("▁a"), backend.token_to_id("a")
+    assert (found["<s>a"], other["<s>a"]) == ([1, word], [1, rest])
+    differ = {text for text in TEXTS_WITH_SPECIALS if found[text] != other[text]}
+    assert differ == {"<s>a", "<s> a", "a</s>b", "a</s> b", "<s></s>a", " a"}

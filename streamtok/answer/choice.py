@@ -107,7 +107,11 @@ class Choice:
         self._rules = rules
         self._echo = echo
         self._detokenizers = detokenizers
-        self._detokenizer = detokenizers.make()
+        self._detokenizer = detokenizers.make(
+            request.prompt_ids, special=rules.special, within=request.constraint is not None
+        )
+        if echo is not None:
+            self._detokenizer.follow(echo)
         self._stops = StopMatcher(rules.stops)
         self._reader = CallReader() if rules.calls else None
         self._scores: list[TokenLogprobs | None] = [None]  # of the prompt's tokens
@@ -128,7 +132,7 @@ class Choice:
 
     def feed(self, event: TokenEvent) -> Piece | None:
         """Return the text that `event` makes certain, if any; a stop string finishes the choice."""
-        text = self._text(event.token_id)
+        text = self._detokenizer.feed(event.token_id)
         self._held += 1
         if self._rules.detailed:
             self._tokens.append(Token(event.token_id, self._offset, event.logprobs))
@@ -159,11 +163,6 @@ class Choice:
         piece = self._piece(text, event.stop, calls)
         return replace(piece, embedding=event.embedding) if event.embedding else piece
 
-    def _text(self, token_id: int) -> str:
-        if self._rules.special and (name := self._detokenizers.special_name(token_id)):
-            return self._detokenizer.flush() + name
-        return self._detokenizer.feed(token_id)
-
     def _piece(
         self, text: str, ended_by: TokenEvent | None = None, calls: tuple[CallPart, ...] = ()
     ) -> Piece:
@@ -181,7 +180,6 @@ class Choice:
     def _prompt(self, text: str) -> Piece:
         ids, scored = self._request.prompt_ids, self._request.prompt_logprobs
         places = list(self._places(text, ids))
-        self._detokenizer.flush()  # what is generated begins with a character of its own
         self._offset = len(text)
         scores = zip(ids, places, self._scores, strict=True) if scored else ()
         tokens = tuple(Token(*score) for score in scores)
@@ -189,11 +187,11 @@ class Choice:
 
     def _places(self, text: str, ids: tuple[int, ...]) -> Iterator[int]:
         """Yield where each of `ids` begins in `text`; a special token may not be written there."""
-        place = 0
+        place, detokenizer = 0, self._detokenizers.make()
         for token_id in ids:
             yield min(place, len(text))
             name = self._detokenizers.special_name(token_id)
             if not name:
-                place += len(self._detokenizer.feed(token_id))
+                place += len(detokenizer.feed(token_id))
             elif text.startswith(name, place):
                 place += len(name)

@@ -1,86 +1,176 @@
 """Token ids back to text, one at a time, each at the same cost however long the text is.
 
-Whatever pieces come out, put together they are what decoding all ids at once gives, and no piece
-ends within a character: bytes that may still become one are held back. Two ways, chosen by the
-tokenizer's own decoder:
+An answer continues a prompt, and its text depends on that: a SentencePiece decoder drops the space
+before the first word of a text, but not before the first word of an answer. So the text of an
+answer is the text of prompt and answer together, less the text of the prompt.
+
+Whatever pieces come out, put together they are that text, and no piece ends within a character:
+bytes that may still become one are held back. Two ways, chosen by the tokenizer's own decoder:
 
   * byte-level vocabularies: every token is a fixed string of bytes, and bytes that do not complete
     a character wait for the next one;
-  * all others (SentencePiece with its spaces and byte fallback): the text of a short window of ids
-    with the new token, less the text of the window without it.
+  * all others (SentencePiece with its spaces and byte fallback, WordPiece): the text of a short
+    window of ids with the new token, less the text of the window without it. These decoders look
+    no further back than that, except that they treat the first token of all differently.
 
 Read next: `streamtok.text.stops`, which looks at the text that comes out here.
 """
 
 import codecs
 import json
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from streamtok.text.tokenizer import Tokenizer, byte_alphabet
 
 REPLACEMENT = "\ufffd"
+CHARACTER = 4  # bytes at most, and so ids of which one character is made
 PENDING = 12  # ids at most that wait for more: whole characters, also where they are U+FFFD itself
+CONTEXT = 12  # ids of a prompt that are looked at: those of a few characters
 
 
-class Detokenizer(Protocol):
-    """Turns a stream of ids into a stream of text; one per sequence."""
+class Detokenizer(ABC):
+    """Turns a stream of ids into a stream of text; one per sequence.
 
+    `unfinished` is what the prompt's own text ends with in place of a character that the answer may
+    complete: U+FFFD, once or several times, or nothing. It is not part of the answer's text.
+    """
+
+    def __init__(self, unfinished: str) -> None:
+        self._unfinished = unfinished
+
+    def follow(self, prompt: str) -> None:
+        """Let the text be what comes after `prompt`, which may lack the unfinished character."""
+        if not prompt.endswith(self._unfinished):
+            self._unfinished = ""
+
+    @abstractmethod
     def feed(self, token_id: int) -> str:
-        """Return the text that became certain with this token; often one word, at times none."""
+        """Return the text that became certain with this token; often one word, at times none.
 
+        An id without a token has no text, nor has a special one unless they are to show.
+        """
+
+    @abstractmethod
     def flush(self) -> str:
         """Return what is left at the end: bytes that never became a character, as U+FFFD."""
 
+    def _new(self, text: str) -> str:
+        """Return the part of the first text that is not the prompt's."""
+        if not self._unfinished or not text:
+            return text
+        known, self._unfinished = self._unfinished, ""
+        while known and text and known[0] == text[0]:
+            known, text = known[1:], text[1:]
+        return text
 
-class ByteLevelDetokenizer:
-    """For vocabularies whose tokens are strings of bytes."""
 
-    def __init__(self, pieces: dict[int, bytes]) -> None:
+class ByteLevelDetokenizer(Detokenizer):
+    """For vocabularies whose tokens are strings of bytes; `pieces` has those of each id."""
+
+    def __init__(self, pieces: Mapping[int, bytes], context: Sequence[int] = ()) -> None:
         self._pieces = pieces
-        self._held = b""  # the beginning of a character
+        octets = b""
+        for token_id in reversed(context):
+            if len(octets) >= CHARACTER:
+                break
+            octets = pieces.get(token_id, b"") + octets
+        self._held = _unfinished(octets)
+        super().__init__(self._held.decode(errors="replace"))
 
     def feed(self, token_id: int) -> str:
-        """See `Detokenizer.feed`. An id without a token, or a special one, has no text."""
+        """See `Detokenizer.feed`."""
         octets = self._held + self._pieces.get(token_id, b"")
         text, used = codecs.utf_8_decode(octets, "replace", False)
         self._held = octets[used:]
-        return text
+        return self._new(text) if self._unfinished else text
 
     def flush(self) -> str:
         """See `Detokenizer.flush`."""
         held, self._held = self._held, b""
-        return held.decode(errors="replace")
+        return self._new(held.decode(errors="replace"))
 
 
-class WindowDetokenizer:
-    """For any tokenizer whose decoder looks no further back than one token."""
+class WindowDetokenizer(Detokenizer):
+    """For any tokenizer whose decoder looks no further back than one token.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    Special tokens have their names as text where they are `special`.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, context: Sequence[int] = (), *, special: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
+        self._special = special
         self._window: list[int] = []  # ids of the last piece that came out, then the pending ones
-        self._certain = ""  # the text of the window without the pending ids
-        self._settled = 0  # how many ids of the window are not pending
+        for token_id in reversed(context):
+            if len(self._window) == CONTEXT + CHARACTER:
+                break
+            if self._has_text(token_id):
+                self._window.insert(0, token_id)
+        self._settled = len(self._window)  # how many ids of the window are not pending
+        self._find_characters()
+        self._certain = self._decode(self._window[: self._settled])  # their text
+        super().__init__(self._decode(self._window[self._settled :]))
 
     def feed(self, token_id: int) -> str:
-        """See `Detokenizer.feed`. An id without a token, or a special one, has no text."""
-        known = self._tokenizer.backend.id_to_token(token_id) is not None
-        if not known or token_id in self._tokenizer.special_ids:
+        """See `Detokenizer.feed`."""
+        if not self._has_text(token_id):
             return ""
         self._window.append(token_id)
-        text = self._tokenizer.decode(self._window)
+        text = self._decode(self._window)
         pending = len(self._window) - self._settled
         return "" if text.endswith(REPLACEMENT) and pending < PENDING else self._settle(text)
 
     def flush(self) -> str:
         """See `Detokenizer.flush`."""
-        return self._settle(self._tokenizer.decode(self._window))
+        pending = len(self._window) > self._settled
+        return self._settle(self._decode(self._window)) if pending else ""
+
+    @property
+    def has_context(self) -> bool:
+        """Whether there is text before what comes, so that it is no beginning."""
+        return bool(self._certain)
 
     def _settle(self, text: str) -> str:
-        piece = text[len(self._certain) :]
-        self._window = self._window[self._settled :]
+        """Return what is new in the `text` of the window, all of which is certain now."""
+        if text.startswith(self._certain):
+            piece = text[len(self._certain) :]
+        else:  # bytes that are no text, which take the character before them along
+            piece = self._decode(self._window[self._settled :])
+        rest = self._window[self._settled :]
+        certain = self._decode(rest)
+        if certain or len(self._window) > CONTEXT:
+            self._window = rest
+        else:  # a window without text would be a beginning of texts to some decoders
+            certain = text
         self._settled = len(self._window)
-        self._certain = self._tokenizer.decode(self._window)
-        return piece
+        self._certain = certain
+        return self._new(piece)
+
+    def _has_text(self, token_id: int) -> bool:
+        if token_id in self._tokenizer.special_ids:
+            return self._special
+        return self._tokenizer.backend.id_to_token(token_id) is not None
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids, special=self._special)
+
+    def _find_characters(self) -> None:
+        """Let the window begin with a character, and count as settled the ids of whole ones.
+
+        It may begin within one only where there is more of the prompt. A byte fallback makes no
+        character at all of bytes among which there is a part of one.
+        """
+        window = self._window
+        starts = range(CHARACTER if len(window) > CONTEXT else 1)
+        for end in range(len(window), max(-1, len(window) - CHARACTER), -1):
+            for start in starts:
+                text = self._decode(window[start:end])
+                if not text.startswith(REPLACEMENT) and not text.endswith(REPLACEMENT):
+                    self._window, self._settled = window[start:], end - start
+                    return
 
 
 class Detokenizers:
@@ -90,18 +180,43 @@ class Detokenizers:
         self._tokenizer = tokenizer
         decoder = json.loads(tokenizer.backend.to_str()).get("decoder") or {}
         self._pieces = byte_pieces(tokenizer) if decoder.get("type") == "ByteLevel" else None
+        names = {token: self.special_name(token).encode() for token in tokenizer.special_ids}
+        self._pieces_and_names = None if self._pieces is None else self._pieces | names
 
-    def make(self) -> Detokenizer:
-        """Return a detokeniser that has seen nothing yet."""
-        if self._pieces is not None:
-            return ByteLevelDetokenizer(self._pieces)
-        return WindowDetokenizer(self._tokenizer)
+    def make(
+        self, context: Sequence[int] = (), *, special: bool = False, within: bool = False
+    ) -> Detokenizer:
+        """Return a detokeniser for what follows the ids `context`.
+
+        Special tokens show their names if `special`. Where the text is to be as it is `within` one,
+        nothing is dropped at its beginning either: then each token is the bytes that a grammar
+        took it for.
+        """
+        pieces = self._pieces_and_names if special else self._pieces
+        if pieces is not None:
+            return ByteLevelDetokenizer(pieces, context)
+        detokenizer = WindowDetokenizer(self._tokenizer, context, special=special)
+        if within and not detokenizer.has_context and self._anchor is not None:
+            return WindowDetokenizer(self._tokenizer, [self._anchor], special=special)
+        return detokenizer
 
     def special_name(self, token_id: int) -> str:
         """Return the name of a special token, nothing for any other."""
         if token_id not in self._tokenizer.special_ids:
             return ""
         return self._tokenizer.backend.id_to_token(token_id) or ""
+
+    def text(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Return the text of ids, but for the beginning of a character that they end with."""
+        return "".join(map(self.make(special=special).feed, ids))
+
+    @cached_property
+    def _anchor(self) -> int | None:
+        """Return a token that has text even where it stands first."""
+        ids = range(self._tokenizer.vocab)
+        ordinary = (token for token in ids if token not in self._tokenizer.special_ids)
+        texts = ((token, self._tokenizer.decode([token])) for token in ordinary)
+        return next((token for token, text in texts if text.isalnum()), None)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes of one token as it stands in the middle of a text.
@@ -115,6 +230,15 @@ class Detokenizers:
         if text == REPLACEMENT and name.startswith("<0x"):  # a byte of the byte fallback: "<0xE2>"
             return bytes.fromhex(name[3:5])
         return (text or name).encode()
+
+
+def _unfinished(octets: bytes) -> bytes:
+    """Return the end of `octets` that may be the beginning of a character.
+
+    They are the last of a text, and may begin within a character.
+    """
+    _, used = codecs.utf_8_decode(octets, "replace", False)
+    return octets[used:]
 
 
 def byte_pieces(tokenizer: Tokenizer) -> dict[int, bytes]:

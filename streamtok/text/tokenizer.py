@@ -21,9 +21,9 @@ class Tokenizer:
     """A tokenizer and the special tokens its model was trained with.
 
     It is what `tokenizer.json` says, for this is the file that the model's makers had when they
-    trained it, and that every server reads but transformers from version 5 on: that builds Llama's
-    anew from the vocabulary, without the "▁" at the beginning of what follows a special token, and
-    gives other ids there.
+    trained it, and that servers read. transformers from version 5 on builds Llama's anew from the
+    vocabulary instead: in folders from before, what follows a special token, or begins with a
+    space, gets other ids there than in training.
 
     `stop_ids` end a text: those of `streamtok.model.generation_config` and the tokenizer's own
     end, which chat models have whose other files know only the end of the base model's texts.

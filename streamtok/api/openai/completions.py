@@ -171,7 +171,7 @@ def _text(
     """Return what an answer that echoes the prompt begins with."""
     if text is not None:
         return text
-    return services.tokenizer.decode(ids, special=fields.skip_special_tokens is False)
+    return services.detokenizers.text(ids, special=fields.skip_special_tokens is False)
 
 
 def _checked(services: Services, ids: Sequence[int], field: str) -> tuple[int, ...]:
