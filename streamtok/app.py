@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from streamtok.answer.generation import Alarm, Timer, Timers
+from streamtok.answer.ask import Alarm, Timer, Timers
 from streamtok.answer.limits import Limits
 from streamtok.answer.meter import Meter
 from streamtok.api.auth import KeyFile

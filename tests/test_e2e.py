@@ -131,10 +131,17 @@ def test_openai_errors(
 
 
 def read_chunks(connection: socket.socket) -> Iterator[bytes]:
-    """Read a chunked answer by hand: a size in hexadecimal, that many bytes, and a line end."""
+    """Read a chunked answer by hand: a size in hexadecimal, that many bytes, and a line end.
+
+    On a slow machine a client that has finished sending is asked for a sign of life before, by
+    responses `100 Continue`.
+    """
     with connection.makefile("rb") as file:
-        while file.readline() != b"\r\n":
-            pass
+        status = b"100"
+        while status == b"100":
+            status = file.readline().split()[1]
+            while file.readline() != b"\r\n":
+                pass
         while size := int(file.readline(), 16):
             yield file.read(size)
             assert file.read(2) == b"\r\n"

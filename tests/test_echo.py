@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
-from streamtok.answer.choice import Piece, Token
-from streamtok.answer.whole import best
+from streamtok.answer.complete import CompleteChoice, best
+from streamtok.answer.events import Token
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
 from streamtok.http.request import Request
@@ -241,11 +241,11 @@ async def test_a_best_of_that_cannot_be_is_refused(
 
 
 def test_an_answer_without_tokens_is_the_last_resort() -> None:
-    def pieces(*logprobs: float) -> list[Piece]:
-        tokens = tuple(Token(1, 0, TokenLogprobs(value, ())) for value in logprobs)
-        return [Piece(0, "", len(tokens), tokens, None), Piece(0, "", 0, (), "stop")]
+    def choice(*logprobs: float) -> CompleteChoice:
+        tokens = [Token(1, 0, TokenLogprobs(value, ())) for value in logprobs]
+        return CompleteChoice(tokens=tokens, reason="stop")
 
-    empty, low, high = pieces(), pieces(-3.0, -9.0), pieces(-4.0)
+    empty, low, high = choice(), choice(-3.0, -9.0), choice(-4.0)
     assert list(best([empty, low, high], 2)) == [high, low]
     assert list(best([empty, low, high], 3)) == [empty, low, high]
 

@@ -164,7 +164,7 @@ async def test_heartbeats_do_not_count_as_unread_events() -> None:
     for _ in range(100):
         stream.nudge()
         assert await anext(stream) == Waiting()
-    assert (stream.unread, stream.consumed) == (0, 0)
+    assert (stream.unread, stream.taken) == (0, 0)
 
 
 @pytest.mark.parametrize("heartbeat", [False, True])

@@ -69,11 +69,7 @@ SYNCHRONOUS = (
     "teach/lessons/screen.py",
 )
 DEBTS: dict[str, tuple[str, ...]] = {  # heart -> rooms it still imports; to be emptied
-    "answer/choice.py": ("text/tool_calls/",),
-    "api/endpoint.py": (
-        "engine/extras/",
-        "faults/",
-    ),
+    "api/endpoint.py": ("engine/extras/",),
     "api/openai/chat.py": (
         "api/constraints/",
         "text/tool_calls/",
@@ -86,10 +82,7 @@ DEBTS: dict[str, tuple[str, ...]] = {  # heart -> rooms it still imports; to be 
         "api/responses/",
         "http/edge/",
     ),
-    "api/services.py": (
-        "engine/extras/",
-        "faults/",
-    ),
+    "api/services.py": ("engine/extras/",),
 }
 PACKAGE = Path(streamtok.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -1,34 +1,59 @@
-"""One choice of an answer, on its way from token ids to pieces of text.
+"""One choice of an answer, on its way from token ids to answer events.
 
 Text leaves as soon as it is certain: complete characters, and nothing that may become a stop
 string. With it go the tokens it took, where they are to be reported. A choice may begin with its
-prompt (`echo`), and may call functions, which is not content. Knows neither the engine nor JSON.
+prompt (`echo`), and may call tools, which is not content. Knows neither the engine nor JSON.
 Read next: `streamtok.answer.generation`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from msgspec import Struct
-from msgspec.structs import replace
-
-from streamtok.messages import (
-    Embedding,
-    Finished,
-    PromptScored,
-    SequenceRequest,
-    TokenEvent,
-    TokenLogprobs,
+from streamtok.answer.events import (
+    ChoiceEnded,
+    ChoiceEvent,
+    Echo,
+    Embedded,
+    TextDelta,
+    Token,
+    ToolCallBegan,
+    ToolCallDelta,
 )
+from streamtok.messages import Finished, PromptScored, SequenceRequest, TokenEvent, TokenLogprobs
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.stops import StopMatcher
-from streamtok.text.tool_calls.reader import CallPart, CallReader
+
+
+class CallPart(Protocol):
+    """What is new of the call `number`: its `name` once, then more of its `arguments`."""
+
+    @property
+    def number(self) -> int:
+        """Which call of the choice, from 0."""
+
+    @property
+    def name(self) -> str:
+        """The tool's name, in the first part of a call; else empty."""
+
+    @property
+    def arguments(self) -> str:
+        """More of the JSON text of its arguments."""
+
+
+class CallReader(Protocol):
+    """Tells tool calls from content; `made` is how many calls are complete."""
+
+    made: int
+
+    def feed(self, text: str) -> tuple[str, Sequence[CallPart]]:
+        """Return what is new of the content, and then of calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
     """How ids become text: where it stops, whether special tokens show their names in it, whether
-    its tokens are reported one by one, and whether there may be calls in it.
+    its tokens are reported one by one, and what reads the calls in it, if there may be any.
 
     Stop strings are looked for in the content only, not in calls.
     """
@@ -36,59 +61,7 @@ class TextRules:
     stops: tuple[str, ...] = ()
     special: bool = False
     detailed: bool = False
-    calls: bool = False
-
-
-class Token(Struct, frozen=True):
-    """A token; its text begins behind `offset` characters of the choice's text.
-
-    `logprobs` are there where they were asked for, except for a prompt's first token.
-    """
-
-    id: int
-    offset: int
-    logprobs: TokenLogprobs | None
-
-
-class Piece(Struct, frozen=True):
-    """Text that became certain for choice `index`, with the `count` tokens generated for it.
-
-    What is new of `calls` comes after the text.
-    `tokens` holds them where they are to be reported. The last piece of a choice carries its finish
-    reason, may have no text, and has the token that is the reason apart, in `stop`. One that
-    `is_prompt` is the prompt, before all that is generated. `stop_text` is the stop string that was
-    met, `embedding` what was asked for instead of text.
-    """
-
-    index: int
-    text: str
-    count: int
-    tokens: tuple[Token, ...]
-    finish_reason: str | None
-    is_prompt: bool = False
-    stop: Token | None = None
-    stop_text: str | None = None
-    embedding: Embedding | None = None
-    calls: tuple[CallPart, ...] = ()
-
-
-def split(piece: Piece) -> tuple[Piece, Piece]:
-    """Return the last piece of a choice in two: its text, and why it ended."""
-    body = replace(piece, finish_reason=None, stop=None)
-    return body, replace(piece, text="", count=0, tokens=(), calls=())
-
-
-def token_ids(pieces: Sequence[Piece]) -> list[int]:
-    """Return the generated tokens of `pieces`, which report them."""
-    return [token.id for token in tokens(p for p in pieces if not p.is_prompt)]
-
-
-def tokens(pieces: Iterable[Piece]) -> Iterator[Token]:
-    """Yield all that `pieces` report, the one that ended the text too."""
-    for piece in pieces:
-        yield from piece.tokens
-        if piece.stop:
-            yield piece.stop
+    reader: Callable[[], CallReader] | None = None
 
 
 class Choice:
@@ -104,7 +77,7 @@ class Choice:
         self.index = request.index
         self.finish_reason: str | None = None
         self._request = request
-        self._rules = rules
+        self._detailed = rules.detailed
         self._echo = echo
         self._detokenizers = detokenizers
         self._detokenizer = detokenizers.make(
@@ -112,78 +85,102 @@ class Choice:
         )
         if echo is not None:
             self._detokenizer.follow(echo)
-        self._stops = StopMatcher(rules.stops)
-        self._reader = CallReader() if rules.calls else None
+        self._stops = StopMatcher(rules.stops) if rules.stops else None
+        self._reader = rules.reader() if rules.reader else None
         self._scores: list[TokenLogprobs | None] = [None]  # of the prompt's tokens
         self._offset = 0
         self._held = 0  # tokens whose text has not come out
         self._tokens: list[Token] = []  # the same tokens, where they are to be reported
 
-    def begin(self) -> Piece | None:
-        """Return the prompt, if it is wanted and there is nothing more to be said of it."""
+    def begin(self) -> Echo | None:
+        """Return the prompt, if it is wanted and its tokens need not be scored first."""
         complete = len(self._request.prompt_ids) == 1 or not self._request.prompt_logprobs
         return None if self._echo is None or not complete else self._prompt(self._echo)
 
-    def score(self, event: PromptScored) -> Piece | None:
+    def score(self, event: PromptScored) -> Sequence[Echo]:
         """Return the prompt when the last of its tokens' scores is in `event`."""
         self._scores.extend(event.logprobs)
         complete = len(self._scores) == len(self._request.prompt_ids)
-        return self._prompt(self._echo) if complete and self._echo is not None else None
+        return (self._prompt(self._echo),) if complete and self._echo is not None else ()
 
-    def feed(self, event: TokenEvent) -> Piece | None:
-        """Return the text that `event` makes certain, if any; a stop string finishes the choice."""
+    def feed(self, event: TokenEvent) -> Sequence[ChoiceEvent]:
+        """Return what `event` makes certain, if anything; a stop string ends the choice."""
         text = self._detokenizer.feed(event.token_id)
         self._held += 1
-        if self._rules.detailed:
+        if self._detailed:
             self._tokens.append(Token(event.token_id, self._offset, event.logprobs))
             self._offset += len(text)
-        calls: tuple[CallPart, ...] = ()
+        calls: Sequence[CallPart] = ()
         if self._reader is not None:
             text, calls = self._reader.feed(text)
-        text = self._stops.feed(text)
-        if self._stops.matched is not None:
-            self.finish_reason, calls = "stop", ()
-        if calls:
-            text += self._stops.flush()  # there is no more content behind it
-        return self._piece(text, calls=calls) if text or calls or self.finish_reason else None
+        if self._stops is not None:
+            text = self._stops.feed(text)
+            if self._stops.matched is not None:
+                self.finish_reason = "stop"
+                return [*self._made(text), self._end()]
+            if calls:
+                text += self._stops.flush()  # there is no more content behind it
+        if not text and not calls:
+            return ()
+        if calls or self._detailed:
+            return self._made(text, calls)
+        count, self._held = self._held, 0  # the common case, for every token
+        return (TextDelta(self.index, text, count),)
 
-    def finish(self, event: Finished) -> Piece:
-        """Return the last piece: what was held back, and why it ended."""
-        tail = self._detokenizer.flush()
-        calls: tuple[CallPart, ...] = ()
-        text = tail
+    def finish(self, event: Finished) -> Sequence[ChoiceEvent]:
+        """Return what was held back, and why the choice ended."""
+        tail = text = self._detokenizer.flush()
+        calls: Sequence[CallPart] = ()
+        self.finish_reason = event.reason
         if self._reader is not None:
             text, calls = self._reader.feed(tail)
-        text = self._stops.feed(text) + self._stops.flush()
-        self.finish_reason = "stop" if self._stops.matched is not None else event.reason
+        if self._stops is not None:
+            text = self._stops.feed(text) + self._stops.flush()
+            if self._stops.matched is not None:
+                self.finish_reason = "stop"
         if self._reader is not None and self._reader.made and self.finish_reason == "stop":
             self.finish_reason = "tool_calls"
         self._held += event.stop is not None  # the token that ended the text, which has none
         self._offset += len(tail)
-        piece = self._piece(text, event.stop, calls)
-        return replace(piece, embedding=event.embedding) if event.embedding else piece
+        made = self._made(text, calls)
+        if event.embedding is not None:
+            made.append(Embedded(self.index, event.embedding))
+        return [*made, self._end(event.stop)]
 
-    def _piece(
-        self, text: str, ended_by: TokenEvent | None = None, calls: tuple[CallPart, ...] = ()
-    ) -> Piece:
+    def _made(self, text: str, calls: Sequence[CallPart] = ()) -> list[ChoiceEvent]:
+        """Return the events of what is certain; the first carries the tokens it took."""
+        made: list[ChoiceEvent] = []
+        if text or (self._tokens and not calls):
+            made.append(TextDelta(self.index, text, *self._take()))
+        for part in calls:
+            if part.name:
+                made.append(ToolCallBegan(self.index, part.number, part.name, *self._take()))
+            if part.arguments:
+                made.append(ToolCallDelta(self.index, part.number, part.arguments, *self._take()))
+        return made
+
+    def _take(self) -> tuple[int, tuple[Token, ...]]:
+        """Return how many tokens there were since the last event, and the reported ones."""
+        taken = self._held, tuple(self._tokens)
+        self._held = 0
+        self._tokens.clear()
+        return taken
+
+    def _end(self, ended_by: TokenEvent | None = None) -> ChoiceEnded:
+        assert self.finish_reason is not None
         stop = None
-        if ended_by and self._rules.detailed:
+        if ended_by and self._detailed:
             stop = Token(ended_by.token_id, self._offset, ended_by.logprobs)
-        tokens, reason = tuple(self._tokens), self.finish_reason
-        met = self._stops.matched
-        piece = Piece(
-            self.index, text, self._held, tokens, reason, stop=stop, stop_text=met, calls=calls
-        )
-        self._held, self._tokens = 0, []
-        return piece
+        count, _ = self._take()
+        matched = self._stops.matched if self._stops is not None else None
+        return ChoiceEnded(self.index, self.finish_reason, count, stop, matched)
 
-    def _prompt(self, text: str) -> Piece:
+    def _prompt(self, text: str) -> Echo:
         ids, scored = self._request.prompt_ids, self._request.prompt_logprobs
         places = list(self._places(text, ids))
         self._offset = len(text)
         scores = zip(ids, places, self._scores, strict=True) if scored else ()
-        tokens = tuple(Token(*score) for score in scores)
-        return Piece(self.index, text, 0, tokens, None, is_prompt=True)
+        return Echo(self.index, text, tuple(Token(*score) for score in scores))
 
     def _places(self, text: str, ids: tuple[int, ...]) -> Iterator[int]:
         """Yield where each of `ids` begins in `text`; a special token may not be written there."""

@@ -1,16 +1,112 @@
-"""The books of a server: what every request has cost, for the ledger, the metrics and the limits.
+"""The books of a server: what every request costs, for the ledger, the metrics and the limits.
 
-Does not count tokens: `streamtok.answer.generation` does, and hands the sums in when a request
-ends.
+A `Tally` counts one request while it goes on; the `Meter` books it when it has ended, also where
+the client has left. Nothing else counts tokens. Read next: `streamtok.answer.render`.
 """
 
 import asyncio
 from collections.abc import Coroutine
 
+from streamtok.answer.ask import Ask
+from streamtok.answer.events import Usage
 from streamtok.answer.limits import Limits
 from streamtok.clock import Clock
+from streamtok.engine.base import ENDS
 from streamtok.ledger import Ledger, UsageRecord
+from streamtok.messages import Event, Prefilled, Started, TokenEvent, Waiting
 from streamtok.metrics import Metrics
+
+
+class Tally:
+    """Every count and every time of one request; it begins when it is made."""
+
+    def __init__(self, ask: Ask, sequences: int, metrics: Metrics, clock: Clock) -> None:
+        self._ask = ask
+        self._metrics = metrics
+        self._now_s = clock.monotonic_s
+        self.created_s = clock.wall_s()
+        self.delivered = 0  # tokens of events that were taken, and the next one asked for
+        self.handed_out = 0  # tokens of all events; behind a stop string there are more
+        self._cached = 0
+        self._generated = [0] * sequences
+        self._last_token_s = [0.0] * sequences
+        self._begun_s = self._now_s()
+        self._started_s: float | None = None  # when the first sequence left the queue
+        self._prefilled_s: float | None = None
+        self._first_token_s: float | None = None
+        self._ended_s: float | None = None
+
+    @property
+    def has_token(self) -> bool:
+        """Whether there was a token."""
+        return self._first_token_s is not None
+
+    @property
+    def usage(self) -> Usage:
+        """The sums up to here."""
+        return Usage(self._ask.prompt_tokens, self.handed_out, self._cached)
+
+    def token(self, index: int) -> None:
+        """Count a token of sequence `index`."""
+        now_s = self._now_s()
+        if self._generated[index]:
+            self._metrics.inter_token.observe(now_s - self._last_token_s[index])
+        elif self._first_token_s is None:
+            self._first_token_s = now_s
+            self._metrics.first_token.observe(now_s - self._begun_s)
+        self._last_token_s[index] = now_s
+        self._generated[index] += 1
+
+    def event(self, event: Event | Waiting) -> None:
+        """Count any event of the engine's."""
+        if isinstance(event, TokenEvent):
+            self.token(event.index)
+        elif isinstance(event, Started):
+            self._started_s = self._now_s() if self._started_s is None else self._started_s
+        elif isinstance(event, Prefilled):
+            self._prefilled_s = self._now_s() if self._prefilled_s is None else self._prefilled_s
+            if event.index % self._ask.candidates == 0:
+                self._cached += event.cached
+        elif isinstance(event, ENDS):
+            self._generated[event.index] = event.generated
+
+    def end(self) -> None:
+        """Stop the clock."""
+        self._ended_s = self._now_s()
+
+    def summary(self) -> str:
+        """Return tokens, time to first token and speed, for the access log."""
+        generated = sum(self._generated)
+        parts = [f"{self._ask.prompt_tokens}+{generated} tokens"]
+        if self._first_token_s is not None:
+            parts.append(f"first after {1000 * (self._first_token_s - self._begun_s):.0f} ms")
+            end_s = self._now_s() if self._ended_s is None else self._ended_s
+            rest_s = end_s - self._first_token_s
+            if generated > 1 and rest_s > 0:
+                parts.append(f"then {(generated - 1) / rest_s:.0f} tokens/s")
+        return ", ".join(parts)
+
+    def record(self, answer_id: str, reason: str) -> UsageRecord:
+        """Return the ledger's row, once the clock has stopped."""
+        ask = self._ask
+        assert self._ended_s is not None
+        return UsageRecord(
+            id=answer_id,
+            created_s=self.created_s,
+            key=ask.key,
+            endpoint=ask.surface.path,
+            model=ask.model,
+            stream=ask.stream,
+            prompt_tokens=ask.prompt_tokens,
+            generated_tokens=sum(self._generated),
+            delivered_tokens=self.delivered,
+            finish_reason=reason,
+            first_token_s=_between(self._begun_s, self._first_token_s),
+            duration_s=self._ended_s - self._begun_s,
+            cached_tokens=self._cached,
+            queued_s=_between(self._begun_s, self._started_s),
+            prefill_s=_between(self._started_s, self._prefilled_s),
+        )
 
 
 class Meter:
@@ -23,8 +119,17 @@ class Meter:
         self.clock = clock
         self._settling: set[asyncio.Task[None]] = set()
 
+    def tally(self, ask: Ask, sequences: int) -> Tally:
+        """Return the counts of a request that begins now.
+
+        Raises:
+            RequestError: the caller has too many streams already.
+        """
+        self.limits.check_streams(ask.caller, sequences)
+        return Tally(ask, sequences, self.metrics, self.clock)
+
     def settle(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run `work`, which accounts for a request, whatever becomes of the connection."""
+        """Run `work`, which accounts for a request, whatever happens to the connection."""
         task = asyncio.get_running_loop().create_task(work)
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
@@ -34,6 +139,7 @@ class Meter:
         """Write a request's row and count its tokens."""
         self.ledger.record(record)
         self.metrics.prompt_tokens.inc(record.prompt_tokens)
+        self.metrics.cached_tokens.inc(record.cached_tokens)
         self.metrics.generated_tokens.inc(record.generated_tokens)
         if record.finish_reason == "cancelled":
             self.metrics.cancelled.inc()
@@ -47,3 +153,7 @@ class Meter:
         """Account for every request, then close the ledger."""
         await self.settled()
         self.ledger.close()
+
+
+def _between(start_s: float | None, end_s: float | None) -> float | None:
+    return None if start_s is None or end_s is None else end_s - start_s

@@ -1,17 +1,23 @@
-"""What the trace of a request is told of its generation. See `streamtok.http.tracer`."""
+"""What the trace of a request records of its generation. See `streamtok.http.tracer`."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from streamtok.answer.ask import Ask
 from streamtok.http.tracer import Trace
-from streamtok.messages import Event, Failed, Prefilled, Started, TokenEvent, Waiting
-
-if TYPE_CHECKING:
-    from streamtok.answer.generation import Job
+from streamtok.messages import (
+    Event,
+    Failed,
+    Prefilled,
+    SequenceRequest,
+    Started,
+    TokenEvent,
+    Waiting,
+)
 
 
 def tell(trace: Trace, event: Event | Waiting) -> None:
-    """Tell `trace` of an event that the engine has sent."""
+    """Record an event that the engine has sent."""
     if isinstance(event, TokenEvent):
         trace.step("token", index=event.index, id=event.token_id)
     elif isinstance(event, Started):
@@ -22,19 +28,17 @@ def tell(trace: Trace, event: Event | Waiting) -> None:
         trace.step("end", index=event.index, reason="error", error=event.error.code)
 
 
-def describe(job: "Job") -> Mapping[str, Any]:
-    """Return what `job` asks of the engine."""
-    first = job.sequences[0]
-    sampling = first.sampling
+def describe(ask: Ask, answer_id: str, sequences: Sequence[SequenceRequest]) -> Mapping[str, Any]:
+    """Return what `ask` wants of the engine: `sequences`."""
     return {
-        "id": job.id,
-        "endpoint": job.endpoint,
-        "model": job.model,
-        "stream": job.stream,
-        "prompt_tokens": job.prompt_tokens,
-        "choices": len(job.sequences),
-        "max_tokens": first.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed,
+        "id": answer_id,
+        "endpoint": ask.surface.path,
+        "model": ask.model,
+        "stream": ask.stream,
+        "prompt_tokens": ask.prompt_tokens,
+        "choices": len(sequences),
+        "max_tokens": sequences[0].max_tokens,
+        "temperature": ask.sampling.temperature,
+        "top_p": ask.sampling.top_p,
+        "seed": ask.sampling.seed,
     }

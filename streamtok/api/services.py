@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from streamtok.answer.generation import Timers
+from streamtok.answer.ask import Ask, Timers
 from streamtok.answer.limits import network
 from streamtok.answer.meter import Meter
+from streamtok.answer.render import Interceptor
 from streamtok.api.openai import types as requests
 from streamtok.api.openai.types import OPENAI, Documented, Kind
 from streamtok.engine.base import Engine
 from streamtok.engine.extras.grammars import Grammars
 from streamtok.errors import InvalidRequest, NotFound
-from streamtok.faults.catalogue import FIELD
-from streamtok.faults.inject import Faults
+from streamtok.http.framings import Framing
 from streamtok.http.request import Request
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
@@ -31,6 +31,24 @@ class Call:
     def caller(self) -> str:
         """Whose limits the request counts for."""
         return self.key or network(self.request.peer)
+
+
+class FaultInjector(Protocol):
+    """Makes answers go wrong where requests ask for it: see `streamtok.faults`."""
+
+    @property
+    def field(self) -> str:
+        """The field of a request's body that asks for it."""
+
+    def plan(self, request: Request, framing: Framing | None, ask: Ask) -> Interceptor | None:
+        """Return what is to happen to the answer to `request`, if anything.
+
+        Raises:
+            RequestError: it asks for this error, or for what there is not.
+        """
+
+    def end(self) -> None:
+        """Hold nothing up any more: the server is stopping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +74,7 @@ class Services:
     new_seed: Callable[[], int]
     close_after_stream: bool
     timers: Timers
-    faults: Faults | None = None
+    faults: FaultInjector | None = None
     refuse_unknown: bool = False
     stored_responses: int = 0
     grammars: Grammars | None = None
@@ -72,7 +90,8 @@ class Services:
         """
         value = requests.read_object(call.request.body)
         fields, unknown = requests.convert(value, kind, documented)
-        wrong = [name for name in unknown if name != FIELD or self.faults is None]
+        own = self.faults.field if self.faults else None
+        wrong = [name for name in unknown if name != own]
         if wrong and self.refuse_unknown:
             raise InvalidRequest(
                 f"{wrong[0]}: there is no such field", param=wrong[0], code="unknown_parameter"

@@ -1,58 +1,54 @@
-"""The engine's protocol, and the stream through which its events reach one request.
+"""The engine's protocol, and the queue through which its events reach one request.
 
 An engine takes token ids and gives token ids. It runs wherever it likes; its events arrive in a
 `TokenStream` on the event loop. Read next: `streamtok.engine.client`, which hands them out.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceRequest, Waiting
 
-HIGH_WATER = 64  # unread events at which a request's sequences are paused
+HIGH_WATER = 64  # unread events of a request above which its sequences are paused
 LOW_WATER = 16  # unread events at which they go on
-TOLD_EVERY = 16  # events after which the engine is told that they were read; not above LOW_WATER
+READ_EVERY = 16  # events after which the engine is told that they were read; not above LOW_WATER
+STEP_TOKENS = 8  # that one step may add to one sequence, where guesses were right
+STEP_EVENTS = STEP_TOKENS + 8  # besides: its start, scores of its prompt, its end, a heartbeat
 ENDS = (Finished, Failed)
 
 
 class TokenStream:
-    """The events of one request, in order, for one reader on the event loop.
+    """The events of one request, in order: a bounded `asyncio.Queue` between engine and writer.
 
-    One event for each token comes this way, so that it is the least a queue can be: a deque, and a
-    future where the reader waits.
-    Iteration ends when every sequence has had its one terminal event. `tell` is told now and then
-    how many events have been read in all.
+    The engine cannot wait for one reader, since it computes all sequences in one step: it puts
+    events in without waiting, and leaves out the sequences of a request whose queue might not hold
+    what another step brings. So the queue is never full when an event comes, and a reader that is
+    behind stops its own sequences and no others.
+
+    Iteration ends when every sequence has had its one terminal event. `on_read` is called now and
+    then with how many events have been taken in total: that is how the engine, which may run in
+    another process, knows what is in the queue.
     """
 
-    def __init__(self, sequences: int, tell: Callable[[int], None]) -> None:
-        self.produced = 0
-        self.consumed = 0
-        self._events: deque[Event | Waiting] = deque()
-        self._arrived: asyncio.Future[None] | None = None  # what the reader waits for
+    def __init__(self, sequences: int, on_read: Callable[[int], None]) -> None:
+        self.taken = 0
+        self.queue: asyncio.Queue[Event | Waiting] = asyncio.Queue(
+            HIGH_WATER + sequences * STEP_EVENTS
+        )
+        self.put: Callable[[Event], None] = self.queue.put_nowait
         self._open = sequences
-        self._tell = tell
+        self._on_read = on_read
 
     @property
     def unread(self) -> int:
         """How many events have come that the reader has not taken."""
-        return self.produced - self.consumed
-
-    def deliver(self, event: Event) -> None:
-        """Append an event of the engine's."""
-        self.produced += 1
-        self._append(event)
-
-    def _append(self, event: Event | Waiting) -> None:
-        self._events.append(event)
-        if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
+        return self.queue.qsize()
 
     def nudge(self) -> None:
         """Let the reader have `Waiting`, after what it has not read yet."""
-        self.consumed -= 1  # the engine does not count it
-        self._append(Waiting())
+        if not self.queue.full():
+            self.queue.put_nowait(Waiting())
 
     def __aiter__(self) -> "TokenStream":
         return self
@@ -60,13 +56,12 @@ class TokenStream:
     async def __anext__(self) -> Event | Waiting:
         if not self._open:
             raise StopAsyncIteration
-        while not self._events:
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
-        event = self._events.popleft()
-        self.consumed += 1
-        if self.consumed % TOLD_EVERY == 0:
-            self._tell(self.consumed)
+        event = await self.queue.get()
+        if isinstance(event, Waiting):
+            return event  # the engine does not count it
+        self.taken += 1
+        if self.taken % READ_EVERY == 0:
+            self._on_read(self.taken)
         if isinstance(event, ENDS):
             self._open -= 1
         return event

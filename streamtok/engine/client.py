@@ -104,7 +104,7 @@ class EngineClient:
                 del generated[event.index]
                 if not generated:
                     del self._streams[request_id]
-            stream.deliver(event)
+            stream.put(event)
 
     def fail(self, error: RequestError) -> None:
         """End every sequence with `error`: the engine is gone and posts nothing more."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import HIGH_WATER, LOW_WATER
+from streamtok.engine.base import HIGH_WATER, LOW_WATER, STEP_TOKENS
 from streamtok.engine.plan import Addressed, Plan, PromptScore, Work
 from streamtok.engine.runner import Runner
 from streamtok.engine.sampler import ComputeLogprobs
@@ -155,7 +155,7 @@ class EngineCore:
             streams,
             config.step_tokens,
             slots - streams,
-            decoder.tiling.cheap,
+            min(decoder.tiling.cheap, STEP_TOKENS),
             self._extras.drafter,
         )
         self._runner = Runner(decoder, slots)

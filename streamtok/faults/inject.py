@@ -14,14 +14,15 @@ from contextlib import aclosing
 from dataclasses import replace
 from weakref import WeakSet
 
-from streamtok.api.openai import answers
+from streamtok.answer.ask import Ask
+from streamtok.answer.events import AnswerEvents, Echo, Ended, Failed, TextDelta
 from streamtok.api.openai import types as requests
+from streamtok.api.openai.chat import CHAT
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.faults import events as event_faults
 from streamtok.faults.catalogue import FIELD, KINDS, NEEDS, Failure, Made, Wanted, parse, wrong
 from streamtok.faults.events import EventFault
 from streamtok.faults.wire import FaultyOutput, Later, WireFault
-from streamtok.http import sse
 from streamtok.http.framings import EVENT_STREAM, PLAIN_TEXT, Framing
 from streamtok.http.request import Request
 from streamtok.http.response import Output, Response
@@ -38,24 +39,21 @@ class Faults:
     `later` is the timer for pauses; without it, the event loop's.
     """
 
+    field = FIELD
+
     def __init__(self, later: Later | None = None) -> None:
         self._later = later
         self._seen: Counter[tuple[Wanted, int]] = Counter()
         self._outputs: WeakSet[FaultyOutput] = WeakSet()
         self._ended = False
 
-    def asked(self, request: Request, framing: Framing | None, is_chat: bool) -> "Plan | None":
-        """Return what is to go wrong with the answer to `request`, if it asks for anything.
-
-        Raises:
-            InvalidRequest: it asks for what there is not.
-            RequestError: it asks for this error.
-        """
+    def plan(self, request: Request, framing: Framing | None, ask: Ask) -> "Plan | None":
+        """See `streamtok.api.services.FaultInjector.plan`."""
         if not (text := _asked_for(request)):
             return None
         wanted = parse(text)
         for one in wanted:
-            _check_needs(one.name, framing, is_chat)
+            _check_needs(one.name, framing, ask.surface.id_prefix == CHAT.id_prefix)
         made = [one.make() for one in wanted if self._is_due(one, request)]
         for fault in made:
             if isinstance(fault, RequestError):
@@ -97,30 +95,33 @@ class Plan:
         self._is_text = is_text
         self._tokens = 0
 
-    def spoil(self, response: Response) -> Response:
-        """Return an answer like `response` that will go wrong."""
+    def events(self, events: AnswerEvents) -> AnswerEvents:
+        """See `Interceptor.events`."""
+        return self._failing(events) if self._failures else events
+
+    def response(self, response: Response) -> Response:
+        """See `Interceptor.response`."""
         if isinstance(response.body, bytes):
             return replace(response, output=self._output(lambda: math.inf))
-        chunks = self._spoiled(self._failing(response.body))
+        chunks = self._spoiled(response.body)
         return replace(response, body=chunks, output=self._output(lambda: self._tokens))
 
     def _output(self, tokens: Callable[[], float]) -> Callable[[ByteStream], Output]:
         return lambda stream: self._make_output(stream, self._wire, tokens)
 
-    async def _failing(self, body: Chunks) -> Chunks:
-        """Yield the chunks up to where the stream is to fail, and then how it does."""
-        async with aclosing(body):
-            async for chunk in body:
-                if not any(self._tokens >= at or chunk == sse.DONE for at in self._failures):
-                    yield chunk
-                    continue
-                self._failures.clear()
+    async def _failing(self, events: AnswerEvents) -> AnswerEvents:
+        """Yield the events up to where the stream is to fail, and then how it does."""
+        tokens, at = 0, min(self._failures)
+        async with aclosing(events):
+            async for event in events:
                 error = EngineFailed("this error was asked for", code=FIELD)
-                if chunk == sse.DONE:  # all is said: it is too late for the stream itself to fail
-                    yield sse.encode(answers.error_body(error))
-                    yield chunk
-                else:
-                    yield await body.athrow(error)
+                if tokens >= at:
+                    yield await events.athrow(error)
+                    return
+                yield event
+                if isinstance(event, Ended):  # it is too late for the answer itself to fail
+                    yield Failed(error)
+                tokens += isinstance(event, Echo | TextDelta) and bool(event.text)
 
     async def _spoiled(self, body: Chunks) -> Chunks:
         """Yield what becomes of the chunks, and count their tokens."""

@@ -10,7 +10,7 @@ Pure: values to bytes, no IO. Does not know what the JSON says.
 Read next: `streamtok.api.openai.streaming`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from streamtok.errors import NotAcceptable
@@ -31,8 +31,8 @@ class Framing(Protocol):
     ping: bytes
     end: bytes
 
-    def chunk(self, text: str, event: str, encode: Callable[[], bytes]) -> bytes:
-        """Return the chunk for a piece with `text`, whose JSON is what `encode` returns.
+    def chunk(self, text: str, event: str, data: bytes) -> bytes:
+        """Return the chunk for bare `text`, or for its JSON `data`.
 
         `event` is its name as an event, or empty.
         """
@@ -54,9 +54,9 @@ class EventStream:
     def __init__(self, end: bytes) -> None:
         self.end = end
 
-    def chunk(self, text: str, event: str, encode: Callable[[], bytes]) -> bytes:
+    def chunk(self, text: str, event: str, data: bytes) -> bytes:
         """See `Framing.chunk`."""
-        return sse.encode(encode(), event)
+        return sse.encode(data, event)
 
     def error(self, event: str, data: bytes) -> bytes:
         """See `Framing.error`."""
@@ -70,9 +70,9 @@ class JsonLines:
     ping = b" "  # white space before the next object, which JSON allows; an empty line is no object
     end = b""
 
-    def chunk(self, text: str, event: str, encode: Callable[[], bytes]) -> bytes:
+    def chunk(self, text: str, event: str, data: bytes) -> bytes:
         """See `Framing.chunk`."""
-        return encode() + b"\n"
+        return data + b"\n"
 
     def error(self, event: str, data: bytes) -> bytes:
         """See `Framing.error`."""
@@ -91,7 +91,7 @@ class PlainText:
     ping = b""
     end = b""
 
-    def chunk(self, text: str, event: str, encode: Callable[[], bytes]) -> bytes:
+    def chunk(self, text: str, event: str, data: bytes) -> bytes:
         """See `Framing.chunk`."""
         return text.encode()
 

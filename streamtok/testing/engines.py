@@ -1,8 +1,9 @@
 """An engine with everything plugged in, and one that says what a test wants it to."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 from streamtok.config import EngineConfig
 from streamtok.engine.base import HIGH_WATER, TokenStream
@@ -54,6 +55,8 @@ class ScriptedEngine:
         self._tokens = tuple(tokens)
         self._held = held
         self._streams: dict[str, TokenStream] = {}
+        self._scripts: dict[str, Iterator[Event]] = {}
+        self._late: dict[str, deque[Event]] = {}  # that have happened and are not in the queue
         self._open: set[tuple[str, int]] = set()
         self._changed = asyncio.Event()
         self._made: Counter[tuple[str, int]] = Counter()
@@ -70,27 +73,46 @@ class ScriptedEngine:
 
     def submit(self, request_id: str, sequences: Sequence[SequenceRequest]) -> TokenStream:
         """See `streamtok.engine.base.Engine.submit`."""
-        stream = TokenStream(len(sequences), lambda _: None)
+        stream = TokenStream(len(sequences), lambda _: self._play(request_id))
         self._streams[request_id] = stream
+        self._late[request_id] = deque()
         self.requests[request_id] = tuple(sequences)
         self._changed.set()
         self._open |= {(request_id, sequence.index) for sequence in sequences}
         if not self._held:
-            for sequence in sequences:
-                tokens = self._tokens[: sequence.max_tokens]
-                self._start(request_id, sequence)
-                for token in tokens:
-                    self.emit(request_id, _event(sequence, token))
-                embedding = EMBEDDING if sequence.embed else None
-                end = Finished(sequence.index, "length", len(tokens), embedding=embedding)
-                self.emit(request_id, end)
+            self._scripts[request_id] = chain.from_iterable(map(self._script, sequences))
+            self._play(request_id)
         return stream
 
     def emit(self, request_id: str, event: Event) -> None:
-        """Let `event` happen."""
+        """Let `event` happen; where its reader is behind, once there is room in the queue."""
         if isinstance(event, Finished | Failed):
             self._open.discard((request_id, event.index))
-        self._streams[request_id].deliver(event)
+        self._late[request_id].append(event)
+        self._put(request_id)
+
+    def _put(self, request_id: str) -> None:
+        late, queue = self._late[request_id], self._streams[request_id].queue
+        while late and not queue.full():
+            self._streams[request_id].put(late.popleft())
+
+    def _script(self, sequence: SequenceRequest) -> Iterator[Event]:
+        """Yield all that happens to a sequence."""
+        tokens = self._tokens[: sequence.max_tokens]
+        yield from _start(sequence)
+        yield from (_event(sequence, token) for token in tokens)
+        embedding = EMBEDDING if sequence.embed else None
+        yield Finished(sequence.index, "length", len(tokens), embedding=embedding)
+
+    def _play(self, request_id: str) -> None:
+        """Let happen what the script has next, as far as the reader keeps up."""
+        self._put(request_id)
+        script = self._scripts.get(request_id, iter(()))
+        while self._streams[request_id].unread < HIGH_WATER:
+            if (event := next(script, None)) is None:
+                break
+            if (request_id, event.index) in self._open:
+                self.emit(request_id, event)
 
     def step(self) -> int:
         """Give each open sequence whose reader keeps up its next token, or its end.
@@ -102,7 +124,8 @@ class ScriptedEngine:
             made, sequence = self._made[request_id, index], self.requests[request_id][index]
             wanted = self._tokens[: sequence.max_tokens]
             if not made:
-                self._start(request_id, sequence)
+                for event in _start(sequence):
+                    self.emit(request_id, event)
             if made < len(wanted):
                 self.emit(request_id, _event(sequence, wanted[made]))
                 self._made[request_id, index] += 1
@@ -127,11 +150,12 @@ class ScriptedEngine:
         for request_id, index in sorted(self._open):
             self.emit(request_id, Failed(index, Unavailable("closed"), 0))
 
-    def _start(self, request_id: str, sequence: SequenceRequest) -> None:
-        self.emit(request_id, Started(sequence.index))
-        if sequence.prompt_logprobs:
-            scores = tuple(_certainty(sequence, token) for token in sequence.prompt_ids[1:])
-            self.emit(request_id, PromptScored(sequence.index, scores))
+
+def _start(sequence: SequenceRequest) -> Iterator[Event]:
+    yield Started(sequence.index)
+    if sequence.prompt_logprobs:
+        scores = tuple(_certainty(sequence, token) for token in sequence.prompt_ids[1:])
+        yield PromptScored(sequence.index, scores)
 
 
 def _event(sequence: SequenceRequest, token: int) -> TokenEvent:

@@ -4,7 +4,7 @@ import socket
 from itertools import count
 from pathlib import Path
 
-from streamtok.answer.generation import Timer, Timers
+from streamtok.answer.ask import Timer, Timers
 from streamtok.answer.limits import Limits
 from streamtok.answer.meter import Meter
 from streamtok.api.services import Services

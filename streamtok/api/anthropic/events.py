@@ -4,13 +4,14 @@ Each event has its type for a name, and the last one ends the stream, without `[
 Read next: `streamtok.api.anthropic.messages`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import msgspec
 
-from streamtok.answer.choice import Piece
-from streamtok.answer.dialect import Occasion, Pieces, Told
+from streamtok.answer.complete import CompleteAnswer
+from streamtok.answer.events import AnswerEvent, Began, Ended, Failed, Usage
+from streamtok.answer.render import Chunk
 from streamtok.api.anthropic.types import (
     BlockDelta,
     BlockStart,
@@ -31,7 +32,7 @@ from streamtok.api.anthropic.types import (
     ToolUseBlock,
 )
 from streamtok.api.openai import answers
-from streamtok.api.openai.answers import usage
+from streamtok.api.responses.transcript import Item, ItemBegan, ItemEnded, ItemGrew, Transcript
 from streamtok.errors import RequestError
 
 ERROR_TYPES = {
@@ -46,111 +47,104 @@ REASONS = {"stop": "end_turn", "tool_calls": "tool_use"}
 
 
 class MessageEvents:
-    """One answer in Anthropic's words."""
+    """One answer in Anthropic's words.
 
-    def __init__(self, occasion: Occasion, max_tokens: int, new_call_id: Callable[[], str]) -> None:
-        self._generation = occasion.generation
-        self._max_tokens = max_tokens
+    `is_cut` says that the context leaves less room than the client allows to be generated.
+    """
+
+    def __init__(self, new_call_id: Callable[[], str], is_cut: bool) -> None:
         self._new_call_id = new_call_id
-        self._blocks: list[TextBlock | ToolUseBlock] = []
-        self._written = ""  # the text of the last block, or its input as JSON
-        self._ending = Ending(None, None)
+        self._is_cut = is_cut
+        self._transcript = Transcript()
+        self._table: dict[type, Callable[[Any], Iterable[Chunk]]] = {
+            Began: self._began,
+            Failed: self._failed,
+            ItemBegan: self._item_began,
+            ItemGrew: self._item_grew,
+            ItemEnded: self._item_ended,
+        }
 
-    def opening(self) -> Sequence[Told]:
-        """See `Dialect.opening`."""
-        return (_told(MessageStart(self._body())),)
+    def chunks(self, event: AnswerEvent) -> Iterator[Chunk]:
+        """See `Dialect.chunks`."""
+        if made := self._table.get(type(event)):
+            yield from made(event)
+        for change in self._transcript.feed(event):
+            yield from self._table[type(change)](change)
 
-    def piece(self, piece: Piece) -> Iterator[Told]:
-        """See `Dialect.piece`."""
-        if piece.text:
-            if not self._blocks:
-                yield from self._begin(TextBlock(""))
-            yield self._more(TextDelta(piece.text), piece.text)
-        for part in piece.calls:
-            if part.name:
-                yield from self._begin(ToolUseBlock(self._new_call_id(), part.name, {}))
-            if part.arguments:
-                yield self._more(InputDelta(part.arguments), part.arguments)
-        if piece.finish_reason:
-            self._ending = self._end(piece)
+    async def end(self, event: Ended) -> Iterable[Chunk]:
+        """See `Dialect.end`."""
+        ending = _chunk(MessageDelta(self._ending(), _usage(event.usage)))
+        return (*self.chunks(event), ending, _chunk(MessageStop()))
 
-    async def closing(self) -> Sequence[Told]:
-        """See `Dialect.closing`."""
-        ending = _told(MessageDelta(self._ending, self._usage()))
-        return (*self._stop(), ending, _told(MessageStop()))
-
-    def failure(self, error: RequestError) -> tuple[str, bytes]:
-        """See `Dialect.failure`."""
-        return "error", error_body(error)
-
-    async def whole(self, choices: Sequence[Pieces]) -> bytes:
-        """See `Whole.whole`; a call that was cut has no input, and is left out."""
-        (pieces,) = choices
-        for piece in pieces:
-            for _ in self.piece(piece):
-                pass  # the blocks are made on the way
-        if not self._fill():
-            self._blocks.pop()
-        body = self._body()
-        body.content = self._blocks
-        body.stop_reason = self._ending.stop_reason
-        body.stop_sequence = self._ending.stop_sequence
+    async def complete(self, answer: CompleteAnswer) -> bytes:
+        """See `CompleteDialect.complete`; a call that was cut has no input, and is left out."""
+        (choice,) = answer.choices
+        items = [(item, self._block(item)) for item in self._transcript.take(choice.events)]
+        ending = self._ending()
+        body = MessageBody(
+            id=answer.began.id,
+            model=answer.began.model,
+            usage=_usage(answer.usage),
+            content=[block for item, block in items if _fill(item, block)],
+            stop_reason=ending.stop_reason,
+            stop_sequence=ending.stop_sequence,
+        )
         return answers.encode(body)
 
-    def _begin(self, block: TextBlock | ToolUseBlock) -> Iterator[Told]:
-        """Yield the end of the last block, and the beginning of this one."""
-        yield from self._stop()
-        self._fill()
-        self._blocks.append(block)
-        yield _told(BlockStart(len(self._blocks) - 1, block))
-        if len(self._blocks) == 1:
-            yield _told(Ping())
+    def _began(self, event: Began) -> Iterator[Chunk]:
+        body = MessageBody(id=event.id, model=event.model, usage=_usage(event.usage))
+        yield _chunk(MessageStart(body))
 
-    def _more(self, delta: TextDelta | InputDelta, written: str) -> Told:
-        self._written += written
-        text = written if isinstance(delta, TextDelta) else ""
-        return _told(BlockDelta(len(self._blocks) - 1, delta), text)
+    def _failed(self, event: Failed) -> Iterator[Chunk]:
+        yield "", "error", error_body(event.error)
 
-    def _stop(self) -> Sequence[Told]:
-        return (_told(BlockStop(len(self._blocks) - 1)),) if self._blocks else ()
+    def _item_began(self, change: ItemBegan) -> Iterator[Chunk]:
+        yield _chunk(BlockStart(change.item.number, self._block(change.item)))
+        if change.item.number == 0:
+            yield _chunk(Ping())
 
-    def _fill(self) -> bool:
-        """Give the last block what was written of it; return whether it was all."""
-        written, self._written = self._written, ""
-        if not self._blocks:
-            return True
-        block = self._blocks[-1]
-        if isinstance(block, TextBlock):
-            block.text = written
-            return True
-        try:
-            block.input = msgspec.json.decode(written)
-        except msgspec.DecodeError:
-            return False
-        return True
+    def _item_grew(self, change: ItemGrew) -> Iterator[Chunk]:
+        if change.item.tool:
+            yield _chunk(BlockDelta(change.item.number, InputDelta(change.delta)))
+        else:
+            yield _chunk(BlockDelta(change.item.number, TextDelta(change.delta)), change.delta)
 
-    def _body(self) -> MessageBody:
-        job = self._generation.job
-        return MessageBody(id=job.id, model=job.model, usage=self._usage())
+    def _item_ended(self, change: ItemEnded) -> Iterator[Chunk]:
+        yield _chunk(BlockStop(change.item.number))
 
-    def _usage(self) -> MessageUsage:
-        counts = usage(self._generation)
-        cached = counts.prompt_tokens_details.cached_tokens
-        return MessageUsage(counts.prompt_tokens - cached, counts.completion_tokens, cached)
+    def _block(self, item: Item) -> TextBlock | ToolUseBlock:
+        """Return an item as it begins."""
+        return ToolUseBlock(self._new_call_id(), item.tool, {}) if item.tool else TextBlock("")
 
-    def _end(self, piece: Piece) -> Ending:
+    def _ending(self) -> Ending:
         """Return why the message ended."""
-        if piece.stop_text is not None:
-            return Ending("stop_sequence", piece.stop_text)
-        if piece.finish_reason in REASONS:
-            return Ending(REASONS[piece.finish_reason], None)
-        (sequence,) = self._generation.job.sequences
-        cut = sequence.max_tokens < self._max_tokens
-        return Ending("model_context_window_exceeded" if cut else "max_tokens", None)
+        reason = self._transcript.reason
+        if self._transcript.stop_text is not None:
+            return Ending("stop_sequence", self._transcript.stop_text)
+        if reason in REASONS:
+            return Ending(REASONS[reason], None)
+        return Ending("model_context_window_exceeded" if self._is_cut else "max_tokens", None)
 
 
-def _told(event: Event, text: str = "") -> Told:
-    return text, str(event.__struct_config__.tag), partial(answers.encode, event)
+def _fill(item: Item, block: TextBlock | ToolUseBlock) -> bool:
+    """Give a block what is written in an item; return whether it is whole."""
+    if isinstance(block, TextBlock):
+        block.text = item.text
+        return True
+    try:
+        block.input = msgspec.json.decode(item.text)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _usage(usage: Usage) -> MessageUsage:
+    uncached = usage.prompt_tokens - usage.cached_tokens
+    return MessageUsage(uncached, usage.completion_tokens, usage.cached_tokens)
+
+
+def _chunk(event: Event, text: str = "") -> Chunk:
+    return text, str(event.__struct_config__.tag), answers.encode(event)
 
 
 def error_body(error: RequestError) -> bytes:

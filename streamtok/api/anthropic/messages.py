@@ -7,6 +7,7 @@ too. Read next: `streamtok.api.anthropic.history`, then `streamtok.api.anthropic
 from dataclasses import replace
 from functools import partial
 
+from streamtok.answer.ask import Ask, Surface
 from streamtok.api.anthropic.events import MessageEvents, error_body
 from streamtok.api.anthropic.history import chosen, conversation, offered
 from streamtok.api.anthropic.types import (
@@ -17,7 +18,7 @@ from streamtok.api.anthropic.types import (
     TokenCount,
 )
 from streamtok.api.constraints.tools import described
-from streamtok.api.endpoint import Order, answer
+from streamtok.api.endpoint import answer
 from streamtok.api.openai import answers, chat
 from streamtok.api.openai import types as requests
 from streamtok.api.openai.types import ChatRequest
@@ -27,12 +28,16 @@ from streamtok.http.framings import TYPED_OFFERS
 from streamtok.http.response import Response, json_response
 
 ENDPOINT = "/v1/messages"
+MESSAGES = Surface(ENDPOINT, "msg_", "messages", TYPED_OFFERS)
 
 
 async def message(services: Services, call: Call) -> Response:
     """`POST /v1/messages`: a chat in Anthropic's format."""
     fields, ignored = services.read(call, MessageRequest, DOCUMENTED)
-    return await answer(services, call, _order(services, fields, ignored))
+    asked = _ask(services, call, fields)
+    is_cut = asked.prompt_tokens + fields.max_tokens > services.engine.context
+    dialect = MessageEvents(partial(services.new_id, "toolu_"), is_cut)
+    return await answer(services, call, asked, dialect, ignored)
 
 
 async def count_tokens(services: Services, call: Call) -> Response:
@@ -51,9 +56,9 @@ def refuse(error: RequestError) -> Response:
     return json_response(error_body(error), error.status, error.headers())
 
 
-def _order(services: Services, fields: MessageRequest, ignored: tuple[str, ...]) -> Order:
+def _ask(services: Services, call: Call, fields: MessageRequest) -> Ask:
     messages, begun = conversation(fields)
-    asked = ChatRequest(
+    chat_fields = ChatRequest(
         model=fields.model,
         messages=messages,
         tools=offered(fields),
@@ -68,13 +73,6 @@ def _order(services: Services, fields: MessageRequest, ignored: tuple[str, ...])
         min_p=fields.min_p,
         seed=fields.seed,
     )
-    order = chat.order(services, asked, ignored, begun)
-    new_call_id = partial(services.new_id, "toolu_")
-    return replace(
-        order,
-        endpoint=ENDPOINT,
-        prefix="msg_",
-        dialect=partial(MessageEvents, max_tokens=fields.max_tokens, new_call_id=new_call_id),
-        offers=TYPED_OFFERS,
-        parts=[replace(p, field=f"tools[{i}].input_schema") for i, p in enumerate(order.parts)],
-    )
+    asked = chat.ask(services, call, chat_fields, MESSAGES, begun)
+    parts = [replace(p, field=f"tools[{i}].input_schema") for i, p in enumerate(asked.parts)]
+    return replace(asked, parts=parts)

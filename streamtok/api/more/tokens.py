@@ -5,7 +5,6 @@ anything with the model.
 """
 
 from streamtok.api.constraints.tools import described
-from streamtok.api.endpoint import check_ids
 from streamtok.api.openai import answers
 from streamtok.api.openai import types as requests
 from streamtok.api.openai.answers import (
@@ -17,6 +16,7 @@ from streamtok.api.openai.answers import (
     Tokens,
 )
 from streamtok.api.openai.history import for_template
+from streamtok.api.openai.parameters import check_ids
 from streamtok.api.openai.types import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from streamtok.api.services import Call, Services
 from streamtok.http.response import Response, json_response

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from streamtok import __version__
-from streamtok.answer.generation import Generation
+from streamtok.answer.events import Usage
 from streamtok.errors import RequestError
 
 Choice = TypeVar("Choice")
@@ -336,8 +336,7 @@ def error_body(error: RequestError) -> bytes:
     return encode(ErrorResponse(body))
 
 
-def usage(generation: Generation) -> UsageBody:
-    """Return what `generation` has cost so far."""
-    prompt, completion = generation.job.prompt_tokens, generation.completion_tokens
-    cached = PromptDetails(generation.cached_tokens)
-    return UsageBody(prompt, completion, prompt + completion, cached)
+def usage_body(usage: Usage) -> UsageBody:
+    """Return `usage` as OpenAI has it."""
+    details = PromptDetails(usage.cached_tokens)
+    return UsageBody(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, details)

@@ -1,15 +1,26 @@
 """`POST /v1/chat/completions`: messages in, a message out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from streamtok.answer.choice import Piece, Token, token_ids
+from streamtok.answer.ask import Ask, Surface
+from streamtok.answer.complete import CompleteChoice
+from streamtok.answer.events import (
+    ChoiceEnded,
+    ChoiceEvent,
+    TextDelta,
+    Token,
+    ToolCallBegan,
+    ToolCallDelta,
+)
 from streamtok.api.constraints.structured import constraint
 from streamtok.api.constraints.tools import offer
-from streamtok.api.endpoint import CHAT_PREFIX, Order, answer
+from streamtok.api.endpoint import answer
+from streamtok.api.openai import answers
 from streamtok.api.openai.answers import (
     ChatChoice,
     ChatChunkChoice,
@@ -20,57 +31,69 @@ from streamtok.api.openai.answers import (
     FunctionBody,
     FunctionDelta,
     ToolCallBody,
-    ToolCallDelta,
     TopLogprob,
 )
 from streamtok.api.openai.history import for_template
+from streamtok.api.openai.parameters import draft
 from streamtok.api.openai.streaming import Chunks
-from streamtok.api.openai.types import ChatRequest, Message, StreamOptions
+from streamtok.api.openai.types import ChatRequest, Message
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
 from streamtok.text.template import PromptOptions
-from streamtok.text.tool_calls.reader import CallPart
+from streamtok.text.tool_calls.reader import CallReader
 
 ENDPOINT = "/v1/chat/completions"
+CHAT = Surface(ENDPOINT, "chatcmpl-", "messages")
 
 
 async def chat(services: Services, call: Call) -> Response:
     """Answer a chat."""
     fields, ignored = services.read(call, ChatRequest)
-    return await answer(services, call, order(services, fields, ignored))
+    asked = ask(services, call, fields)
+    return await answer(services, call, asked, dialect(services, fields, asked), ignored)
 
 
-def order(
-    services: Services, fields: ChatRequest, ignored: tuple[str, ...] = (), begun: str = ""
-) -> Order:
-    """Return what a request asks for; its answer goes on from what is `begun`.
+def ask(
+    services: Services,
+    call: Call,
+    fields: ChatRequest,
+    surface: Surface = CHAT,
+    begun: str = "",
+) -> Ask:
+    """Return what a request asks for; its answer continues the text in `begun`.
 
     Raises:
         RequestError: it cannot be had.
     """
-    services.check_model(fields.model)
+    drafted = draft(services, call, fields, surface)
     if fields.top_logprobs is not None and not fields.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
     parallel = fields.parallel_tool_calls is not False
     offered = offer(fields, fields.tools or (), fields.tool_choice, parallel)
     tools = offered.described if offered else ()
-    ids = prompt_ids(services, fields.messages, begun, tools)
-    shape = ChatShape(services, fields, ids, calls=offered is not None)
-    return Order(
-        endpoint=ENDPOINT,
-        fields=fields,
-        prompts=(ids,),
+    return replace(
+        drafted,
+        prompts=(prompt_ids(services, fields.messages, begun, tools),),
         max_tokens=fields.max_completion_tokens or fields.max_tokens or services.engine.context,
-        top_logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
-        prefix=CHAT_PREFIX,
-        dialect=partial(Chunks, shape=shape, options=fields.stream_options or StreamOptions()),
-        ignored=ignored,
-        prompt_field="messages",
+        sampling=replace(
+            drafted.sampling,
+            top_logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
+        ),
+        rules=replace(
+            drafted.rules,
+            detailed=bool(fields.logprobs or fields.return_token_ids),
+            reader=CallReader if offered else None,
+        ),
         constraint=offered.constraint if offered else constraint(fields),
         parts=offered.parts if offered else (),
-        calls=offered is not None,
     )
+
+
+def dialect(services: Services, fields: ChatRequest, asked: Ask) -> Chunks:
+    """Return the JSON of a chat's answer."""
+    shape = ChatShape(services, fields, asked.prompts[0], calls=asked.rules.reader is not None)
+    return Chunks(shape, fields.stream_options)
 
 
 def prompt_ids(
@@ -88,7 +111,7 @@ def prompt_ids(
 
 
 class ChatShape:
-    """The JSON of a chat."""
+    """The JSON of a chat; `calls` says that its answer may call tools."""
 
     streamed = "chat.completion.chunk"
     whole = "chat.completion"
@@ -101,9 +124,16 @@ class ChatShape:
         self._may_call = calls
         self._wants_logprobs = bool(fields.logprobs)
         self._wants_ids = bool(fields.return_token_ids)
+        self.is_plain = not (self._wants_logprobs or self._wants_ids)
         self.prompt_token_ids: list[int] | UnsetType = (
             list(prompt_ids) if self._wants_ids else UNSET
         )
+        self.parts: Mapping[type[ChoiceEvent], Callable[[Any], ChatChunkChoice]] = {
+            TextDelta: self._text,
+            ToolCallBegan: self._call_began,
+            ToolCallDelta: self._call_delta,
+            ChoiceEnded: self._ended,
+        }
 
     def opening(self, index: int) -> ChatChunkChoice:
         """Return the role, which is said once."""
@@ -111,53 +141,51 @@ class ChatShape:
             index, Delta(role="assistant", content=None if self._may_call else ""), None, None
         )
 
-    def part(self, piece: Piece) -> ChatChunkChoice:
-        """Return text, and what is new of calls."""
-        delta = Delta(content=piece.text)
-        if self._may_call:
-            delta.content = piece.text or UNSET
-            delta.tool_calls = [self._call(part) for part in piece.calls] or UNSET
-        logprobs, ids = self._logprobs([piece]), self._ids([piece])
-        return ChatChunkChoice(piece.index, delta, logprobs, None, ids)
-
-    def end(self, piece: Piece) -> ChatChunkChoice:
-        """Return the finish reason beside an empty delta."""
-        ids = self._ids([piece])
-        return ChatChunkChoice(piece.index, Delta(), None, piece.finish_reason, ids)
-
-    def choice(self, index: int, pieces: Sequence[Piece]) -> ChatChoice:
+    def complete(self, index: int, choice: CompleteChoice) -> ChatChoice:
         """Return the whole message."""
-        calls = self._calls(part for piece in pieces for part in piece.calls)
-        text = "".join(piece.text for piece in pieces)
-        message = ChatMessage(text or None, tool_calls=calls) if calls else ChatMessage(text)
-        reason = pieces[-1].finish_reason
-        assert reason is not None
-        return ChatChoice(index, message, self._logprobs(pieces), reason, self._ids(pieces))
+        message = ChatMessage(choice.text)
+        if choice.calls:
+            message.content = choice.text or None
+            message.tool_calls = [
+                ToolCallBody(self._new_call_id(), FunctionBody(call.name, call.arguments))
+                for call in choice.calls
+            ]
+        logprobs = self._logprobs(choice.tokens)
+        return ChatChoice(index, message, logprobs, choice.reason, self._ids(choice.generated))
 
-    def _call(self, part: CallPart) -> ToolCallDelta:
-        """Return what is new of a call: what it is, once, and some of its arguments."""
-        function = FunctionDelta(arguments=part.arguments)
-        if not part.name:
-            return ToolCallDelta(part.number, function=function)
-        function.name = part.name
-        return ToolCallDelta(part.number, self._new_call_id(), "function", function)
+    def _text(self, event: TextDelta) -> ChatChunkChoice:
+        content = UNSET if self._may_call and not event.text else event.text
+        return self._part(event, Delta(content=content))
 
-    def _calls(self, parts: Iterable[CallPart]) -> list[ToolCallBody]:
-        """Return whole calls."""
-        calls: list[ToolCallBody] = []
-        for part in parts:
-            if part.name:
-                calls.append(ToolCallBody(self._new_call_id(), FunctionBody(part.name, "")))
-            calls[-1].function.arguments += part.arguments
-        return calls
+    def _call_began(self, event: ToolCallBegan) -> ChatChunkChoice:
+        function = FunctionDelta(event.name, "")
+        call = answers.ToolCallDelta(event.number, self._new_call_id(), "function", function)
+        return self._part(event, Delta(tool_calls=[call]))
 
-    def _ids(self, pieces: Sequence[Piece]) -> list[int] | UnsetType:
-        return token_ids(pieces) if self._wants_ids else UNSET
+    def _call_delta(self, event: ToolCallDelta) -> ChatChunkChoice:
+        call = answers.ToolCallDelta(
+            event.number, function=FunctionDelta(arguments=event.arguments)
+        )
+        return self._part(event, Delta(tool_calls=[call]))
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> ChatLogprobs | None:
+    def _part(
+        self, event: TextDelta | ToolCallBegan | ToolCallDelta, delta: Delta
+    ) -> ChatChunkChoice:
+        logprobs, ids = self._logprobs(event.tokens), self._ids(event.tokens)
+        return ChatChunkChoice(event.index, delta, logprobs, None, ids)
+
+    def _ended(self, event: ChoiceEnded) -> ChatChunkChoice:
+        """Return the finish reason beside an empty delta."""
+        ids = self._ids((event.stop,) if event.stop else ())
+        return ChatChunkChoice(event.index, Delta(), None, event.reason, ids)
+
+    def _ids(self, tokens: Iterable[Token]) -> list[int] | UnsetType:
+        return [token.id for token in tokens] if self._wants_ids else UNSET
+
+    def _logprobs(self, tokens: Iterable[Token]) -> ChatLogprobs | None:
         if not self._wants_logprobs:
             return None
-        return ChatLogprobs([self._logprob(token) for piece in pieces for token in piece.tokens])
+        return ChatLogprobs([self._logprob(token) for token in tokens])
 
     def _logprob(self, token: Token) -> ChatLogprob:
         assert token.logprobs is not None

@@ -1,55 +1,69 @@
 """`POST /v1/completions`: a text in, its continuation out."""
 
-from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 from msgspec import UNSET
 
-from streamtok.answer.choice import Piece, Token, token_ids, tokens
+from streamtok.answer.ask import Ask, Surface
+from streamtok.answer.complete import CompleteChoice
+from streamtok.answer.events import ChoiceEnded, ChoiceEvent, Echo, TextDelta, Token
 from streamtok.api.constraints.structured import constraint
-from streamtok.api.endpoint import Order, answer, check_ids
+from streamtok.api.endpoint import answer
 from streamtok.api.openai.answers import CompletionChoice, CompletionLogprobs
+from streamtok.api.openai.parameters import check_ids, draft
 from streamtok.api.openai.streaming import Chunks
-from streamtok.api.openai.types import CompletionRequest, StreamOptions
+from streamtok.api.openai.types import CompletionRequest
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
 from streamtok.text.detokenizer import Detokenizers
 
 ENDPOINT = "/v1/completions"
+COMPLETION = Surface(ENDPOINT, "cmpl-", "prompt")
 MAX_TOKENS = 16  # OpenAI's default
 
 
 async def complete(services: Services, call: Call) -> Response:
     """Continue a text, several texts, or texts that are token ids already."""
     fields, ignored = services.read(call, CompletionRequest)
-    return await answer(services, call, order(services, fields, ignored))
+    asked = ask(services, call, fields)
+    return await answer(services, call, asked, dialect(services, fields, asked), ignored)
 
 
-def order(services: Services, fields: CompletionRequest, ignored: tuple[str, ...] = ()) -> Order:
+def ask(
+    services: Services, call: Call, fields: CompletionRequest, surface: Surface = COMPLETION
+) -> Ask:
     """Return what a request asks for.
 
     Raises:
         RequestError: it cannot be had.
     """
-    services.check_model(fields.model)
+    drafted = draft(services, call, fields, surface)
     candidates = _candidates(fields)
     prompts = list(read_prompts(services, fields.prompt, "prompt"))
-    shape = CompletionShape(services.detokenizers, fields, [ids for ids, _ in prompts])
-    return Order(
-        endpoint=ENDPOINT,
-        fields=fields,
+    chosen = candidates > drafted.choices  # by their log-probabilities
+    top_logprobs = 0 if chosen and fields.logprobs is None else fields.logprobs
+    return replace(
+        drafted,
         prompts=[ids for ids, _ in prompts],
         max_tokens=MAX_TOKENS if fields.max_tokens is None else fields.max_tokens,
-        top_logprobs=fields.logprobs,
-        prefix="cmpl-",
-        dialect=partial(Chunks, shape=shape, options=fields.stream_options or StreamOptions()),
-        ignored=ignored,
+        sampling=replace(drafted.sampling, top_logprobs=top_logprobs),
         candidates=candidates,
+        rules=replace(
+            drafted.rules, detailed=top_logprobs is not None or bool(fields.return_token_ids)
+        ),
         echoes=[_text(services, fields, *prompt) for prompt in prompts] if fields.echo else (),
+        score_prompts=bool(fields.echo) and fields.logprobs is not None,
         constraint=constraint(fields),
     )
+
+
+def dialect(services: Services, fields: CompletionRequest, asked: Ask) -> Chunks:
+    """Return the JSON of a completion."""
+    shape = CompletionShape(services.detokenizers, fields, asked.prompts)
+    return Chunks(shape, fields.stream_options)
 
 
 class CompletionShape:
@@ -68,41 +82,59 @@ class CompletionShape:
         self._detokenizers = detokenizers
         self._wants_logprobs = fields.logprobs is not None
         self._wants_ids = bool(fields.return_token_ids)
-        # Each choice's prompt, until it has been told
-        self._untold = {
+        self.is_plain = not (self._wants_logprobs or self._wants_ids)
+        # Each choice's prompt, until it has been reported
+        self._unreported = {
             index: list(ids)
             for index, ids in enumerate(ids for ids in prompts for _ in range(fields.n or 1))
+        }
+        self.parts: Mapping[type[ChoiceEvent], Callable[[Any], CompletionChoice]] = {
+            Echo: self._echo,
+            TextDelta: self._text_delta,
+            ChoiceEnded: self._ended,
         }
 
     def opening(self, index: int) -> None:
         """Return nothing: a completion begins with its text."""
 
-    def part(self, piece: Piece) -> CompletionChoice:
-        """Return text."""
-        return self.choice(piece.index, [piece])
-
-    def end(self, piece: Piece) -> CompletionChoice:
-        """Return the finish reason beside an empty text."""
-        return self.choice(piece.index, [piece])
-
-    def choice(self, index: int, pieces: Sequence[Piece]) -> CompletionChoice:
+    def complete(self, index: int, choice: CompleteChoice) -> CompletionChoice:
         """Return the whole text."""
-        text = "".join(piece.text for piece in pieces)
-        choice = CompletionChoice(index, text, self._logprobs(pieces), pieces[-1].finish_reason)
+        reported = [*choice.prompt_tokens, *choice.generated]
+        return self._choice(index, choice.text, reported, choice.reason, choice.generated)
+
+    def _echo(self, event: Echo) -> CompletionChoice:
+        return self._choice(event.index, event.text, event.tokens, None, ())
+
+    def _text_delta(self, event: TextDelta) -> CompletionChoice:
+        return self._choice(event.index, event.text, event.tokens, None, event.tokens)
+
+    def _ended(self, event: ChoiceEnded) -> CompletionChoice:
+        """Return the finish reason beside an empty text."""
+        tokens = (event.stop,) if event.stop else ()
+        return self._choice(event.index, "", tokens, event.reason, tokens)
+
+    def _choice(
+        self,
+        index: int,
+        text: str,
+        tokens: Sequence[Token],
+        reason: str | None,
+        generated: Iterable[Token],
+    ) -> CompletionChoice:
+        choice = CompletionChoice(index, text, self._logprobs(tokens), reason)
         if self._wants_ids:
-            choice.token_ids = token_ids(pieces)
-            choice.prompt_token_ids = self._untold.pop(index, UNSET)
+            choice.token_ids = [token.id for token in generated]
+            choice.prompt_token_ids = self._unreported.pop(index, UNSET)
         return choice
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> CompletionLogprobs | None:
-        reported = list(tokens(pieces)) if self._wants_logprobs else []
-        if not reported:
+    def _logprobs(self, tokens: Sequence[Token]) -> CompletionLogprobs | None:
+        if not tokens or not self._wants_logprobs:
             return None
         return CompletionLogprobs(
-            tokens=[self._text(token.id) for token in reported],
-            token_logprobs=[t.logprobs.logprob if t.logprobs else None for t in reported],
-            top_logprobs=[self._top(token) for token in reported],
-            text_offset=[token.offset for token in reported],
+            tokens=[self._text(token.id) for token in tokens],
+            token_logprobs=[t.logprobs.logprob if t.logprobs else None for t in tokens],
+            top_logprobs=[self._top(token) for token in tokens],
+            text_offset=[token.offset for token in tokens],
         )
 
     def _top(self, token: Token) -> dict[str, float] | None:

@@ -4,18 +4,29 @@ The two differ in the shape of their JSON. Read next: `streamtok.http.framings`.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import UNSET, UnsetType
 
-from streamtok.answer.choice import Piece, split
-from streamtok.answer.dialect import Occasion, Pieces, Told
-from streamtok.answer.generation import Generation
+from streamtok.answer.complete import CompleteAnswer, CompleteChoice
+from streamtok.answer.events import (
+    AnswerEvent,
+    Began,
+    ChoiceEnded,
+    ChoiceEvent,
+    Echo,
+    Ended,
+    Failed,
+    TextDelta,
+    ToolCallBegan,
+    ToolCallDelta,
+    Usage,
+)
+from streamtok.answer.render import Chunk
 from streamtok.api.openai import answers
-from streamtok.api.openai.answers import Envelope, usage
+from streamtok.api.openai.answers import Envelope
 from streamtok.api.openai.types import StreamOptions
-from streamtok.errors import RequestError
 from streamtok.http.request import HeaderList, Request
 
 USAGE_TRAILERS = ("x-usage-prompt-tokens", "x-usage-completion-tokens", "x-usage-total-tokens")
@@ -23,32 +34,36 @@ USAGE_TRAILERS = ("x-usage-prompt-tokens", "x-usage-completion-tokens", "x-usage
 # With obfuscation every JSON text has a multiple of this size, so that who sees an encrypted stream
 # cannot tell words by their lengths.
 OBFUSCATED_BYTES = 64
+SAMPLE = "\0"  # a text that is nothing else's, to see what JSON is around one
 
 
 class Shape(Protocol):
     """The JSON of one endpoint, for one request: it may remember what has passed.
 
-    `prompt_token_ids` are told once, where they were asked for and belong to no single choice.
+    `streamed` and `whole` are the names of its objects. `prompt_token_ids` are reported once, where
+    they were asked for and belong to no single choice.
     """
 
     streamed: str
     whole: str
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the text is all that differs between the chunks of a choice's text."""
+
+    @property
     def prompt_token_ids(self) -> list[int] | UnsetType:
-        """The ids of the one prompt, if they are to be told."""
+        """The ids of the one prompt, if they are to be reported."""
 
     def opening(self, index: int) -> Any | None:
         """Return the choice of the chunk before any text, if there is one."""
 
-    def part(self, piece: Piece) -> Any:
-        """Return the choice of a chunk that carries a piece's text."""
+    @property
+    def parts(self) -> Mapping[type[ChoiceEvent], Callable[[Any], Any]]:
+        """What makes the choice of a chunk of an event, by its type."""
 
-    def end(self, piece: Piece) -> Any:
-        """Return the choice of the chunk after the last text, which says why it ended."""
-
-    def choice(self, index: int, pieces: Sequence[Piece]) -> Any:
-        """Return the whole of a choice."""
+    def complete(self, index: int, choice: CompleteChoice) -> Any:
+        """Return all of a choice."""
 
 
 class Obfuscated(Protocol):
@@ -60,67 +75,90 @@ class Obfuscated(Protocol):
 class Chunks:
     """One answer in OpenAI's order: a role per choice, text, a finish reason per choice, usage."""
 
-    def __init__(self, occasion: Occasion, shape: Shape, options: StreamOptions) -> None:
-        self._generation = occasion.generation
+    def __init__(self, shape: Shape, options: StreamOptions | None) -> None:
         self._shape = shape
-        self._options = options
-        job = occasion.generation.job
-        self._envelope: Envelope[Any] = Envelope(
-            id=job.id,
-            object=shape.streamed if job.stream else shape.whole,
-            created=occasion.now,
-            model=job.model,
-            system_fingerprint=occasion.fingerprint,
-            choices=[],
-            usage=None if options.include_usage else UNSET,
-            prompt_token_ids=shape.prompt_token_ids,
-        )
+        self._options = options or StreamOptions()
+        self._envelope: Envelope[Any] | None = None
+        self._parts = shape.parts
+        self._around: dict[int, tuple[bytes, bytes]] = {}  # the JSON around a choice's text
+        varies = self._options.include_obfuscation or self._options.continuous_usage_stats
+        plain = shape.is_plain and not varies
+        self._table: Mapping[type[AnswerEvent], Callable[[Any], Iterable[Chunk]]] = {
+            Began: self._began,
+            Echo: self._text,
+            TextDelta: self._plain_text if plain else self._text,
+            ToolCallBegan: self._part,
+            ToolCallDelta: self._part,
+            ChoiceEnded: self._part,
+            Failed: self._failed,
+        }
 
-    def opening(self) -> Iterator[Told]:
-        """See `Dialect.opening`."""
-        for sequence in self._generation.job.sequences:
-            if (opening := self._shape.opening(sequence.index)) is not None:
-                yield self._told("", opening)
+    def chunks(self, event: AnswerEvent) -> Iterable[Chunk]:
+        """See `Dialect.chunks`."""
+        return self._table[type(event)](event)
 
-    def piece(self, piece: Piece) -> Sequence[Told]:
-        """See `Dialect.piece`."""
-        if piece.finish_reason is None:
-            return (self._told(piece.text, self._shape.part(piece)),)
-        body, end = split(piece)
-        has_text = bool(body.text or body.tokens or body.calls)
-        text = (self._told(body.text, self._shape.part(body)),) if has_text else ()
-        return (*text, self._told("", self._shape.end(end)))
-
-    async def closing(self) -> Sequence[Told]:
-        """See `Dialect.closing`."""
+    async def end(self, event: Ended) -> Sequence[Chunk]:
+        """See `Dialect.end`."""
         if not self._options.include_usage:
             return ()
-        self._envelope.usage = usage(self._generation)
-        return (("", "", lambda: self._encode([])),)
+        return (("", "", self._encode([], event.usage)),)
 
-    def failure(self, error: RequestError) -> tuple[str, bytes]:
-        """See `Dialect.failure`."""
-        return "", answers.error_body(error)
-
-    async def whole(self, choices: Sequence[Pieces]) -> bytes:
-        """See `Dialect.whole`."""
-        envelope = self._envelope
-        envelope.choices = [self._shape.choice(i, pieces) for i, pieces in enumerate(choices)]
-        envelope.usage = usage(self._generation)
+    async def complete(self, answer: CompleteAnswer) -> bytes:
+        """See `Dialect.complete`."""
+        envelope = self._head(answer.began, self._shape.whole)
+        envelope.choices = [self._shape.complete(i, c) for i, c in enumerate(answer.choices)]
+        envelope.usage = answers.usage_body(answer.usage)
         return answers.encode(envelope)
 
-    def _told(self, text: str, choice: Any) -> Told:
-        return text, "", lambda: self._encode([choice])
+    def _began(self, event: Began) -> Iterator[Chunk]:
+        self._envelope = self._head(event, self._shape.streamed)
+        usage = event.usage if self._options.continuous_usage_stats else None
+        for index in range(event.choices):
+            if (opening := self._shape.opening(index)) is not None:
+                yield "", "", self._encode([opening], usage)
 
-    def _encode(self, choices: list[Any]) -> bytes:
+    def _text(self, event: Echo | TextDelta) -> Sequence[Chunk]:
+        choice = self._parts[type(event)](event)
+        return ((event.text, "", self._encode([choice], event.usage)),)
+
+    def _plain_text(self, event: TextDelta) -> Sequence[Chunk]:
+        """Do what `_text` does, at a fraction of the cost: most tokens go this way."""
+        if event.index not in self._around:
+            ((_, _, sample),) = self._text(TextDelta(event.index, SAMPLE, 0))
+            before, _, after = sample.rpartition(answers.encode(SAMPLE))
+            self._around[event.index] = before, after
+        before, after = self._around[event.index]
+        return ((event.text, "", before + answers.encode(event.text) + after),)
+
+    def _part(self, event: ToolCallBegan | ToolCallDelta | ChoiceEnded) -> Sequence[Chunk]:
+        choice = self._parts[type(event)](event)
+        return (("", "", self._encode([choice], event.usage)),)
+
+    def _failed(self, event: Failed) -> Sequence[Chunk]:
+        return (("", "", answers.error_body(event.error)),)
+
+    def _head(self, began: Began, kind: str) -> Envelope[Any]:
+        return Envelope(
+            id=began.id,
+            object=kind,
+            created=began.created,
+            model=began.model,
+            system_fingerprint=began.fingerprint,
+            choices=[],
+            usage=None if self._options.include_usage else UNSET,
+            prompt_token_ids=self._shape.prompt_token_ids,
+        )
+
+    def _encode(self, choices: list[Any], usage: Usage | None) -> bytes:
         envelope = self._envelope
+        assert envelope is not None
         envelope.choices = choices
-        if self._options.continuous_usage_stats:
-            envelope.usage = usage(self._generation)
+        if usage is not None:
+            envelope.usage = answers.usage_body(usage)
         if self._options.include_obfuscation:
             obfuscate(envelope)
         encoded = answers.encode(envelope)
-        envelope.prompt_token_ids = UNSET  # they are told once
+        envelope.prompt_token_ids = UNSET  # they are reported once
         return encoded
 
 
@@ -131,11 +169,10 @@ def obfuscate(body: Obfuscated) -> None:
     body.obfuscation = secrets.token_urlsafe(OBFUSCATED_BYTES)[:missing]
 
 
-def usage_trailers(generation: Generation) -> HeaderList:
+def usage_trailers(usage: Usage) -> HeaderList:
     """Return the usage, for a client that understands trailers."""
-    counts = usage(generation)
-    values = (counts.prompt_tokens, counts.completion_tokens, counts.total_tokens)
-    return tuple(zip(USAGE_TRAILERS, map(str, values), strict=True))
+    counts = (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+    return tuple(zip(USAGE_TRAILERS, map(str, counts), strict=True))
 
 
 def takes_trailers(request: Request) -> bool:

@@ -1,16 +1,16 @@
-"""The dialect of OpenAI's Responses API: a response that grows, told in numbered, typed events.
+"""The dialect of OpenAI's Responses API: a response that grows, in numbered, typed events.
 
-Where the response is to be kept, that is done before the last event says that it is complete, so
-that who has read it can go on from it. Read next: `streamtok.api.responses.responses`.
+Where the response is to be stored, that is done before the last event says that it is complete, so
+that a client that has read it can continue from it. Read next: `streamtok.api.responses.responses`.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any
 
-from streamtok.answer.choice import Piece
-from streamtok.answer.dialect import Occasion, Pieces, Told
+from streamtok.answer.complete import CompleteAnswer
+from streamtok.answer.events import AnswerEvent, Began, Ended, Failed, Usage
+from streamtok.answer.render import Chunk
 from streamtok.api.openai import answers
-from streamtok.api.openai.answers import usage
 from streamtok.api.openai.streaming import obfuscate
 from streamtok.api.responses.answers import (
     ArgumentsDelta,
@@ -37,10 +37,12 @@ from streamtok.api.responses.answers import (
     ResponseInProgress,
     ResponseUsage,
 )
+from streamtok.api.responses.transcript import Item, ItemBegan, ItemEnded, ItemGrew, Transcript
 from streamtok.api.responses.types import OutputText, ResponseRequest, TextConfig
-from streamtok.errors import RequestError
+from streamtok.api.services import Services
+from streamtok.messages import SamplingParams
 
-Keep = Callable[[ResponseBody], Awaitable[bool]]  # whether it could
+Keep = Callable[[ResponseBody], Awaitable[bool]]  # whether it could be stored
 
 
 class ResponseEvents:
@@ -48,157 +50,164 @@ class ResponseEvents:
 
     def __init__(
         self,
-        occasion: Occasion,
+        services: Services,
         fields: ResponseRequest,
-        new_id: Callable[[str], str],
+        sampling: SamplingParams,
         keep: Keep | None,
     ) -> None:
-        self._occasion = occasion
-        self._new_id = new_id
+        self._new_id = services.new_id
+        self._clock = services.meter.clock
+        self._fields = fields
+        self._sampling = sampling
         self._keep = keep
         self._obfuscated = bool(fields.stream_options and fields.stream_options.include_obfuscation)
         self._numbers = iter(range(2**63))
-        self._items: list[OutputItem] = []
-        self._written: list[str] = []  # of the last item
-        self._reason: str | None = None
-        self._body = _body(occasion, fields, keep is not None)
+        self._transcript = Transcript()
+        self._output: list[OutputItem] = []  # the transcript's items as JSON
+        self._body: ResponseBody | None = None
+        self._table: dict[type, Callable[[Any], Iterable[Chunk]]] = {
+            Began: self._began,
+            Failed: self._failed,
+            ItemBegan: self._item_began,
+            ItemGrew: self._item_grew,
+            ItemEnded: self._item_ended,
+        }
 
-    def opening(self) -> Iterator[Told]:
-        """See `Dialect.opening`."""
-        yield self._told(ResponseCreated(next(self._numbers), self._body))
-        yield self._told(ResponseInProgress(next(self._numbers), self._body))
+    def chunks(self, event: AnswerEvent) -> Iterator[Chunk]:
+        """See `Dialect.chunks`."""
+        if made := self._table.get(type(event)):
+            yield from made(event)
+        for change in self._transcript.feed(event):
+            yield from self._table[type(change)](change)
 
-    def piece(self, piece: Piece) -> Iterator[Told]:
-        """See `Dialect.piece`."""
-        self._reason = piece.finish_reason
-        if piece.text:
-            if not self._items:
-                message = OutputMessage(self._new_id("msg_"), "in_progress", [])
-                yield from self._begin(message)
-                yield self._told(PartAdded(*self._place(), 0, OutputText("")))
-            delta = OutputTextDelta(*self._place(), 0, piece.text)
-            yield self._more(delta, piece.text)
-        for part in piece.calls:
-            if part.name:
-                ids = self._new_id("fc_"), self._new_id("call_")
-                yield from self._begin(FunctionCall(*ids, part.name, "", "in_progress"))
-            if part.arguments:
-                yield self._more(ArgumentsDelta(*self._place(), part.arguments))
+    async def end(self, event: Ended) -> Iterable[Chunk]:
+        """See `Dialect.end`."""
+        ended = list(self.chunks(event))
+        body = await self._finish(event.usage)
+        last = ResponseCompleted if body.status == "completed" else ResponseIncomplete
+        return (*ended, _chunk(last(next(self._numbers), body)))
 
-    async def closing(self) -> Sequence[Told]:
-        """See `Dialect.closing`."""
-        ended = list(self._end(self._status))
-        await self._finish()
-        last = ResponseCompleted if self._status == "completed" else ResponseIncomplete
-        return (*ended, self._told(last(next(self._numbers), self._body)))
+    async def complete(self, answer: CompleteAnswer) -> bytes:
+        """See `CompleteDialect.complete`."""
+        (choice,) = answer.choices
+        self._body = self._new_body(answer.began)
+        for item in self._transcript.take(choice.events):
+            self._add(item)
+        return answers.encode(await self._finish(answer.usage))
 
-    def failure(self, error: RequestError) -> tuple[str, bytes]:
-        """See `Dialect.failure`."""
-        self._fill("incomplete")
-        self._body.status = "failed"
-        self._body.error = ResponseError("server_error", error.message)
-        self._body.output = self._items
-        _, name, encode = self._told(ResponseFailed(next(self._numbers), self._body))
-        return name, encode()
+    def _began(self, event: Began) -> Iterator[Chunk]:
+        body = self._body = self._new_body(event)
+        yield _chunk(ResponseCreated(next(self._numbers), body))
+        yield _chunk(ResponseInProgress(next(self._numbers), body))
 
-    async def whole(self, choices: Sequence[Pieces]) -> bytes:
-        """See `Whole.whole`."""
-        (pieces,) = choices
-        for piece in pieces:
-            for _ in self.piece(piece):
-                pass  # the items are made on the way
-        self._fill(self._status)
-        await self._finish()
-        return answers.encode(self._body)
+    def _failed(self, event: Failed) -> Iterator[Chunk]:
+        began = event.began
+        body = self._new_body(began) if began is not None else self._body
+        assert body is not None
+        body.output = self._filled("incomplete")
+        body.status = "failed"
+        body.error = ResponseError("server_error", event.error.message)
+        yield _chunk(ResponseFailed(next(self._numbers), body))
+
+    def _item_began(self, change: ItemBegan) -> Iterator[Chunk]:
+        item = self._add(change.item)
+        yield _chunk(ItemAdded(next(self._numbers), change.item.number, item))
+        if isinstance(item, OutputMessage):
+            yield _chunk(PartAdded(*self._place(), 0, OutputText("")))
+
+    def _item_grew(self, change: ItemGrew) -> Iterator[Chunk]:
+        delta: OutputTextDelta | ArgumentsDelta
+        if change.item.tool:
+            delta, text = ArgumentsDelta(*self._place(), change.delta), ""
+        else:
+            delta, text = OutputTextDelta(*self._place(), 0, change.delta), change.delta
+        if self._obfuscated:
+            obfuscate(delta)
+        yield _chunk(delta, text)
+
+    def _item_ended(self, change: ItemEnded) -> Iterator[Chunk]:
+        item = self._filled(self._status if change.is_last else "completed")[-1]
+        if isinstance(item, OutputMessage):
+            (part,) = item.content
+            yield _chunk(OutputTextDone(*self._place(), 0, part.text))
+            yield _chunk(PartDone(*self._place(), 0, part))
+        else:
+            yield _chunk(ArgumentsDone(*self._place(), item.name, item.arguments))
+        yield _chunk(ItemDone(next(self._numbers), change.item.number, item))
+
+    def _add(self, item: Item) -> OutputItem:
+        """Add an item to the output."""
+        output: OutputItem
+        if item.tool:
+            ids = self._new_id("fc_"), self._new_id("call_")
+            output = FunctionCall(*ids, item.tool, "", "in_progress")
+        else:
+            output = OutputMessage(self._new_id("msg_"), "in_progress", [])
+        self._output.append(output)
+        return output
+
+    def _filled(self, status: str) -> list[OutputItem]:
+        """Return the output with all of its text; the last item has this `status`."""
+        for item, output in zip(self._transcript.items, self._output, strict=True):
+            output.status = "completed"
+            if isinstance(output, OutputMessage):
+                output.content = [OutputText(item.text)]
+            else:
+                output.arguments = item.text
+        if self._output:
+            self._output[-1].status = status
+        return self._output
 
     @property
     def _status(self) -> str:
-        return "completed" if self._reason in ("stop", "tool_calls") else "incomplete"
+        complete = self._transcript.reason in ("stop", "tool_calls")
+        return "completed" if complete else "incomplete"
 
-    def _begin(self, item: OutputItem) -> Iterator[Told]:
-        """Yield the end of the last item, and the beginning of this one."""
-        yield from self._end("completed")
-        self._items.append(item)
-        yield self._told(ItemAdded(next(self._numbers), len(self._items) - 1, item))
-
-    def _more(self, delta: OutputTextDelta | ArgumentsDelta, text: str = "") -> Told:
-        self._written.append(delta.delta)
-        if self._obfuscated:
-            obfuscate(delta)
-        return self._told(delta, text)
-
-    def _end(self, status: str) -> Iterator[Told]:
-        """Yield the end of the last item, if there is one."""
-        if not self._items:
-            return
-        self._fill(status)
-        item = self._items[-1]
-        if isinstance(item, OutputMessage):
-            (part,) = item.content
-            yield self._told(OutputTextDone(*self._place(), 0, part.text))
-            yield self._told(PartDone(*self._place(), 0, part))
-        else:
-            yield self._told(ArgumentsDone(*self._place(), item.name, item.arguments))
-        yield self._told(ItemDone(next(self._numbers), len(self._items) - 1, item))
-
-    def _fill(self, status: str) -> None:
-        """Give the last item what was written of it, and its `status`."""
-        written, self._written = "".join(self._written), []
-        if not self._items:
-            return
-        item = self._items[-1]
-        item.status = status
-        if isinstance(item, OutputMessage):
-            item.content = [OutputText(written)]
-        else:
-            item.arguments = written
-
-    async def _finish(self) -> None:
-        """Complete the response, and have it kept."""
+    async def _finish(self, usage: Usage) -> ResponseBody:
+        """Complete the response, and have it stored."""
         body = self._body
-        body.status, body.output = self._status, self._items
+        assert body is not None
+        body.status, body.output = self._status, self._filled(self._status)
         if body.status == "completed":
-            body.completed_at = self._occasion.now
+            body.completed_at = int(self._clock.wall_s())
         else:
             body.incomplete_details = IncompleteDetails("max_output_tokens")
-        counts = usage(self._occasion.generation)
         body.usage = ResponseUsage(
-            counts.prompt_tokens,
-            InputDetails(counts.prompt_tokens_details.cached_tokens),
-            counts.completion_tokens,
+            usage.prompt_tokens,
+            InputDetails(usage.cached_tokens),
+            usage.completion_tokens,
             OutputDetails(),
-            counts.total_tokens,
+            usage.total_tokens,
         )
         if self._keep is not None:
             body.store = await self._keep(body)
+        return body
 
     def _place(self) -> tuple[int, str, int]:
-        """Return the next number, and where in the output the last item stands."""
-        return next(self._numbers), self._items[-1].id, len(self._items) - 1
+        """Return the next number, and where in the output the last item is."""
+        return next(self._numbers), self._output[-1].id, len(self._output) - 1
 
-    @staticmethod
-    def _told(event: Event, text: str = "") -> Told:
-        return text, str(event.__struct_config__.tag), partial(answers.encode, event)
+    def _new_body(self, began: Began) -> ResponseBody:
+        """Return the response before anything is known of its answer."""
+        fields = self._fields
+        return ResponseBody(
+            id=began.id,
+            created_at=began.created,
+            instructions=fields.instructions,
+            max_output_tokens=fields.max_output_tokens,
+            model=began.model,
+            parallel_tool_calls=fields.parallel_tool_calls is not False,
+            previous_response_id=fields.previous_response_id,
+            store=self._keep is not None,
+            temperature=self._sampling.temperature,
+            text=fields.text or TextConfig(),
+            tool_choice=fields.tool_choice or "auto",
+            tools=fields.tools or [],
+            top_p=self._sampling.top_p,
+            user=fields.user,
+            metadata=fields.metadata or {},
+        )
 
 
-def _body(occasion: Occasion, fields: ResponseRequest, store: bool) -> ResponseBody:
-    """Return the response before anything is known of its answer."""
-    job = occasion.generation.job
-    sampling = job.sequences[0].sampling
-    return ResponseBody(
-        id=job.id,
-        created_at=occasion.now,
-        instructions=fields.instructions,
-        max_output_tokens=fields.max_output_tokens,
-        model=job.model,
-        parallel_tool_calls=fields.parallel_tool_calls is not False,
-        previous_response_id=fields.previous_response_id,
-        store=store,
-        temperature=sampling.temperature,
-        text=fields.text or TextConfig(),
-        tool_choice=fields.tool_choice or "auto",
-        tools=fields.tools or [],
-        top_p=sampling.top_p,
-        user=fields.user,
-        metadata=fields.metadata or {},
-    )
+def _chunk(event: Event, text: str = "") -> Chunk:
+    return text, str(event.__struct_config__.tag), answers.encode(event)

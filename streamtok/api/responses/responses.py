@@ -12,8 +12,9 @@ from functools import partial
 
 import msgspec
 
+from streamtok.answer.ask import Ask, Surface
 from streamtok.api.constraints.structured import NamedSchema, ResponseFormat, SchemaFormat
-from streamtok.api.endpoint import Order, answer
+from streamtok.api.endpoint import answer
 from streamtok.api.openai import answers, chat
 from streamtok.api.openai.types import ChatRequest, Message, StreamOptions
 from streamtok.api.responses.answers import ResponseBody, ResponseDeleted
@@ -33,6 +34,7 @@ from streamtok.ledger import KeptResponse
 from streamtok.messages import Constraint
 
 ENDPOINT = "/v1/responses"
+RESPONSES = Surface(ENDPOINT, "resp_", "input", TYPED_OFFERS)
 FIELDS = (  # what a chat calls them, and what they are called here
     ("response_format.json_schema", "text.format"),
     ("response_format", "text.format"),
@@ -44,11 +46,10 @@ async def respond(services: Services, call: Call) -> Response:
     """`POST /v1/responses`: text or messages in, a response out."""
     fields, ignored = services.read(call, ResponseRequest, DOCUMENTED)
     messages = [*await _before(services, call, fields), *conversation(fields)]
-    order = _order(services, fields, messages, ignored)
+    asked = _ask(services, call, fields, messages)
     keep = partial(_keep, services, call, messages) if _is_kept(services, fields) else None
-    dialect = partial(ResponseEvents, fields=fields, new_id=services.new_id, keep=keep)
-    order = replace(order, dialect=dialect)
-    return await answer(services, call, order)
+    dialect = ResponseEvents(services, fields, asked.sampling, keep)
+    return await answer(services, call, asked, dialect, ignored)
 
 
 async def response(services: Services, call: Call, response_id: str) -> Response:
@@ -67,14 +68,11 @@ async def delete(services: Services, call: Call, response_id: str) -> Response:
     return json_response(answers.encode(ResponseDeleted(response_id)))
 
 
-def _order(
-    services: Services,
-    fields: ResponseRequest,
-    messages: Sequence[Message],
-    ignored: tuple[str, ...],
-) -> Order:
+def _ask(
+    services: Services, call: Call, fields: ResponseRequest, messages: Sequence[Message]
+) -> Ask:
     instructions = [Message(role="system", content=fields.instructions or "")]
-    asked = ChatRequest(
+    chat_fields = ChatRequest(
         model=fields.model,
         messages=[*(instructions if fields.instructions else ()), *messages],
         max_tokens=fields.max_output_tokens,
@@ -90,15 +88,11 @@ def _order(
         tool_choice=chosen(fields.tool_choice),
         parallel_tool_calls=fields.parallel_tool_calls,
     )
-    order = chat.order(services, asked, ignored)
+    asked = chat.ask(services, call, chat_fields, RESPONSES)
     return replace(
-        order,
-        endpoint=ENDPOINT,
-        prefix="resp_",
-        prompt_field="input",
-        offers=TYPED_OFFERS,
-        constraint=order.constraint and _renamed(order.constraint),
-        parts=[_renamed(part) for part in order.parts],
+        asked,
+        constraint=asked.constraint and _renamed(asked.constraint),
+        parts=[_renamed(part) for part in asked.parts],
     )
 
 

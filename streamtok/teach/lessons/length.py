@@ -85,7 +85,7 @@ def change(lab: Lab, given: str) -> Blocks:
 LESSON = Lesson(
     name="length",
     title="Why Content-Length cannot work",
-    module="streamtok/answer/dialect.py",
+    module="streamtok/answer/render.py",
     show=show,
     invitation=(
         "For what you send the length is known: the body "

@@ -1,0 +1,113 @@
+"""A validated request: what is to be generated, for whom, and where its answer goes.
+
+Endpoints make an `Ask` of their JSON; everything behind them reads nothing else. Knows no JSON, no
+HTTP and no model. Read next: `streamtok.answer.events`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from streamtok.answer.choice import TextRules
+from streamtok.http.framings import OFFERS, Offer
+from streamtok.http.tracer import Trace
+from streamtok.messages import Constraint, SamplingParams, SequenceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What distinguishes one API from another in how text is asked for, apart from its JSON.
+
+    `path` is what the ledger records, `id_prefix` what the answers' ids begin with, `prompt_field`
+    the request's field that holds the prompt, `offers` the framings a stream may have.
+    """
+
+    path: str
+    id_prefix: str
+    prompt_field: str
+    offers: Sequence[Offer] = OFFERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What one request asks for.
+
+    `key` is the name of the API key it came with, empty where none is needed; `caller` is whose
+    limits it counts for. Of each of the `prompts`, token ids, `candidates` sequences are generated
+    and the best `choices` returned. The first is sampled with `sampling`, the next ones with the
+    seeds that follow. `echoes` has the text that each prompt's answers begin with, or nothing; with
+    `score_prompts` the prompts' tokens are reported with log-probabilities. `constraint` is what
+    the text must be, made of `parts`; with `embed` no text is wanted, but the prompts' embeddings.
+    With `running_usage` every event carries the usage so far.
+    """
+
+    surface: Surface
+    model: str
+    key: str
+    caller: str
+    stream: bool
+    prompts: Sequence[tuple[int, ...]]
+    max_tokens: int
+    sampling: SamplingParams
+    choices: int = 1
+    candidates: int = 1
+    min_tokens: int = 0
+    stop_ids: frozenset[int] = frozenset()
+    rules: TextRules = field(default_factory=TextRules)
+    echoes: Sequence[str] = ()
+    constraint: Constraint | None = None
+    parts: Sequence[Constraint] = ()
+    score_prompts: bool = False
+    embed: bool = False
+    running_usage: bool = False
+    trace: Trace | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens the prompts have together."""
+        return sum(map(len, self.prompts))
+
+    @property
+    def echo_of_each(self) -> Sequence[str | None]:
+        """What each sequence's answer begins with."""
+        echoes: Sequence[str | None] = self.echoes or [None] * len(self.prompts)
+        return [text for text in echoes for _ in range(self.candidates)]
+
+    def sequences(self, context: int) -> list[SequenceRequest]:
+        """Return the sequences to generate in a model's `context`, the candidates of each prompt
+        side by side.
+        """
+        sampling = self.sampling
+        return [
+            SequenceRequest(
+                index=index,
+                prompt_ids=ids,
+                sampling=replace(sampling, seed=sampling.seed + index),
+                max_tokens=min(self.max_tokens, context - len(ids)),
+                stop_ids=self.stop_ids,
+                min_tokens=self.min_tokens,
+                prompt_logprobs=self.score_prompts,
+                client=self.caller,
+                constraint=self.constraint,
+                embed=self.embed,
+            )
+            for index, ids in enumerate(ids for ids in self.prompts for _ in range(self.candidates))
+        ]
+
+
+class Alarm(Protocol):
+    """What a timer has set."""
+
+    def cancel(self) -> None:
+        """Do not ring."""
+
+
+Timer = Callable[[Callable[[], None]], Alarm]  # calls what it is given when its time is over
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """What is to happen by the clock: signs of life, and the end of what takes too long."""
+
+    heartbeat: Timer | None = None
+    deadline: Timer | None = None

@@ -1,0 +1,108 @@
+"""The heart stays small, and one streamed answer runs through nothing else.
+
+What belongs to the heart is said in `test_layers`.
+"""
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from test_layers import COMPOSITION, DEBTS, HEART, MODULES, PACKAGE, room_of
+
+from streamtok.app import App
+from streamtok.config import ServeConfig
+
+MOST_LINES = 13_000  # of the heart; to be lowered whenever it can be
+ON_THE_WAY = (  # what a streamed answer certainly runs through
+    *("http/connection.py", "http/framings.py", "api/routing.py", "api/endpoint.py"),
+    *("answer/generation.py", "answer/render.py", "engine/client.py", "engine/core.py"),
+    *("engine/scheduler.py", "model/decoder.py", "text/detokenizer.py", "ledger.py"),
+)
+BODIES = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hello"}]},
+    "/v1/completions": {"prompt": "Hello"},
+}
+# Rooms that the heart still imports, and so may enter
+UNPAID = {room for rooms in DEBTS.values() for room in rooms}
+
+
+def in_heart(path: str) -> bool:
+    """Whether the module at `path` is of the heart."""
+    return path.startswith(HEART) and room_of(path) is None
+
+
+class Entered:
+    """The package's modules in which a function is called, in any thread, while it records."""
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+        self.recording = False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        """Note a call; with nothing returned, lines are not traced."""
+        if self.recording and (name := frame.f_code.co_filename).startswith(f"{PACKAGE}/"):
+            self.modules.add(name.removeprefix(f"{PACKAGE}/"))
+
+
+async def ask(url: str, path: str) -> bytes:
+    """Return every byte of a streamed answer."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = json.dumps(BODIES[path] | {"stream": True, "max_tokens": 5}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {len(body)}"
+    writer.write(f"{head}\r\n\r\n".encode() + body)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+@pytest.fixture
+def trace() -> Callable[[Callable[[FrameType, str, object], None]], None]:
+    """Trace this thread and those that begin, until the test's end."""
+    before = sys.gettrace()
+
+    def begin(tracer: Callable[[FrameType, str, object], None]) -> None:
+        threading.settrace(tracer)
+        sys.settrace(tracer)
+
+    yield begin
+    sys.settrace(before)
+    threading.settrace(None)
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_streamed_answer_enters_the_heart_only(
+    path: str, tiny_model: Path, trace: Callable[[Entered], None]
+) -> None:
+    entered = Entered()
+    trace(entered)  # before the engine's thread begins
+    app = App(ServeConfig(model=str(tiny_model), port=0, ledger=":memory:", engine="thread"))
+    url = await app.start()
+    entered.recording = True
+    answer = await ask(url, path)
+    await app.meter.settled()
+    entered.recording = False
+    await app.stop()
+    assert answer.count(b"data: ") >= 3
+    assert set(ON_THE_WAY) <= entered.modules
+    strangers = {
+        module
+        for module in entered.modules
+        if not in_heart(module) and module not in COMPOSITION and room_of(module) not in UNPAID
+    }
+    assert not strangers
+
+
+def test_the_heart_is_small() -> None:
+    lines = {
+        path: len((PACKAGE / path).read_text("utf-8").splitlines())
+        for path in MODULES
+        if in_heart(path)
+    }
+    total = sum(lines.values())
+    assert total <= MOST_LINES, sorted(lines.items(), key=lambda item: -item[1])[:10]
