@@ -10,6 +10,8 @@ from typing import Any
 from streamtok import __version__, config
 from streamtok.errors import ConfigError, StreamtokError
 
+INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C has ended
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the process's exit status."""
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"streamtok: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def serve(given: dict[str, Any]) -> int:
@@ -34,9 +36,9 @@ def serve(given: dict[str, Any]) -> int:
 
         return supervise(settings, _announce)
     from streamtok.app import App
-    from streamtok.serve.process import handle_signals, run
+    from streamtok.serve.process import attach_signals, run
 
-    return run(lambda: App(settings), handle_signals, _announce)
+    return run(lambda: App(settings), attach_signals, _announce)
 
 
 def serve_config(flags: Sequence[str]) -> config.ServeConfig:
@@ -102,10 +104,12 @@ def doctor(given: dict[str, Any]) -> int:
 
 def learn(given: dict[str, Any]) -> int:
     """Learn how streaming works, in short lessons with a live server."""
+    from streamtok.serve.signals import interruptible
     from streamtok.teach.lessons.learn import learn, list_lessons
 
     settings = config.read(config.LearnConfig, given)
-    return list_lessons(settings) if given["list"] else learn(settings, given["lessons"])
+    with interruptible():
+        return list_lessons(settings) if given["list"] else learn(settings, given["lessons"])
 
 
 def _parser() -> argparse.ArgumentParser:

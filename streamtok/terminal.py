@@ -5,6 +5,7 @@ straight from the endpoint, without a server.
 """
 
 import asyncio
+import errno
 import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -25,6 +26,8 @@ from streamtok.http.client import ClientError, post
 from streamtok.http.request import Request
 from streamtok.http.sse import EventDecoder
 from streamtok.ledger import Ledger
+from streamtok.serve.process import LOOP
+from streamtok.serve.signals import interruptible
 
 Message = dict[str, str]
 
@@ -35,6 +38,10 @@ class Refused(StreamtokError):
     def __init__(self, error: Mapping[str, Any]) -> None:
         super().__init__(str(error.get("message", error)))
         self.code = error.get("code")
+
+
+class OutputError(StreamtokError):
+    """Standard output cannot be written, as on a full disk."""
 
 
 async def deltas(body: AsyncGenerator[bytes, None]) -> AsyncIterator[str]:
@@ -85,13 +92,28 @@ async def _generate(settings: EngineConfig, path: str, body: bytes) -> int:
         if isinstance(response.body, bytes):
             raise Refused(json.loads(response.body)["error"])
         async for text in deltas(response.body):
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
+            _write(text)
+        _write("\n")
     finally:
         await services.engine.close()
         await services.meter.close()
     return 0
+
+
+def _write(text: str) -> None:
+    """Write `text` to standard output at once.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        OutputError: it cannot be written.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EINVAL):  # Windows' word for it is the second
+            raise BrokenPipeError from error
+        raise OutputError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 # chat
@@ -101,7 +123,7 @@ def chat(config: ChatConfig) -> int:
     """Chat until the end of input; return the exit status."""
     _enable_line_editing()
     console = Console()
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=LOOP) as runner:
         app = None
         if not config.url:
             app = App(ServeConfig(port=0, ledger=":memory:"))
@@ -110,7 +132,8 @@ def chat(config: ChatConfig) -> int:
             f"[dim]{config.url} - Ctrl-C stops an answer, /new starts over, Ctrl-D leaves[/]"
         )
         try:
-            _talk(runner, console, config)
+            with interruptible():
+                _talk(runner, console, config)
         finally:
             if app:
                 runner.run(app.stop())
@@ -171,8 +194,7 @@ async def _show(config: ChatConfig, messages: list[Message], shown: list[str]) -
             raise Refused(json.loads(await answer.read())["error"])
         async for text in deltas(answer.body):
             shown.append(text)
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            _write(text)
 
 
 def _enable_line_editing() -> None:

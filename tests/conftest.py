@@ -1,5 +1,6 @@
 """Fixtures for all tests: tiny models, and real servers on free ports of the loopback."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,11 @@ pytest_plugins = ["streamtok.pytest_plugin"]
 settings.register_profile(
     "default", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
-settings.load_profile("default")
+# New examples in every run, and many: `.ci/run explore`
+settings.register_profile(
+    "explore", settings.get_profile("default"), derandomize=False, max_examples=1000
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(scope="session")

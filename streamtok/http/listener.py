@@ -86,7 +86,7 @@ class Listener:
         if len(self._pending) >= self._most_pending:
             accepted.close()
             return
-        if accepted.family != socket.AF_UNIX:
+        if accepted.family in (socket.AF_INET, socket.AF_INET6):
             with suppress(OSError):  # the client may be gone already
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self._loop.create_task(self._connect(accepted))

@@ -9,6 +9,7 @@ E width of a head, B blocks, T positions of a block, S tiles, Q rows of a tile.
 """
 
 import mmap
+import sys
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,7 @@ def _zeros_on_demand(shape: tuple[int, ...]) -> Array:
     numpy would ask for huge pages: the first tokens of a sequence would then wait for megabytes to
     be cleared, most of which it never uses.
     """
-    if not hasattr(mmap, "MADV_NOHUGEPAGE"):
+    if sys.platform == "win32" or not hasattr(mmap, "MADV_NOHUGEPAGE"):
         return np.zeros(shape, np.float32)
     size = 4 * int(np.prod(shape))
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

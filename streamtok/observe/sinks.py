@@ -24,6 +24,7 @@ from streamtok.observe.trace import Bytes, Record, Take, Tracer
 log = logging.getLogger(__name__)
 
 STDOUT = 1
+BINARY: int = getattr(os, "O_BINARY", 0)  # Windows would change line ends otherwise
 RECORD_BYTES = 300  # about what a record takes beside its bytes
 MOST_BEHIND_BYTES = 64 * 2**20
 CLOSE_S = 2.0  # how long the rest may take to be written at the end
@@ -125,7 +126,7 @@ def open_tracing(settings: TraceConfig, clock: Clock, worker: int | None) -> Tra
 def _to_file(flag: str, path: str, encoder: Encoder, header: bytes = b"") -> Feed:
     """Append to a file: what people ask and are answered is for its owner only."""
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | BINARY, 0o600)
         write_all(file, header)
     except OSError as error:
         raise ConfigError(f"{flag} {path}: cannot be written: {error.strerror}") from error

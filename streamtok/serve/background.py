@@ -5,15 +5,17 @@ Signals are none of its business: see `streamtok.serve.process` for a process th
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from streamtok.app import App, ModelFiles, Share
 from streamtok.config import ServeConfig
 from streamtok.http.edge.sockets import open_endpoint
+from streamtok.serve.process import LOOP
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class RunningServer:
         """Host and port, for sockets."""
         parts = urlsplit(self.url)
         return str(parts.hostname), int(parts.port or 80)
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=LOOP) as runner:
+        runner.run(serving)
 
 
 @contextmanager
@@ -57,7 +64,7 @@ def running_server(config: ServeConfig, files: ModelFiles | None = None) -> Iter
         await stop.wait()
         await app.stop()
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="server")
+    thread = threading.Thread(target=_run, args=(serve(),), name="server")
     thread.start()
     try:
         yield ready.result()

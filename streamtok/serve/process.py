@@ -1,21 +1,21 @@
 """One serving process: runs an App on an event loop until it is told to stop.
 
-What may be asked of it is in `Control`; who asks is the caller's business: signals ask a process
-that serves alone, its supervisor asks a worker (`streamtok.serve.workers`).
+`Control` is what it can be told; the caller attaches it to a source: to signals for a process that
+serves alone, to the supervisor's socket for a worker (`streamtok.serve.workers`).
 """
 
 import asyncio
-import resource
-import signal
-import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from streamtok.app import App
+from streamtok.serve.signals import handle_signals, restored
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Windows' default event loop cannot watch sockets, which the listener does.
+LOOP = asyncio.SelectorEventLoop
 STOPPING = "stopping: running streams may finish; once more to stop at once"
 
 
@@ -48,17 +48,22 @@ def run(
         StreamtokError: the server cannot be started.
     """
     allow_many_files()
-    return _runner()(_serve(make_app, attach, ready))
+    with restored():
+        return _run(_serve(make_app, attach, ready))
 
 
 def allow_many_files() -> None:
     """Raise the limit on open files, each connection being one, to what the system allows."""
+    try:
+        resource: Any = import_module("resource")
+    except ImportError:  # Windows has no such limit
+        return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # macOS allows less than it says
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def handle_signals(control: Control) -> None:
+def attach_signals(control: Control) -> None:
     """Let SIGINT or SIGTERM stop, the second one at once, and SIGHUP read files again."""
 
     def stop(number: int) -> None:
@@ -67,37 +72,17 @@ def handle_signals(control: Control) -> None:
         print(STOPPING, file=sys.stderr)
         control.stop()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
-    loop.add_signal_handler(signal.SIGHUP, control.reload)
+    handle_signals(stop, control.reload)
 
 
-@contextmanager
-def signal_socket() -> Iterator[socket.socket]:
-    """Give a socket from which the numbers of SIGNALS can be read, without an event loop."""
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    before = [signal.signal(number, lambda *_: None) for number in SIGNALS]
-    signal.set_wakeup_fd(writer.fileno())
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(-1)
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
-        reader.close()
-        writer.close()
-
-
-def _runner() -> Callable[[Coroutine[Any, Any, int]], int]:
+def _run(serving: Coroutine[Any, Any, int]) -> int:
     try:
         import uvloop  # the extra "fast"
     except ImportError:
-        return asyncio.run
-    runner: Callable[[Coroutine[Any, Any, int]], int] = uvloop.run
-    return runner
+        with asyncio.Runner(loop_factory=LOOP) as runner:
+            return runner.run(serving)
+    status: int = uvloop.run(serving)
+    return status
 
 
 async def _serve(

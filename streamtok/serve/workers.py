@@ -18,25 +18,26 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkProcess
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from streamtok.app import App, Share, read_files
 from streamtok.config import ServeConfig
+from streamtok.engine.remote.restarts import Restarts, describe_status
 from streamtok.errors import ConfigError, StreamtokError
 from streamtok.http.edge.sockets import open_endpoint
-from streamtok.serve.process import SIGNALS, STOPPING, Control, run, signal_socket
+from streamtok.serve.process import STOPPING, Control, run
+from streamtok.serve.signals import RELOAD as RELOAD_SIGNAL
+from streamtok.serve.signals import SIGNALS, signal_socket
 
 log = logging.getLogger(__name__)
 
 READY = b"+"  # from a worker: it serves
 STOP, RELOAD, ABORT = b"s", b"r", b"a"  # to a worker: see Control
-STEADY_S = 60.0  # a worker that lived this long did not fail because of how it was started
-FIRST_DELAY_S, LAST_DELAY_S = 0.5, 30.0  # before a worker that fails repeatedly starts again
 ABORT_S = 5.0  # how long workers have to end after the second signal, before they are killed
 
 
@@ -49,6 +50,8 @@ def supervise(config: ServeConfig, announce: Callable[[str], None]) -> int:
         ConfigError: a setting is wrong.
         ModelError: the model cannot be loaded.
     """
+    if "fork" not in get_all_start_methods():
+        raise ConfigError("--workers: this system cannot fork; one process serves all it can")
     if config.ledger == ":memory:":
         raise ConfigError("--ledger: with several --workers it must be a file; found :memory:")
     with signal_socket() as signals:
@@ -68,12 +71,12 @@ class _Worker:
     """The place of one worker: the process that has it now, or when the next one starts."""
 
     share: Share
-    process: ForkProcess | None = None
+    process: BaseProcess | None = None
     channel: socket.socket | None = None
     ready: bool = False
     started_s: float = 0.0  # monotonic, as is the next
     start_at_s: float = 0.0
-    failures: int = 0
+    restarts: Restarts = field(default_factory=Restarts)
 
     def tell(self, message: bytes) -> None:
         """Send one of the messages, if there is a process to hear it."""
@@ -128,16 +131,25 @@ class _Supervisor:
                 return  # the first time, one after another
 
     def _start(self, worker: _Worker) -> None:
+        worker.started_s = time.monotonic()
+        try:
+            self._fork(worker)
+        except OSError as error:  # no room for one more process
+            worker.hang_up()
+            self._replace(worker, f"cannot be started: {error.strerror}", 1)
+
+    def _fork(self, worker: _Worker) -> None:
         """Fork; signals are held back until the child no longer shares our way to hear them."""
         worker.channel, theirs = socket.socketpair()
         arguments = (self._config, worker.share, theirs, self._private(worker))
-        worker.process = get_context("fork").Process(target=_work, args=arguments)
-        worker.started_s = time.monotonic()
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        context: Any = get_context("fork")
+        process: BaseProcess = context.Process(target=_work, args=arguments)
+        _mask_signals(block=True)
         try:
-            worker.process.start()
+            process.start()
+            worker.process = process
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            _mask_signals(block=False)
             theirs.close()
 
     def _private(self, worker: _Worker) -> list[socket.socket]:
@@ -153,7 +165,7 @@ class _Supervisor:
             if worker.channel:
                 watched[worker.channel] = partial(self._hear, worker)
             if worker.process:
-                watched[worker.process.sentinel] = partial(self._bury, worker)
+                watched[worker.process.sentinel] = partial(self._reap, worker)
         return watched
 
     def _patience_s(self) -> float | None:
@@ -175,7 +187,7 @@ class _Supervisor:
         if not worker.ready:
             worker.hang_up()
 
-    def _bury(self, worker: _Worker) -> None:
+    def _reap(self, worker: _Worker) -> None:
         """Note that a worker's process has ended, and decide what follows."""
         assert worker.process is not None
         worker.process.join()
@@ -185,27 +197,24 @@ class _Supervisor:
         worker.hang_up()
         if self._stopping:
             self._status = self._status or (1 if code else 0)
-        elif not self._announced:  # it cannot be started, and has said why
+        else:
+            self._replace(worker, f"ended ({describe_status(code)})", code)
+
+    def _replace(self, worker: _Worker, reason: str, code: int) -> None:
+        """Plan the next start of a worker, unless it is the first that failed."""
+        if not self._announced:  # it has said why
             self._stop()
             self._status = code if code > 0 else 1
-        else:
-            self._plan_restart(worker, code)
-
-    def _plan_restart(self, worker: _Worker, code: int) -> None:
-        """Start the next process at once, or later if one after another has failed."""
+            return
         now_s = time.monotonic()
-        steady = now_s - worker.started_s > STEADY_S
-        worker.failures = 1 if steady else worker.failures + 1
-        delay_s = min(LAST_DELAY_S, FIRST_DELAY_S * 2 ** (worker.failures - 2))
-        worker.start_at_s = now_s + (delay_s if worker.failures > 1 else 0)
-        reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        log.error("worker %d ended (%s); it is replaced", worker.share.worker, reason)
+        worker.start_at_s = now_s + worker.restarts.delay_s(now_s - worker.started_s)
+        log.error("worker %d %s; it is replaced", worker.share.worker, reason)
 
     # What signals ask for
 
     def _hear_signals(self) -> None:
         for number in self._signals.recv(64):
-            if number == signal.SIGHUP:
+            if number == RELOAD_SIGNAL:
                 self._tell(RELOAD)
             elif not self._stopping:
                 print(STOPPING, file=sys.stderr)
@@ -234,6 +243,12 @@ class _Supervisor:
                     worker.process.kill()
 
 
+def _mask_signals(*, block: bool) -> None:
+    """Hold back signals, or let those through that were held back."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK if block else signal.SIG_UNBLOCK, SIGNALS)
+
+
 # In a worker's process
 
 
@@ -242,10 +257,10 @@ def _work(
 ) -> None:
     """Serve until the supervisor says stop, or is gone."""
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until the event loop handles it
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    _mask_signals(block=False)
     for sock in private:
         sock.close()
     attach = partial(_obey, channel)

@@ -35,7 +35,7 @@ def count_slots(model: ModelConfig, config: EngineConfig) -> int:
 def machine_bytes() -> int:
     """Return the size of the machine's memory; without a system that says it, 4 GiB."""
     if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     if hasattr(ctypes, "windll"):
         status = _MemoryStatus()
         status.length = ctypes.sizeof(status)

@@ -17,9 +17,7 @@ Read next: `streamtok.engine.remote.journal`, why nothing is lost, and
 
 import asyncio
 import logging
-import signal
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 
 from streamtok.config import EngineConfig
 from streamtok.engine.client import EngineClient
@@ -29,7 +27,7 @@ from streamtok.engine.extras.grammars import Vocabulary
 from streamtok.engine.plan import Addressed
 from streamtok.engine.remote.child import Setup
 from streamtok.engine.remote.journal import Journal
-from streamtok.engine.remote.restarts import Restarts
+from streamtok.engine.remote.restarts import Restarts, describe_status
 from streamtok.engine.remote.spawn import ChildProcess, spawn
 from streamtok.errors import EngineFailed, Unavailable
 from streamtok.messages import EngineStats
@@ -132,7 +130,7 @@ class ProcessEngine(EngineClient):
         """Stop sending; let sequences wait for the replacement, those that can."""
         self._child = None
         self._restarts += 1
-        log.error("the engine's process ended (%s); it is replaced", _reason(status))
+        log.error("the engine's process ended (%s); it is replaced", describe_status(status))
         self._patience = self._loop.create_task(self._lose_patience())
         self.receive(self._journal.crashed(exact=self._exact))
 
@@ -175,12 +173,3 @@ async def _cancel(task: asyncio.Task[None] | None) -> None:
     if task:
         task.cancel()
         await asyncio.wait([task])
-
-
-def _reason(status: int) -> str:
-    """Return what `status` says of a process's end."""
-    if status >= 0:
-        return f"exit status {status}"
-    with suppress(ValueError):  # a signal that has no name here
-        return signal.Signals(-status).name
-    return f"signal {-status}"

@@ -18,6 +18,7 @@ from pathlib import Path
 from streamtok.config import ServeConfig
 from streamtok.errors import ConfigError
 
+UNIX: int | None = getattr(socket, "AF_UNIX", None)  # the address family; Windows has none
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine has no such address family
 
 
@@ -45,7 +46,7 @@ class Endpoint:
     def url(self, scheme: str) -> str:
         """Return where the first socket can be reached from this machine."""
         first = self.sockets[0]
-        if first.family == socket.AF_UNIX:
+        if first.family == UNIX:
             return f"unix:{first.getsockname()}"
         host, port = first.getsockname()[:2]
         if (address := ip_address(host.partition("%")[0])).is_unspecified:
@@ -120,10 +121,13 @@ def _bind(
 ) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM, protocol)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows lets two share a port otherwise
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:  # IPv4 has a socket of its own
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if shared:
+        if shared and hasattr(socket, "SO_REUSEPORT"):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(address)
     except OSError:
@@ -138,8 +142,8 @@ def _twin(sock: socket.socket) -> socket.socket:
     The first socket was bound without SO_REUSEPORT, so that a port in use is an error; it gets the
     option before its twins are bound.
     """
-    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)  # it was inherited
-    if sock.family == socket.AF_UNIX or listening or sys.platform != "linux":
+    inherited = _listens(sock)
+    if sock.family == UNIX or inherited or sys.platform != "linux":
         return sock
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return _bind(sock.family, sock.proto, sock.getsockname(), shared=True)
@@ -154,7 +158,9 @@ def _bind_unix(path: Path) -> Endpoint:
     Raises:
         ConfigError: somebody listens there, something else has this name, or it cannot be made.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if UNIX is None:
+        raise ConfigError(f"--uds {path}: this system's Python has no Unix sockets")
+    sock = socket.socket(UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
         sock.bind(str(path))
@@ -176,7 +182,8 @@ def _remove_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise ConfigError(f"--uds {path}: there is something that is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    assert UNIX is not None
+    with socket.socket(UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)  # a full backlog makes us wait: then somebody listens
         try:
             probe.connect(str(path))
@@ -195,7 +202,20 @@ def _inherit(fd: int) -> socket.socket:
     except OSError as error:
         raise ConfigError(f"--fd {fd}: not an open socket: {error.strerror}") from error
     stream = sock.type == socket.SOCK_STREAM
-    if not (stream and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)):
+    if not (stream and _listens(sock)):
         sock.detach()  # whoever opened it may still need it
         raise ConfigError(f"--fd {fd}: expected a stream socket that listens")
     return sock
+
+
+def _listens(sock: socket.socket) -> bool:
+    """Whether `sock` listens, or can: macOS does not say which."""
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except (AttributeError, OSError):
+        pass
+    try:
+        sock.getpeername()
+    except OSError:
+        return True
+    return False  # it is connected

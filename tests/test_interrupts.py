@@ -1,0 +1,119 @@
+"""Ctrl-C at any moment, and output that nobody reads: commands end quietly.
+
+The moments are audit events of the interpreter (PEP 578), at which the process sends itself SIGINT.
+"""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from processes import STREAMTOK
+
+INTERRUPT = """
+import os, signal, sys
+
+moment, left = os.environ["MOMENT"].split(), [int(os.environ["TIMES"])]
+
+def interrupt(event, arguments):
+    if event == moment[0] and (len(moment) == 1 or str(arguments[0]) == moment[1]) and left[0]:
+        left[0] -= 1
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(interrupt)
+"""
+IMPORTS = ["argparse", "streamtok.config", "streamtok.errors"]
+LATER = ["asyncio", "numpy", "streamtok.http.connection"]
+MOMENTS = [
+    *(
+        (command, f"import {module}")
+        for command in ("serve", "generate", "chat")
+        for module in LATER
+    ),
+    *((command, f"import {module}") for command in ("serve", "key") for module in IMPORTS),
+    ("learn", "import streamtok.teach.lessons.lab"),
+    ("doctor", "import streamtok.teach.doctor.examine"),
+    *((command, "subprocess.Popen") for command in ("serve", "generate", "chat")),
+    *(("serve", event) for event in ("socket.bind", "sqlite3.connect")),
+]
+ARGUMENTS = {
+    "serve": ["--port", "0"],
+    "generate": ["hello"],
+    "chat": [],
+    "key": ["me"],
+    "learn": ["1"],
+    "doctor": ["http://127.0.0.1:9"],
+}
+
+
+@pytest.mark.parametrize(("command", "moment"), MOMENTS)
+def test_ctrl_c_shows_no_traceback(
+    command: str, moment: str, tmp_path: Path, tiny_model: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT)
+    paths = filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))
+    environment = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "STREAMTOK_LEDGER": ":memory:",
+        "STREAMTOK_MODEL": str(tiny_model),
+        "MOMENT": moment,
+        "TIMES": "2",
+    }
+    done = subprocess.run(
+        [*STREAMTOK, command, *ARGUMENTS[command]],
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr
+    assert done.returncode in (-signal.SIGINT, 128 + signal.SIGINT, 0)
+
+
+# Output that nobody reads
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["generate 'Tell me a story' --max-tokens 60", "key me", "--help", "learn 4 --plain"],
+)
+def test_a_closed_pipe_ends_a_command_quietly(command: str, tmp_path: Path) -> None:
+    done = in_shell(f"$STREAMTOK {command} | head -c 5", tmp_path)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert len(done.stdout) == 5
+
+
+@pytest.mark.parametrize("command", ["generate hello --max-tokens 3", "key me", "--help"])
+def test_output_that_was_closed_is_no_error(command: str, tmp_path: Path) -> None:
+    done = in_shell(f"$STREAMTOK {command} >&-", tmp_path)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    done = in_shell("$STREAMTOK generate hello --max-tokens 3 > /dev/full", tmp_path)
+    assert done.stderr.startswith("streamtok: standard output: cannot be written: No space")
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+
+
+def in_shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {"STREAMTOK": " ".join(STREAMTOK), "STREAMTOK_PROGRESS": str(folder / "progress")}
+    return subprocess.run(
+        ["sh", "-c", line],
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
