@@ -49,7 +49,7 @@ def draw_wish(shape: tuple[str, ...], words: Vocabulary, rng: random.Random) -> 
     if "name" in shape:
         wish = named(wish, shape, words, rng)
     if "clause" in shape:
-        wish = replace(wish, clause=rng.choice(words.clauses))
+        wish = replace(wish, clause=rng.choice(list(words.clauses)))
     if "friend" in shape:
         others = [kind for kind in words.kinds if set(kind.split()).isdisjoint(wish.hero.split())]
         wish = replace(wish, friend=rng.choice(others))

@@ -54,7 +54,7 @@ class Vocabulary:
     """Either what training stories are made from, or what only held-out ones are about.
 
     `kinds` are animals and people, `thing_heroes` things that think, `plurals` plural nouns,
-    `clauses` what follows "who"; `names` are by pronoun.
+    `clauses` what follows "who", with how it ends for the hero; `names` are by pronoun.
     """
 
     kinds: tuple[str, ...]
@@ -63,7 +63,7 @@ class Vocabulary:
     thing_traits: tuple[str, ...]
     plurals: tuple[str, ...]
     numbers: tuple[str, ...]
-    clauses: tuple[str, ...]
+    clauses: dict[str, str]
     names: dict[str, tuple[str, ...]]
     traits: tuple[str, ...]
     things: dict[str, Thing]
@@ -138,6 +138,12 @@ def read_things(words: dict[str, Any], more: dict[str, Any], held_out: bool) -> 
     return {noun: known.get(noun) or Thing(noun, ANY, looks, is_large=False) for noun in found}
 
 
+def read_clauses(text: str, held_out: bool) -> dict[str, str]:
+    """What may follow "who", with the sentence that ends such a story."""
+    ends = dict(line.split(": ", 1) for line in text.strip().splitlines())
+    return {c: ends[c] for c in chosen((), tuple(ends), held_out, CLAUSES_HELD_OUT)}
+
+
 def read_vocabulary(held_out: bool) -> Vocabulary:
     """The subjects to train on, or those kept back; places, traits and themes are common."""
     words, more = read_toml("words.toml"), read_toml("subjects.toml")
@@ -160,7 +166,7 @@ def read_vocabulary(held_out: bool) -> Vocabulary:
         thing_traits=split_list(more["things_as_heroes"]["traits"]),
         plurals=both("plurals", "nouns"),
         numbers=(NUMBER_HELD_OUT,) if held_out else numbers,
-        clauses=chosen((), split_list(more["clauses"]["who"]), held_out, CLAUSES_HELD_OUT),
+        clauses=read_clauses(more["clauses"]["who"], held_out),
         names={gender: both("names", gender) for gender in ("she", "he")},
         traits=tuple(trait for group in words["traits"].values() for trait in split_list(group)),
         things=read_things(words, more, held_out),

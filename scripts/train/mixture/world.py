@@ -259,6 +259,14 @@ def allows(wish: Wish, plot: Section) -> bool:
     return not wish.thing
 
 
+def before_the_last_sentence(story: str, addition: str) -> str:
+    """The story with an addition where its ending begins."""
+    match = re.fullmatch(r'(.*[.!?]"?)(\s+)([^.!?]*[.!?]"?)', story, re.DOTALL)
+    if match is None:
+        return f"{story} {addition}"
+    return f"{match.group(1)}{match.group(2)}{addition} {match.group(3)}"
+
+
 def tell(
     wish: Wish,
     library: Library,
@@ -284,7 +292,10 @@ def tell(
         if not world.fits(plot):
             continue
         variants = [world.thing.group, *(["large"] if world.thing.is_large else [])]
-        story = world.fill_all(expand(library.sections, plot.name, variants, rng))
+        story = world.fill_all(expand(library.sections, plot.name, variants, rng)).strip()
+        if wish.clause:
+            ends = library.training.clauses | library.held_out.clauses
+            story = before_the_last_sentence(story, world.fill_all(ends[wish.clause]))
         if wish.theme and rng.random() < 0.7:
             story += "\n" + rng.choice(THEME_ENDS).format(rng.choice(words.themes[wish.theme]))
         if suits(wish, world, story, longest):
