@@ -134,6 +134,10 @@ def test_the_checks_find_changed_pronouns_lost_subjects_and_equal_plots(train):
     told = "There was a fox named Arlo. Arlo ran to his house. Arlo said that she was tired."
     assert not checks.pronouns_are_kept(told)
     assert checks.pronouns_are_kept(told.replace("she", "he"))
+    assert not checks.pronouns_are_kept("There was a fox at her door. So he went to ask a hen.")
+    assert checks.pronouns_are_kept(
+        "There was a fox at her door. So she went to ask a hen. He ran."
+    )
     lost = "There was a fox in a wood. " + "Then it rained and rained. " * 10
     assert not checks.stays_on_subject(lost, ("fox",))
     assert checks.stays_on_subject(lost + "The fox went home.", ("fox",))

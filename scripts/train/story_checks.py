@@ -27,6 +27,7 @@ NOT_NAMES = words_of(
     """
 )
 OWN = {"he": "he", "his": "he", "himself": "he", "she": "she", "herself": "she"}
+GENDERED = {**OWN, "him": "he", "her": "she", "hers": "she"}
 OBJECTS = frozenset(("him", "her", "hers"))  # mostly somebody else's
 # Who may appear in a plot without being introduced
 COMMON_KINDS = words_of(
@@ -161,8 +162,26 @@ def first_pronouns(text: str, reference: str, others: list[str]) -> set[str]:
     return genders - {""}
 
 
+def genders_before_others(text: str) -> set[str]:
+    """The genders of all pronouns from the first character on until there is a second one."""
+    told = QUOTED.sub(" ", text)
+    kinds = "|".join(sorted({*known_kinds(), *COMMON_KINDS}))
+    names = "|".join(names_in(told)) or "-"
+    people = list(re.finditer(rf"\b({kinds}|{names}|mother|father|brother|sister)\b", told))
+    if not people:
+        return set()
+    first = people[0].group()
+    given = re.match(r" (?:named|called|whose name was) (\w+)", told[people[0].end() :])
+    own = {first, given.group(1)} if given else {first}
+    end = next((m.start() for m in people if m.group() not in own), len(told))
+    words = re.findall(r"[a-z]+", told[people[0].end() : end].lower())
+    return {gender for word in words if (gender := GENDERED.get(word))}
+
+
 def pronouns_are_kept(text: str) -> bool:
     """Whether no character is "he" in one sentence and "she" in another."""
+    if len(genders_before_others(text)) > 1:
+        return False
     found = references(text)
     return all(
         len(first_pronouns(text, reference, [o for o in found if o != reference])) < 2
