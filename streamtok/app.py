@@ -17,6 +17,7 @@ from streamtok.answer.ask import Alarm, Timer, Timers
 from streamtok.answer.limits import Limits
 from streamtok.answer.meter import Meter
 from streamtok.api.auth import KeyFile
+from streamtok.api.constraints.compiler import Constraints
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
@@ -208,7 +209,8 @@ def _services(
         faults=Faults() if config.faults else None,
         refuse_unknown=config.unknown_fields == "refuse",
         stored_responses=config.stored_responses,
-        grammars=files.grammars,
+        constraints=Constraints(files.grammars, close=not config.open_objects),
+        aliases=tuple(filter(None, map(str.strip, config.model_alias.split(",")))),
     )
 
 

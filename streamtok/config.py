@@ -122,6 +122,12 @@ class ApiConfig:
     unknown_fields: str = _choice(
         "ignore", ("ignore", "refuse"), "what becomes of request fields that no one knows"
     )
+    model_alias: str = _setting(
+        "", "other names of the model, with commas between, or * for any name (default: none)"
+    )
+    open_objects: bool = _setting(
+        False, "let JSON objects have properties that their schema does not name"
+    )
     stored_responses: int = _setting(
         1000, "responses kept for each key in the ledger's file, to go on from; 0: none", 0
     )

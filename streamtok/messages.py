@@ -17,6 +17,7 @@ from typing import Literal
 from streamtok.errors import RequestError
 
 FinishReason = Literal["stop", "length", "cancelled"]
+ConstraintKind = Literal["json_schema", "lark", "regex", "gbnf"]
 Embedding = tuple[float, ...]  # of length one, in single precision
 
 
@@ -24,10 +25,11 @@ Embedding = tuple[float, ...]  # of length one, in single precision
 class Constraint:
     """What a text must be: JSON that a schema describes, or what a grammar or a regex matches.
 
-    `field` is where it stood in the request, such as "response_format.json_schema.schema".
+    The syntax of grammars is Lark's, or GBNF, that of llama.cpp. `field` is where it stood in the
+    request, such as "response_format.json_schema.schema".
     """
 
-    kind: Literal["json_schema", "lark", "regex"]
+    kind: ConstraintKind
     text: str
     field: str
 

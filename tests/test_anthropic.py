@@ -14,9 +14,9 @@ from test_wire import CHUNKED, HEAD, Peer, chunk
 from streamtok.api.anthropic.history import conversation
 from streamtok.api.anthropic.types import DOCUMENTED, CountRequest, MessageRequest
 from streamtok.api.auth import KeyFile
-from streamtok.api.openai.types import convert
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
+from streamtok.api.validation import convert
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.errors import EngineFailed
 from streamtok.http.request import Request
@@ -240,23 +240,23 @@ async def test_why_a_message_ended(
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"max_tokens": None}, "max_tokens: Expected `int`"),
-    ({"max_tokens": 0}, "max_tokens: Expected `int` >= 1"),
-    ({"temperature": 1.5}, "temperature: Expected `float` <= 1.0"),
-    ({"stop_sequences": [""]}, "stop_sequences[0]: "),
-    ({"stop_sequences": ["x"] * 17}, "stop_sequences: "),
-    ({"messages": []}, "messages: "),
-    ({"messages": [{"role": "system", "content": "x"}]}, "expected user or assistant"),
+    ({"max_tokens": None}, "max_tokens must be an integer (got null)"),
+    ({"max_tokens": 0}, "max_tokens must be at least 1 (got 0)"),
+    ({"temperature": 1.5}, "temperature must be between 0 and 1 (got 1.5)"),
+    ({"stop_sequences": [""]}, "stop_sequences[0] must not be empty"),
+    ({"stop_sequences": ["x"] * 17}, "stop_sequences must have at most 16 items"),
+    ({"messages": []}, "messages must have at least 1 item"),
+    ({"messages": [{"role": "king", "content": "x"}]}, "must be 'assistant', 'system' or"),
     (
         {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
-        "messages[0].content[0].type: Invalid value 'image'; only text, tool_use",
+        "'tool_use' or 'tool_result' (got 'image')",
     ),
     (
         {"messages": [*HI, {"role": "assistant", "content": "x "}]},
         "messages[1].content: what the answer is to begin with cannot end with white space",
     ),
     ({"messages": [{"role": "user", "content": "x" * 64}]}, "the prompt has 68 tokens"),
-    ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking is not supported"),
+    ({"output_config": {"formats": {}}}, "output_config: unknown field `formats`"),
     ({"mcp_servers": [{"url": "x"}]}, "mcp_servers is not supported"),
 ]
 
@@ -515,12 +515,12 @@ async def test_turns_with_calls_become_messages_with_calls() -> None:
         {"role": "user", "content": [RESULT, {"type": "text", "text": "and?"}]},
     ]
     fields = convert({"messages": turns, "max_tokens": 1}, MessageRequest, DOCUMENTED)[0]
-    messages, begun = conversation(fields)
-    assert begun == ""
+    chat = conversation(fields)
+    messages = chat.messages
+    assert chat.begun == ""
     assert [message.role for message in messages] == ["user", "assistant", "tool", "user"]
     assert messages[1].content == "so"
-    assert messages[1].tool_calls is not None
-    assert messages[1].tool_calls[0].function.arguments == '{"city":"Oslo"}'
+    assert messages[1].tool_calls[0].arguments == '{"city":"Oslo"}'
     assert (messages[2].content, messages[2].tool_call_id) == ("rain", "toolu_7")
     assert messages[3].content == "and?"
 
@@ -528,11 +528,11 @@ async def test_turns_with_calls_become_messages_with_calls() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"tools": [{"name": "x"}]}, "tools[0]: Object missing required field `input_schema`"),
-        ({"tools": [WEATHER | {"type": "bash_20250124"}]}, "only custom tools are supported"),
+        ({"tools": [{"name": "x"}]}, "tools[0]: missing required field `input_schema`"),
+        ({"tools": [WEATHER | {"type": "bash_20250124"}]}, "tools[0].type must be 'custom'"),
         ({"tools": [WEATHER, WEATHER]}, "tools[1]"),
         ({"tool_choice": {"type": "any"}}, "there are no tools to choose from"),
-        ({"tool_choice": {"type": "x"}}, "expected auto, any, tool or none"),
+        ({"tool_choice": {"type": "x"}}, "must be 'auto', 'any', 'tool' or 'none'"),
         ({"messages": [{"role": "user", "content": [CALL]}]}, "not of the user"),
         ({"messages": [{"role": "assistant", "content": [RESULT]}]}, "not of the assistant"),
         ({"messages": [*HI, {"role": "assistant", "content": [CALL]}]}, "followed by its result"),

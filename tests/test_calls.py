@@ -9,17 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_grammars import parts, walk
 
-from streamtok.api.constraints.structured import NamedSchema, SchemaFormat, StructuredFields
-from streamtok.api.constraints.tools import (
+from streamtok.api.constraints.compiler import Constraints
+from streamtok.api.openai.history import wanted
+from streamtok.api.openai.types import (
+    ChatRequest,
     Function,
     FunctionName,
+    Message,
+    NamedSchema,
     NamedTool,
-    Offer,
+    SchemaFormat,
     Tool,
     ToolChoice,
-    offer,
 )
 from streamtok.errors import InvalidRequest
+from streamtok.messages import Constraint
 from streamtok.text.tool_calls.prompt import as_text
 from streamtok.text.tool_calls.reader import CLOSE, OPEN, CallReader, write_call
 
@@ -116,17 +120,23 @@ TOOLS = (
 WEATHER = '{"name": "weather", "arguments": {"city": "Oslo"}}'
 
 
-def offered(choice: ToolChoice | None, *, parallel: bool = True, answer: Any = None) -> Offer:
-    fields = StructuredFields(response_format=answer)
-    made = offer(fields, TOOLS, choice, parallel)
+def offered(choice: ToolChoice | None, *, parallel: bool = True, answer: Any = None) -> Constraint:
+    fields = ChatRequest(
+        messages=[Message("user", "x")],
+        tools=list(TOOLS),
+        tool_choice=choice,
+        parallel_tool_calls=parallel,
+        response_format=answer,
+    )
+    made = Constraints(None).make(wanted(fields)).constraint
     assert made is not None
     return made
 
 
-def accepts(made: Offer, text: str) -> bool:
+def accepts(made: Constraint, text: str) -> bool:
     """Return whether `text` is a whole answer."""
     tokenizer, grammars = parts("bytes")
-    guide = grammars.start(made.constraint)
+    guide = grammars.start(made)
     for token in tokenizer.encode(text, special=False):
         if not guide.allowed()[token]:
             return False
@@ -179,7 +189,7 @@ def test_one_call_is_the_end_where_more_are_not_wanted() -> None:
         (NamedTool(FunctionName("weather")), True, True),
     ]
     for choice, parallel, ended in choices:
-        guide = grammars.start(offered(choice, parallel=parallel).constraint)
+        guide = grammars.start(offered(choice, parallel=parallel))
         ends = [guide.take(token) for token in tokenizer.encode(ONE, special=False)]
         assert ends == [False] * (len(ONE) - 1) + [ended]
 
@@ -194,7 +204,7 @@ def test_a_form_of_the_answer_holds_beside_calls() -> None:
 @settings(max_examples=10)
 @given(seed=st.integers(0, 99), kind=st.sampled_from(["bytes", "byte fallback", "shipped"]))
 def test_every_way_through_is_read_as_calls(seed: int, kind: str) -> None:
-    text, complete = walk(kind, offered("required", parallel=False).constraint, seed)
+    text, complete = walk(kind, offered("required", parallel=False), seed)
     content, calls, reader = read([text])
     assert complete
     assert (content, reader.made) == ("", 1)
@@ -253,6 +263,7 @@ def test_a_template_that_knows_no_tools_is_told_of_them_as_text() -> None:
 def test_what_does_not_fit_is_refused(
     tools: tuple[Tool, ...], choice: ToolChoice | None, place: str
 ) -> None:
+    fields = ChatRequest(messages=[Message("user", "x")], tools=list(tools), tool_choice=choice)
     with pytest.raises(InvalidRequest) as caught:
-        offer(StructuredFields(), tools, choice, True)
+        Constraints(None).make(wanted(fields))
     assert caught.value.param == place

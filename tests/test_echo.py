@@ -228,8 +228,8 @@ async def test_echoed_prompts_do_not_decide_which_is_best(api: Api) -> None:
     [
         ({"best_of": 1, "n": 2}, "best_of: expected at least n, 2"),
         ({"best_of": 3, "n": 2, "stream": True}, "cannot be streamed"),
-        ({"best_of": 0}, "best_of: Expected `int` >= 1"),
-        ({"best_of": 21}, "best_of: Expected `int` <= 20"),
+        ({"best_of": 0}, "best_of must be between 1 and 20 (got 0)"),
+        ({"best_of": 21}, "best_of must be between 1 and 20 (got 21)"),
     ],
 )
 async def test_a_best_of_that_cannot_be_is_refused(

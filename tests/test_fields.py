@@ -10,15 +10,9 @@ import pytest
 from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
 
-from streamtok.api.openai.types import (
-    HINTS,
-    MAX_IGNORED,
-    REFUSED,
-    ChatRequest,
-    CompletionRequest,
-    ignored_header,
-)
+from streamtok.api.openai.types import HINTS, REFUSED, ChatRequest, CompletionRequest
 from streamtok.api.routing import Api
+from streamtok.api.validation import MAX_IGNORED, ignored_header
 from streamtok.faults.inject import Faults
 from streamtok.http.request import Request
 from streamtok.testing import FakeClock, ScriptedEngine, make_services
@@ -254,7 +248,7 @@ async def test_all_roles_and_parts_of_text_come_into_the_prompt(api: Api) -> Non
             (
                 {"role": "user", "content": [{"type": "text", "text": "x"}, part]},
                 "content[1].type",
-                f"'{part['type']}'; only parts of type text",
+                f"must be 'text' or 'refusal' (got '{part['type']}')",
             )
             for part in (
                 {"type": "image_url", "image_url": {"url": "data:"}},
@@ -264,7 +258,7 @@ async def test_all_roles_and_parts_of_text_come_into_the_prompt(api: Api) -> Non
             )
         ),
         ({"role": "user", "content": [{"text": "x"}]}, "content[0]", "missing required field"),
-        ({"role": "user", "content": ["x"]}, "content[0]", "Expected `object`, got `str`"),
+        ({"role": "user", "content": ["x"]}, "content[0]", "must be an object (got 'x')"),
         ({"role": "user", "content": [{"type": "text"}]}, "content[0]", "field `text`"),
     ],
 )

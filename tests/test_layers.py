@@ -69,20 +69,12 @@ SYNCHRONOUS = (
     "teach/lessons/screen.py",
 )
 DEBTS: dict[str, tuple[str, ...]] = {  # heart -> rooms it still imports; to be emptied
-    "api/endpoint.py": ("engine/extras/",),
-    "api/openai/chat.py": (
-        "api/constraints/",
-        "text/tool_calls/",
-    ),
-    "api/openai/completions.py": ("api/constraints/",),
-    "api/openai/types.py": ("api/constraints/",),
     "api/routing.py": (
         "api/anthropic/",
         "api/more/",
         "api/responses/",
         "http/edge/",
     ),
-    "api/services.py": ("engine/extras/",),
 }
 PACKAGE = Path(streamtok.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -248,12 +248,16 @@ async def test_the_answer_is_the_same_among_others(api: Api) -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
-        ({"response_format": {"type": "yaml"}}, "response_format.type", "expected text, json_obj"),
+        (
+            {"response_format": {"type": "yaml"}},
+            "response_format.type",
+            "'text', 'json_object'",
+        ),
         ({"response_format": {"type": "json_schema"}}, "response_format", "`json_schema`"),
         (
             {"response_format": schema_format({}, name="no spaces")},
             "response_format.json_schema.name",
-            "matching regex",
+            "1 to 64 letters",
         ),
         (
             {"response_format": schema_format({"properties": {"a": {"not": {}}}})},
@@ -268,8 +272,8 @@ async def test_the_answer_is_the_same_among_others(api: Api) -> None:
         ),
         ({"grammar": grammar("(")}, "grammar", "grammar: "),
         ({"grammar": grammar("start: x", "lark")}, "grammar", 'unknown name: "x"'),
-        ({"grammar": grammar("x", "ebnf")}, "grammar.syntax", "Invalid enum value 'ebnf'"),
-        ({"grammar": "x"}, "grammar", "Expected `object"),
+        ({"grammar": grammar("x", "ebnf")}, "grammar.syntax", "'regex' (got 'ebnf')"),
+        ({"grammar": 1}, "grammar", "must be an object or a string"),
         (
             {"grammar": grammar("x"), "response_format": {"type": "json_object"}},
             "grammar",

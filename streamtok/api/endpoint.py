@@ -1,11 +1,10 @@
 """What all that generates has in common: an `Ask` in, a streamed or complete answer out.
 
 Endpoints differ in how they make an `Ask` of their JSON, and in the dialect of the answer.
-Read next: `streamtok.api.openai.parameters`, then `streamtok.api.openai.chat`.
+Read next: `streamtok.api.openai.chat`, then `streamtok.api.openai.completions`.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -13,15 +12,13 @@ from streamtok.answer.ask import Ask
 from streamtok.answer.complete import collect
 from streamtok.answer.generation import Generation
 from streamtok.answer.render import CompleteDialect, Dialect, stream
-from streamtok.api.openai import types
 from streamtok.api.openai.streaming import USAGE_TRAILERS, takes_trailers, usage_trailers
 from streamtok.api.services import Call, Services
-from streamtok.engine.extras.grammars import Grammars
+from streamtok.api.validation import ignored_header
 from streamtok.errors import ContextTooLong, InvalidRequest
 from streamtok.http.framings import PLAIN_TEXT, Framing, negotiate
 from streamtok.http.request import HeaderList
 from streamtok.http.response import Response, json_response
-from streamtok.messages import Constraint
 
 
 async def answer(
@@ -41,7 +38,7 @@ async def answer(
         interceptor = services.faults.plan(call.request, framing, ask)
         ignored = tuple(name for name in ignored if name != services.faults.field)
     generation = await _submit(services, ask, framing)
-    headers = types.ignored_header(ignored)
+    headers = ignored_header(ignored)
     try:
         events = generation.events(started=await generation.started())
         if interceptor is not None:
@@ -68,7 +65,7 @@ async def _submit(services: Services, ask: Ask, framing: Framing | None) -> Gene
     if ask.trace is not None:
         ask.trace.step("tokenize", tokens=ask.prompt_tokens)
     if ask.constraint is not None:
-        await _check(services, ask.constraint, ask.parts)
+        await services.constraints.check(ask.constraint, ask.parts)
     has_ping = framing is not None and framing.ping
     timers = services.timers if has_ping else replace(services.timers, heartbeat=None)
     return Generation(
@@ -97,36 +94,6 @@ def _streamed(
             trailers=lambda: usage_trailers(generation.usage),
         )
     return response
-
-
-async def _check(services: Services, constraint: Constraint, parts: Sequence[Constraint]) -> None:
-    """Check that `constraint` can be met; the event loop stays free meanwhile.
-
-    Raises:
-        InvalidRequest: it cannot, or one of its `parts`, or nothing can be enforced here.
-    """
-    if services.grammars is None:
-        raise InvalidRequest(
-            f"{constraint.param}: this server lacks llguidance, or it cannot read the model's "
-            "tokenizer; pip install 'streamtok[structured]'",
-            param=constraint.param,
-            code="unsupported_parameter",
-        )
-    grammars = services.grammars
-    try:
-        await _compile(grammars, constraint)
-    except InvalidRequest:
-        for part in parts:
-            await _compile(grammars, part)
-        raise
-
-
-async def _compile(grammars: Grammars, constraint: Constraint) -> None:
-    if grammars.is_compiled(constraint):
-        grammars.check(constraint)
-    else:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(grammars.compiler, grammars.check, constraint)
 
 
 def _framing(call: Call, ask: Ask) -> Framing:

@@ -20,7 +20,7 @@ def refuse(error: RequestError) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` may end in "/*": what stands there is given to the endpoint.
+    """`path` may have a "*": what stands there is given to the endpoint.
 
     An `open` one needs no key; a `limited` one counts for the caller's limits. `refuse` tells of
     errors as its clients expect it, who find the request's id in `id_headers`.

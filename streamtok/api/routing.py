@@ -15,10 +15,10 @@ from streamtok.api.anthropic import messages as anthropic
 from streamtok.api.auth import KeyFile
 from streamtok.api.more import info, link, openapi, tokens
 from streamtok.api.openai import answers, chat, completions, embeddings
-from streamtok.api.openai.types import too_deep
 from streamtok.api.responses import responses
 from streamtok.api.route import Route
 from streamtok.api.services import Call, Services
+from streamtok.api.validation import too_deep
 from streamtok.errors import MethodNotAllowed, NotFound, RequestError, Unavailable, Unsupported
 from streamtok.http.edge.cors import Cors
 from streamtok.http.request import HeaderList, Request
@@ -31,6 +31,7 @@ _anthropic = partial(Route, refuse=anthropic.refuse, id_headers=("request-id", "
 HEALTH = Route("GET", "/health", info.page, open=True)  # answered by the Api itself
 DESCRIPTION = Route("GET", "/openapi.json", info.page)  # this one too
 NOWHERE = Route("", "none", info.page)  # what is not found
+ANTHROPIC = _anthropic("", "none", info.page)  # what its clients read, wherever they ask
 ROUTES = (
     HEALTH,
     DESCRIPTION,
@@ -38,6 +39,8 @@ ROUTES = (
     Route("POST", completions.ENDPOINT, completions.complete, limited=True),
     Route("GET", link.ENDPOINT, link.generate, limited=True),
     Route("POST", responses.ENDPOINT, responses.respond, limited=True),
+    Route("POST", f"{responses.ENDPOINT}/input_tokens", responses.count_input),
+    Route("GET", f"{responses.ENDPOINT}/*/input_items", responses.list_input),
     Route("GET", f"{responses.ENDPOINT}/*", responses.response),
     Route("DELETE", f"{responses.ENDPOINT}/*", responses.delete),
     _anthropic("POST", anthropic.ENDPOINT, anthropic.message, limited=True),
@@ -98,20 +101,21 @@ class Api:
         """Answer `request`, whatever it is."""
         request_id = self._request_id(request)
         route, rest = _find(request)
+        shape = ANTHROPIC if request.header("anthropic-version") is not None else route
         call = Call(request)
         try:
             call = self._identify(request, route)
             response = await self._dispatch(call, route, rest)
         except RequestError as error:
-            response = route.refuse(error)
+            response = shape.refuse(error)
         except RecursionError:  # JSON that could just be read, and not gone through any further
-            response = route.refuse(too_deep())
+            response = shape.refuse(too_deep())
         except Exception:
             log.exception("%s: %s %s failed", request_id, request.method, request.path)
-            response = route.refuse(
+            response = shape.refuse(
                 RequestError("an internal error occurred; the server's log has more")
             )
-        ids = tuple((name, request_id) for name in route.id_headers)
+        ids = tuple((name, request_id) for name in shape.id_headers)
         headers = (*ids, *self._cors.headers(request))
         if self._services:
             meter = self._services.meter
@@ -200,11 +204,12 @@ def _find(request: Request) -> tuple[Route, tuple[str, ...]]:
     """
     path = request.path
     for route in ROUTES:
-        stem, star, _ = route.path.partition("*")
+        stem, star, tail = route.path.partition("*")
         if path == route.path and not star:
             return _with_method(route, request.method), ()
-        if star and path.startswith(stem) and path != stem:
-            return _with_method(route, request.method), (path.removeprefix(stem),)
+        rest = path.removeprefix(stem).removesuffix(tail)
+        if star and rest and path == stem + rest + tail:
+            return _with_method(route, request.method), (rest,)
     return NOWHERE, ()
 
 

@@ -1,23 +1,26 @@
 """What the endpoints are made from; put together once, by `streamtok.app`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from streamtok.answer.ask import Ask, Timers
+from streamtok.answer.choice import CallReader
 from streamtok.answer.limits import network
 from streamtok.answer.meter import Meter
 from streamtok.answer.render import Interceptor
-from streamtok.api.openai import types as requests
-from streamtok.api.openai.types import OPENAI, Documented, Kind
+from streamtok.api.conversation import Wanted
+from streamtok.api.validation import Documented, Kind, convert, read_object
 from streamtok.engine.base import Engine
-from streamtok.engine.extras.grammars import Grammars
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.framings import Framing
 from streamtok.http.request import Request
+from streamtok.messages import Constraint
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer
+
+NOTHING = Documented()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +55,44 @@ class FaultInjector(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Constrained:
+    """What an answer must be, if anything; made of `parts`, to find the one that is wrong.
+
+    `reader` makes what reads the calls of tools in it, where there may be some.
+    """
+
+    constraint: Constraint | None = None
+    parts: Sequence[Constraint] = ()
+    reader: Callable[[], CallReader] | None = None
+
+
+class Constraints(Protocol):
+    """Makes constraints of what requests want: see `streamtok.api.constraints`."""
+
+    def make(self, wanted: Wanted) -> Constrained:
+        """Return what an answer must be.
+
+        Raises:
+            InvalidRequest: what is wanted does not fit together.
+        """
+
+    async def check(self, constraint: Constraint, parts: Sequence[Constraint]) -> None:
+        """Check that an answer can be that.
+
+        Raises:
+            InvalidRequest: it cannot, or nothing can be enforced here.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """One model, ready to serve, and what keeps its books.
 
     `defaults` are the sampling parameters a request gets that does not name its own; `new_id`
     makes a request's id from what it begins with; `timers` watch over each. `faults` are what
     clients may ask to go wrong, where they may; `refuse_unknown` fields, or ignore them.
-    `stored_responses` is how many are kept for each key. `grammars` compiles what answers must be,
-    where the library for it is installed.
+    `stored_responses` is how many are kept for each key. `constraints` makes what answers must be.
+    `aliases` are other names of the model; among them "*" stands for any.
     """
 
     engine: Engine
@@ -74,13 +107,14 @@ class Services:
     new_seed: Callable[[], int]
     close_after_stream: bool
     timers: Timers
+    constraints: Constraints
     faults: FaultInjector | None = None
     refuse_unknown: bool = False
     stored_responses: int = 0
-    grammars: Grammars | None = None
+    aliases: Collection[str] = ()
 
     def read(
-        self, call: Call, kind: type[Kind], documented: Documented = OPENAI
+        self, call: Call, kind: type[Kind], documented: Documented = NOTHING
     ) -> tuple[Kind, tuple[str, ...]]:
         """Return the JSON of a request as a `kind`, and the names of fields that no one knows.
 
@@ -88,8 +122,8 @@ class Services:
             InvalidRequest: it is no JSON object, a field has a wrong value or is not supported, or
                 it is unknown and such are refused.
         """
-        value = requests.read_object(call.request.body)
-        fields, unknown = requests.convert(value, kind, documented)
+        value = read_object(call.request.body)
+        fields, unknown = convert(value, kind, documented)
         own = self.faults.field if self.faults else None
         wrong = [name for name in unknown if name != own]
         if wrong and self.refuse_unknown:
@@ -104,7 +138,7 @@ class Services:
         Raises:
             NotFound: it is not.
         """
-        if name not in (None, self.model):
+        if name not in (None, self.model, *self.aliases) and "*" not in self.aliases:
             raise NotFound(
                 f"the model {name!r} does not exist; this server has {self.model!r}",
                 param="model",

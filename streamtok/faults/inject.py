@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from streamtok.answer.ask import Ask
 from streamtok.answer.events import AnswerEvents, Echo, Ended, Failed, TextDelta
-from streamtok.api.openai import types as requests
+from streamtok.api import validation
 from streamtok.api.openai.chat import CHAT
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.faults import events as event_faults
@@ -137,7 +137,7 @@ class Plan:
 
 def _asked_for(request: Request) -> str:
     """Return what the request asks for: in its header, in its body, or in both."""
-    field = requests.read_object(request.body).get(FIELD) if request.method == "POST" else None
+    field = validation.read_object(request.body).get(FIELD) if request.method == "POST" else None
     if not isinstance(field, str | None):
         raise wrong("expected a string such as stall;at=5")
     return ", ".join(filter(None, (request.header(HEADER), field)))

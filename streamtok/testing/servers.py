@@ -7,6 +7,7 @@ from pathlib import Path
 from streamtok.answer.ask import Timer, Timers
 from streamtok.answer.limits import Limits
 from streamtok.answer.meter import Meter
+from streamtok.api.constraints.compiler import Constraints
 from streamtok.api.services import Services
 from streamtok.clock import Clock
 from streamtok.config import ApiConfig
@@ -59,7 +60,7 @@ def make_services(
         timers=Timers(heartbeat, deadline),
         stored_responses=stored_responses,
         faults=faults,
-        grammars=grammars,
+        constraints=Constraints(grammars),
     )
 
 

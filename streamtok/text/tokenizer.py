@@ -71,6 +71,18 @@ class Tokenizer:
         """Return the text of `ids`, with the names of special tokens only if `special`."""
         return str(self.backend.decode(list(ids), skip_special_tokens=not special))
 
+    @property
+    def beginning(self) -> tuple[int, ...]:
+        """What begins a text that has no tokens: the beginning token, or an end token; or nothing.
+
+        OpenAI's models begin a new document behind the end of another one in the same way.
+        """
+        for name in ("bos_token", "eos_token"):
+            token = self.backend.token_to_id(self.special_text(name))
+            if token is not None:
+                return (token,)
+        return tuple(sorted(self.stop_ids)[:1])
+
     def special_text(self, name: str) -> str:
         """Return the text of the special token `name` (such as "bos_token"), or nothing."""
         value = self.settings.get(name)

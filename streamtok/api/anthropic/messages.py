@@ -1,7 +1,7 @@
 """`POST /v1/messages` and `POST /v1/messages/count_tokens`: Anthropic's format.
 
-A request is translated to a chat; the answer is told in Anthropic's events. Errors have its shape
-too. Read next: `streamtok.api.anthropic.history`, then `streamtok.api.anthropic.events`.
+Errors have its shape too. Read next: `streamtok.api.anthropic.history`, then
+`streamtok.api.anthropic.events`.
 """
 
 from dataclasses import replace
@@ -9,20 +9,18 @@ from functools import partial
 
 from streamtok.answer.ask import Ask, Surface
 from streamtok.api.anthropic.events import MessageEvents, error_body
-from streamtok.api.anthropic.history import chosen, conversation, offered
+from streamtok.api.anthropic.history import conversation, wanted
 from streamtok.api.anthropic.types import (
     DOCUMENTED,
     CountRequest,
     MessageRequest,
-    NoChoice,
     TokenCount,
 )
-from streamtok.api.constraints.tools import described
 from streamtok.api.endpoint import answer
-from streamtok.api.openai import answers, chat
-from streamtok.api.openai import types as requests
-from streamtok.api.openai.types import ChatRequest
+from streamtok.api.openai import answers
+from streamtok.api.parameters import Parameters, ask_chat, prompt_ids
 from streamtok.api.services import Call, Services
+from streamtok.api.validation import ignored_header
 from streamtok.errors import RequestError
 from streamtok.http.framings import TYPED_OFFERS
 from streamtok.http.response import Response, json_response
@@ -44,11 +42,10 @@ async def count_tokens(services: Services, call: Call) -> Response:
     """`POST /v1/messages/count_tokens`: how many tokens a prompt has."""
     fields, ignored = services.read(call, CountRequest, DOCUMENTED)
     services.check_model(fields.model)
-    messages, begun = conversation(fields)
-    shown = () if isinstance(fields.tool_choice, NoChoice) else described(offered(fields))
-    count = len(chat.prompt_ids(services, messages, begun, shown))
+    chat = replace(conversation(fields), tools=wanted(fields).tools)
+    count = len(prompt_ids(services, chat))
     body = answers.encode(TokenCount(count))
-    return json_response(body, headers=requests.ignored_header(ignored))
+    return json_response(body, headers=ignored_header(ignored))
 
 
 def refuse(error: RequestError) -> Response:
@@ -57,13 +54,8 @@ def refuse(error: RequestError) -> Response:
 
 
 def _ask(services: Services, call: Call, fields: MessageRequest) -> Ask:
-    messages, begun = conversation(fields)
-    chat_fields = ChatRequest(
+    parameters = Parameters(
         model=fields.model,
-        messages=messages,
-        tools=offered(fields),
-        tool_choice=chosen(fields.tool_choice),
-        parallel_tool_calls=not getattr(fields.tool_choice, "disable_parallel_tool_use", False),
         max_tokens=fields.max_tokens,
         stop=fields.stop_sequences,
         stream=fields.stream,
@@ -73,6 +65,4 @@ def _ask(services: Services, call: Call, fields: MessageRequest) -> Ask:
         min_p=fields.min_p,
         seed=fields.seed,
     )
-    asked = chat.ask(services, call, chat_fields, MESSAGES, begun)
-    parts = [replace(p, field=f"tools[{i}].input_schema") for i, p in enumerate(asked.parts)]
-    return replace(asked, parts=parts)
+    return ask_chat(services, call, parameters, conversation(fields), wanted(fields), MESSAGES)

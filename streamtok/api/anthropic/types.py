@@ -8,41 +8,37 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from streamtok.api.constraints.structured import Name
-from streamtok.api.constraints.tools import MAX_TOOLS
-from streamtok.api.openai.types import Documented, MaxTokens, Seed, Share, StopText, TopP
+from streamtok.api.openai.types import CONSTRAINTS, MAX_TOOLS, JsonSchema, Name
+from streamtok.api.parameters import MaxTokens, Seed, Share, StopText, TopK, TopP
+from streamtok.api.validation import Documented
 
 MAX_STOPS = 16
 
 DOCUMENTED = Documented(
     hints=frozenset(
         {
+            "billing_policy",
             "cache_control",  # of a block too: what was computed is kept anyway
             "diagnostics",
             "inference_geo",
             "metadata",
+            "service_tier",
+            "speed",
+            "thinking",  # the model does not think before it answers
             "user_profile_id",
             "workspace_id",
         }
     ),
     refused={
-        "container": (None,),
-        "context_management": (None,),
-        "mcp_servers": (None, []),
-        "output_config": (None, {}),
-        "output_format": (None,),
-        "service_tier": (None, "auto", "standard_only"),
-        "speed": (None, "standard"),
-        "thinking": (None, {"type": "disabled"}),
+        **dict.fromkeys(CONSTRAINTS, ()),
+        "compaction": (),
+        "container": (),
+        "context_management": ({}, {"edits": []}),
+        "fallbacks": ([],),
+        "mcp_servers": ([],),
+        "thread": (),
     },
-    expected={
-        "messages[].role": "; expected user or assistant, and the field system for what is before",
-        "messages[].content[].type": "; only text, tool_use and tool_result are supported",
-        "messages[].content[].content[].type": "; only blocks of type text are supported",
-        "system[].type": "; only blocks of type text are supported",
-        "tools[].type": "; only custom tools are supported",
-        "tool_choice.type": "; expected auto, any, tool or none",
-    },
+    instead=dict.fromkeys(CONSTRAINTS, "use output_config.format"),
 )
 
 
@@ -60,26 +56,93 @@ class ToolUseBlock(Struct, tag="tool_use", tag_field="type"):
     input: dict[str, Any]
 
 
+class ThinkingBlock(Struct, tag="thinking", tag_field="type"):
+    """What a model has thought before it answered."""
+
+    thinking: str
+    signature: str = ""
+
+
+class RedactedBlock(Struct, tag="redacted_thinking", tag_field="type"):
+    """What a model has thought, encrypted; nobody here can read it."""
+
+    data: str = ""
+
+
+class TextSource(Struct, tag="text", tag_field="type"):
+    """A document that is a text."""
+
+    data: str
+    media_type: Literal["text/plain"] = "text/plain"
+
+
+class BlocksSource(Struct, tag="content", tag_field="type"):
+    """A document that is made of blocks."""
+
+    content: str | list[TextBlock]
+
+
+class DocumentBlock(Struct, tag="document", tag_field="type"):
+    """A document; only what is text can be read."""
+
+    source: TextSource | BlocksSource
+    title: str | None = None
+    context: str | None = None
+
+
+class SearchResultBlock(Struct, tag="search_result", tag_field="type"):
+    """A text that a search has found."""
+
+    source: str
+    title: str
+    content: list[TextBlock]
+
+
 class ToolResultBlock(Struct, tag="tool_result", tag_field="type"):
-    """What a call has given; that it is an error must be said in its text."""
+    """What a call has returned; that it is an error must be said in its text."""
 
     tool_use_id: str
-    content: str | list[TextBlock] = ""
+    content: str | list[TextBlock | DocumentBlock | SearchResultBlock] = ""
     is_error: bool | None = None
 
 
-class Turn(Struct):
-    """What one side says."""
+Block = (
+    TextBlock
+    | DocumentBlock
+    | SearchResultBlock
+    | ThinkingBlock
+    | RedactedBlock
+    | ToolUseBlock
+    | ToolResultBlock
+)
 
-    role: Literal["user", "assistant"]
-    content: str | list[TextBlock | ToolUseBlock | ToolResultBlock]
+
+class Turn(Struct):
+    """What one side says, or the system in between: that may be cleared by the user's next turn."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list[Block]
+    clear_at: Literal["next_user_message", "never"] | None = None
+
+
+class SchemaConfig(Struct, tag="json_schema", tag_field="type"):
+    """JSON that a schema describes."""
+
+    schema: JsonSchema
+
+
+class OutputConfig(Struct, forbid_unknown_fields=True):
+    """What the answer must be; the effort that it is to cost has no effect."""
+
+    format: SchemaConfig | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
 
 
 class CustomTool(Struct):
     """A tool of the client's own; without `strict`, what cannot be enforced is passed over."""
 
     name: Name
-    input_schema: dict[str, Any]
+    input_schema: JsonSchema
     description: str | None = None
     strict: bool | None = None
     type: Literal["custom"] | None = None
@@ -119,6 +182,8 @@ class CountRequest(Struct, kw_only=True):
     system: str | list[TextBlock] | None = None
     tools: Annotated[list[CustomTool], Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: Choice | None = None
+    output_config: OutputConfig | None = None
+    output_format: SchemaConfig | None = None
 
 
 class MessageRequest(CountRequest, kw_only=True):
@@ -129,9 +194,30 @@ class MessageRequest(CountRequest, kw_only=True):
     stream: bool | None = None
     temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_p: TopP | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
+    top_k: TopK | None = None
     min_p: Share | None = None
     seed: Seed | None = None
+
+
+class ModelInfo(Struct):
+    """A model, where Anthropic's clients list them; limits are in tokens."""
+
+    id: str
+    display_name: str
+    created_at: str
+    max_input_tokens: int
+    max_tokens: int
+    lifecycle: str = "active"
+    type: str = "model"
+
+
+class ModelInfoList(Struct):
+    """What `GET /v1/models` answers to Anthropic's clients."""
+
+    data: list[ModelInfo]
+    first_id: str
+    last_id: str
+    has_more: bool = False
 
 
 class TokenCount(Struct):

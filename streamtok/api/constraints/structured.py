@@ -1,96 +1,55 @@
-"""What an answer must be, where a request says so: `response_format` and `grammar`.
+"""What an answer must be, as one constraint that can be compiled.
 
-`response_format` is OpenAI's. `grammar` is an extension in the form of OpenAI's grammars for custom
-tools: `{"syntax": "lark" | "regex", "definition": "..."}`.
-Read next: `streamtok.engine.extras.grammars`, which enforces it.
+Read next: `streamtok.api.constraints.tools`, then `streamtok.engine.extras.grammars`.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-from msgspec import Meta, Struct
-
+from streamtok.api.constraints.closed import closed
+from streamtok.api.conversation import Form, Wanted
 from streamtok.engine.extras.grammars import json_schema
 from streamtok.errors import InvalidRequest
 from streamtok.messages import Constraint
 
-# Python's `$` is before a last line break too
-Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$(?!\n)")]
 
+def constraint(wanted: Wanted, *, close: bool = True) -> Constraint | None:
+    """Return what the text of an answer must be, if a form is wanted.
 
-class TextFormat(Struct, tag="text", tag_field="type"):
-    """Any text, which is the default."""
-
-
-class ObjectFormat(Struct, tag="json_object", tag_field="type"):
-    """Any JSON object."""
-
-
-class NamedSchema(Struct):
-    """A JSON schema; without `strict`, what cannot be enforced of it is passed over."""
-
-    name: Name
-    schema: dict[str, Any] = {}
-    strict: bool | None = None
-    description: str | None = None
-
-
-class SchemaFormat(Struct, tag="json_schema", tag_field="type"):
-    """JSON that a schema describes."""
-
-    json_schema: NamedSchema
-
-
-class Grammar(Struct, forbid_unknown_fields=True):
-    """What matches a grammar or a regular expression, from end to end."""
-
-    syntax: Literal["lark", "regex"]
-    definition: Annotated[str, Meta(min_length=1)]
-
-
-ResponseFormat = TextFormat | ObjectFormat | SchemaFormat
-
-
-class StructuredFields(Struct, kw_only=True):
-    """The fields of a request that say what its answer must be."""
-
-    response_format: ResponseFormat | None = None
-    grammar: Grammar | None = None
-    ignore_eos: bool | None = None
-
-
-def constraint(fields: StructuredFields) -> Constraint | None:
-    """Return what the answer must be, if anything is asked for.
+    With `close`, objects have no properties but those that their schemas name.
 
     Raises:
-        InvalidRequest: two things are, or that the text does not end where it is complete.
+        InvalidRequest: two forms are wanted, or that the text does not end where it is complete.
     """
-    asked = _format(fields.response_format)
-    if fields.grammar is not None:
-        if asked is not None:
-            raise InvalidRequest(
-                "grammar: response_format says already what the answer must be", param="grammar"
-            )
-        asked = Constraint(fields.grammar.syntax, fields.grammar.definition, "grammar")
-    if asked is not None:
-        check_end(fields, asked.param)
-    return asked
+    if not wanted.forms:
+        return None
+    form, *others = wanted.forms
+    for other in others:
+        raise InvalidRequest(
+            f"{_top(other.field)}: {_top(form.field)} says already what the answer must be",
+            param=_top(other.field),
+            code="invalid_value",
+        )
+    check_end(wanted, _top(form.field))
+    if form.kind != "json_schema":
+        return Constraint(form.kind, form.value, form.field)
+    return schema_constraint(form.value, form, close=close)
 
 
-def check_end(fields: StructuredFields, field: str) -> None:
+def schema_constraint(schema: Mapping[str, Any], form: Form, *, close: bool) -> Constraint:
+    """Return the constraint to JSON of a `schema`, which is that of `form`."""
+    return json_schema(closed(schema) if close else schema, form.field, strict=form.strict)
+
+
+def check_end(wanted: Wanted, field: str) -> None:
     """Check that a text may end where `field` says that it is complete.
 
     Raises:
         InvalidRequest: it may not.
     """
-    if fields.ignore_eos:
+    if wanted.endless:
         raise InvalidRequest(f"ignore_eos: {field} says where the text ends", param="ignore_eos")
 
 
-def _format(asked: ResponseFormat | None) -> Constraint | None:
-    if isinstance(asked, ObjectFormat):
-        return json_schema({"type": "object"}, "response_format")
-    if isinstance(asked, SchemaFormat):
-        named = asked.json_schema
-        field = "response_format.json_schema.schema"
-        return json_schema(named.schema, field, strict=bool(named.strict))
-    return None
+def _top(field: str) -> str:
+    return field.partition(".")[0]

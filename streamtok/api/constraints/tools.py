@@ -1,115 +1,39 @@
-"""Functions that a model may call: `tools`, `tool_choice` and `parallel_tool_calls`.
+"""Functions that a model may call: what a text with their calls must be, as a grammar.
 
-What a text with calls must be is a grammar: free text up to the first tag, if calls are not
-required, and from there on calls of the functions there are, with arguments as each describes them.
-Read next: `streamtok.text.tool_calls.reader`, the form of calls; then
-`streamtok.api.openai.history`.
+It is free text up to the first tag, if calls are not required, and from there on calls of the
+functions there are, with arguments as each describes them.
+Read next: `streamtok.text.tool_calls.reader`, the form of calls.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
 
-import msgspec
-from msgspec import Meta, Struct
-
-from streamtok.api.constraints.structured import Name, StructuredFields, check_end, constraint
-from streamtok.engine.extras.grammars import json_schema
+from streamtok.api.constraints.structured import check_end, constraint, schema_constraint
+from streamtok.api.conversation import Form, Tool, Wanted
 from streamtok.errors import InvalidRequest
 from streamtok.messages import Constraint
 from streamtok.text.tool_calls.reader import CLOSE, OPEN
 
-MAX_TOOLS = 128
+MAX_CALLS = 8  # in one answer: a small model may never stop calling
 NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-class Function(Struct, omit_defaults=True):
-    """A function; without `strict`, what cannot be enforced of its parameters is passed over."""
-
-    name: Name
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class Tool(Struct, tag="function", tag_field="type"):
-    """A function that may be called."""
-
-    function: Function
-
-
-class FunctionName(Struct):
-    """Which function."""
-
-    name: str
-
-
-class NamedTool(Struct, tag="function", tag_field="type"):
-    """The function that is to be called."""
-
-    function: FunctionName
-
-
-class AllowedTools(Struct):
-    """The functions that may be called, or of which one must be."""
-
-    mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Meta(min_length=1)]
-
-
-class AllowedChoice(Struct, tag="allowed_tools", tag_field="type"):
-    """A choice among some of the functions."""
-
-    allowed_tools: AllowedTools
-
-
-ToolChoice = Literal["none", "auto", "required"] | NamedTool | AllowedChoice
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What the model is told of, as templates know it, and what its answer must then be.
-
-    `parts` are the parameters of each function, to find the one that is wrong.
-    """
-
-    described: Sequence[dict[str, Any]]
-    constraint: Constraint
-    parts: Sequence[Constraint]
-
-
-def offer(
-    fields: StructuredFields, tools: Sequence[Tool], choice: ToolChoice | None, parallel: bool
-) -> Offer | None:
-    """Return what `tools` offer beside the form that `fields` give to the answer, if anything.
+def calls_constraint(wanted: Wanted, *, close: bool = True) -> tuple[Constraint, list[Constraint]]:
+    """Return what an answer that may call tools must be, and the parameters of each tool.
 
     Raises:
         InvalidRequest: a field does not fit the others.
     """
-    if not tools and choice not in (None, "none", "auto"):
-        raise _wrong("tool_choice", "there are no tools to choose from")
-    _check(tools)
-    if not tools or choice == "none":
-        return None
-    check_end(fields, "tools")
-    if fields.grammar is not None:
-        raise _wrong("grammar", "tools say already what the answer must be")
-    names, required = _chosen(choice, [tool.function.name for tool in tools])
-    parts = [_parameters(tool.function, index) for index, tool in enumerate(tools)]
-    schemas = {tool.function.name: part.text for tool, part in zip(tools, parts, strict=True)}
-    more = parallel and not isinstance(choice, NamedTool)
-    start = REQUIRED if required else _beside(constraint(fields))
-    lines = [start, *_calls({name: schemas[name] for name in names}, more)]
-    return Offer(
-        described=described(tools),
-        constraint=Constraint("lark", "\n".join(lines), "tools"),
-        parts=parts,
-    )
-
-
-def described(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Return `tools` as chat templates know them."""
-    return [msgspec.to_builtins(tool) for tool in tools]
+    _check(wanted.tools)
+    check_end(wanted, "tools")
+    for form in wanted.forms:
+        if form.kind != "json_schema":
+            raise _wrong(form.field.partition(".")[0], "tools say already what the answer must be")
+    names = _names(wanted)
+    parts = [_parameters(tool, close=close) for tool in wanted.tools]
+    schemas = {tool.name: part.text for tool, part in zip(wanted.tools, parts, strict=True)}
+    start = REQUIRED if wanted.choice.required else _beside(constraint(wanted, close=close))
+    lines = [start, *_calls({name: schemas[name] for name in names}, wanted.choice.several)]
+    return Constraint("lark", "\n".join(lines), "tools"), parts
 
 
 # The grammar, in llguidance's Lark
@@ -133,7 +57,8 @@ def _beside(answer: Constraint | None) -> str:
 
 def _calls(schemas: Mapping[str, str], more: bool) -> Iterator[str]:
     """Yield the rules for calls behind the first tag, of functions with these parameters."""
-    yield "calls: call" + f" (/\\n?{_OPEN}\\n?/ call)*" * more
+    others = f" (/\\n?{_OPEN}\\n?/ call){{0,{MAX_CALLS - 1}}}" if more else ""
+    yield f"calls: call{others}"
     yield f"call: ({' | '.join(f'call_{number}' for number in range(len(schemas)))}) END"
     yield f"END: /\\}}\\n?{_CLOSE}/"
     for number, (name, schema) in enumerate(schemas.items()):
@@ -141,37 +66,30 @@ def _calls(schemas: Mapping[str, str], more: bool) -> Iterator[str]:
         yield f'HEAD_{number}: /\\{{"name": ?"{name}", ?"arguments": ?/'
 
 
-def _parameters(function: Function, index: int) -> Constraint:
-    """Return what the arguments of a function must be: an object."""
-    field = f"tools[{index}].function.parameters"
-    schema = function.parameters or NO_PARAMETERS
+def _parameters(tool: Tool, *, close: bool) -> Constraint:
+    """Return what the arguments of a tool must be: an object."""
+    schema = tool.parameters or NO_PARAMETERS
     if schema.get("type", "object") != "object":
-        raise _wrong(f"{field}.type", "arguments are an object")
-    return json_schema({"type": "object", **schema}, field, strict=bool(function.strict))
+        raise _wrong(f"{tool.field}.type", "arguments are an object")
+    form = Form("json_schema", schema, tool.field, strict=bool(tool.strict))
+    return schema_constraint({"type": "object", **schema}, form, close=close)
 
 
 def _check(tools: Sequence[Tool]) -> None:
     seen = set()
-    for index, tool in enumerate(tools):
-        if tool.function.name in seen:
-            raise _wrong(f"tools[{index}].function.name", "another function has this name")
-        seen.add(tool.function.name)
+    for tool in tools:
+        if tool.name in seen:
+            raise _wrong(tool.name_field, "another function has this name")
+        seen.add(tool.name)
 
 
-def _chosen(choice: object, names: Sequence[str]) -> tuple[Sequence[str], bool]:
-    """Return the functions that may be called, and whether one must be."""
-    if isinstance(choice, NamedTool):
-        asked, required, place = [choice.function.name], True, "tool_choice.function.name"
-    elif isinstance(choice, AllowedChoice):
-        allowed = choice.allowed_tools
-        asked = list(dict.fromkeys(tool.function.name for tool in allowed.tools))
-        required, place = allowed.mode == "required", "tool_choice.allowed_tools.tools"
-    else:
-        return names, choice == "required"
-    for name in asked:
+def _names(wanted: Wanted) -> Sequence[str]:
+    """Return the names of the tools that may be called."""
+    names = [tool.name for tool in wanted.tools]
+    for name in wanted.choice.names or ():
         if name not in names:
-            raise _wrong(place, f"{name!r} is not among the tools")
-    return asked, required
+            raise _wrong(wanted.choice.field, f"{name!r} is not among the tools")
+    return names if wanted.choice.names is None else wanted.choice.names
 
 
 def _wrong(place: str, problem: str) -> InvalidRequest:

@@ -2,20 +2,21 @@
 
 import math
 from base64 import b64encode
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
 
+from streamtok.api.anthropic.types import ModelInfo, ModelInfoList
+from streamtok.api.more.types import UsageQuery
 from streamtok.api.openai import answers
 from streamtok.api.openai.answers import ListBody, ModelBody, UsageRecordBody, UsageSumBody
-from streamtok.api.openai.types import UsageQuery
 from streamtok.api.services import Call, Services
+from streamtok.api.validation import checked
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.response import Response, json_response
-from streamtok.ledger import GROUPS, UsageFilter
+from streamtok.ledger import UsageFilter
 from streamtok.metrics import CONTENT_TYPE
 
 PAGE = files("streamtok.api").joinpath("static/index.html").read_bytes()
@@ -48,15 +49,21 @@ PAGE_HEADERS = (
 )
 
 
-async def models(services: Services, _: Call) -> Response:
-    """`GET /v1/models`: the model that is served."""
-    return json_response(answers.encode(ListBody([_model(services)])))
+async def models(services: Services, call: Call) -> Response:
+    """`GET /v1/models`: the model that is served, by each of its names."""
+    names = [services.model, *(name for name in services.aliases if name != "*")]
+    if _is_anthropic(call):
+        infos = [_info(services, name) for name in names]
+        listed = ModelInfoList(infos, first_id=names[0], last_id=names[-1])
+        return json_response(answers.encode(listed))
+    return json_response(answers.encode(ListBody([_model(services, name) for name in names])))
 
 
-async def model(services: Services, _: Call, name: str) -> Response:
-    """`GET /v1/models/{id}`: the model, if that is its name."""
+async def model(services: Services, call: Call, name: str) -> Response:
+    """`GET /v1/models/{id}`: the model, if that is one of its names."""
     services.check_model(name)
-    return json_response(answers.encode(_model(services)))
+    shape = _info if _is_anthropic(call) else _model
+    return json_response(answers.encode(shape(services, name)))
 
 
 async def metrics(services: Services, _: Call) -> Response:
@@ -76,22 +83,12 @@ async def usage(services: Services, call: Call, request_id: str) -> Response:
 
 async def usage_sums(services: Services, call: Call) -> Response:
     """`GET /v1/usage?since=&until=&key=&group_by=`: sums over many requests, of one's own key."""
-    query = call.request.query
-    if unknown := sorted(query.keys() - set(UsageQuery.__struct_fields__)):
-        raise InvalidRequest(
-            f"{unknown[0]}: unknown query field; known are since, until, key, group_by",
-            param=unknown[0],
-        )
-    group_by = query.get("group_by")
-    if group_by is not None and group_by not in GROUPS:
-        raise InvalidRequest(
-            f"group_by: expected one of {', '.join(GROUPS)}, found {group_by!r}", param="group_by"
-        )
-    key = query.get("key", call.key or None)
-    where = UsageFilter(_time(query, "since"), _time(query, "until"), key)
+    query = checked(call.request.query, UsageQuery, strict=False)
+    key = query.key if query.key is not None else call.key or None
+    where = UsageFilter(_time(query.since, "since"), _time(query.until, "until"), key)
     hidden = call.key and key != call.key
-    sums = [] if hidden else await services.meter.ledger.sums(where, group_by)
-    rows = [UsageSumBody(group_by=group_by, **asdict(row)) for row in sums]
+    sums = [] if hidden else await services.meter.ledger.sums(where, query.group_by)
+    rows = [UsageSumBody(group_by=query.group_by, **asdict(row)) for row in sums]
     return json_response(answers.encode(ListBody(rows)))
 
 
@@ -100,13 +97,23 @@ async def page(_: Services, __: Call) -> Response:
     return Response(200, PAGE_HEADERS, PAGE)
 
 
-def _model(services: Services) -> ModelBody:
-    return ModelBody(services.model, services.created)
+def _is_anthropic(call: Call) -> bool:
+    """Whether the client speaks to Anthropic's API, whose models have another shape."""
+    return call.request.header("anthropic-version") is not None
 
 
-def _time(query: Mapping[str, str], name: str) -> float | None:
+def _model(services: Services, name: str) -> ModelBody:
+    return ModelBody(name, services.created)
+
+
+def _info(services: Services, name: str) -> ModelInfo:
+    created = datetime.fromtimestamp(services.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    context = services.engine.context
+    return ModelInfo(name, name, created, max_input_tokens=context, max_tokens=context)
+
+
+def _time(text: str | None, name: str) -> float | None:
     """Return a moment given as seconds since 1970 or in ISO 8601 (UTC if it names no zone)."""
-    text = query.get(name)
     if text is None:
         return None
     with suppress(ValueError):

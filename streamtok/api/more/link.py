@@ -6,10 +6,11 @@ them to. The answer is always streamed: bare text, or events for a client that a
 
 from streamtok.answer.ask import Surface
 from streamtok.api.endpoint import answer
+from streamtok.api.more.types import LinkQuery
 from streamtok.api.openai import chat, completions
-from streamtok.api.openai import types as requests
 from streamtok.api.openai.types import ChatRequest, CompletionRequest, Message
 from streamtok.api.services import Call, Services
+from streamtok.api.validation import checked
 from streamtok.http.framings import EVENT_STREAM, JSON_LINES, PLAIN_TEXT, Offer
 from streamtok.http.response import Response
 
@@ -25,7 +26,7 @@ CHAT = Surface(ENDPOINT, chat.CHAT.id_prefix, "prompt", OFFERS)
 
 async def generate(services: Services, call: Call) -> Response:
     """Continue the query's prompt, or answer it where `chat` is true."""
-    query = requests.read_query(call.request.query)
+    query = checked(call.request.query, LinkQuery, strict=False)
     given = {
         name: value
         for name in ("model", "max_tokens", "temperature", "top_p", "seed", "stop")

@@ -13,6 +13,7 @@ import msgspec
 
 from streamtok import __version__, errors
 from streamtok.api.anthropic import types as anthropic
+from streamtok.api.more import types as more
 from streamtok.api.openai import answers
 from streamtok.api.openai import types as requests
 from streamtok.api.responses import answers as response_answers
@@ -62,7 +63,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         example={"prompt": "Once upon a time", "max_tokens": 8},
     ),
     ("GET", "/v1/generate"): Operation(
-        query=requests.LinkQuery,
+        query=more.LinkQuery,
         event=answers.Completion,
         media_type=PLAIN,
         example={"prompt": "Once upon a time", "max_tokens": 8},
@@ -72,6 +73,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         responses.ResponseRequest,
         event=response_answers.Event,
         example={"input": "Who are you?", "max_output_tokens": 8},
+    ),
+    ("POST", "/v1/responses/input_tokens"): Operation(
+        response_answers.InputTokens,
+        responses.InputTokensRequest,
+        example={"input": "Who are you?"},
+    ),
+    ("GET", "/v1/responses/*/input_items"): Operation(
+        response_answers.InputItemList, query=responses.InputItemsQuery
     ),
     ("GET", "/v1/responses/*"): Operation(response_answers.ResponseBody),
     ("DELETE", "/v1/responses/*"): Operation(response_answers.ResponseDeleted),
@@ -89,21 +98,21 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("POST", "/tokenize"): Operation(
         answers.Tokens,
-        requests.TokenizeRequest,
+        more.TokenizeRequest,
         example={"content": "Once upon a time", "with_pieces": True},
     ),
     ("POST", "/detokenize"): Operation(
-        answers.Detokenized, requests.DetokenizeRequest, example={"tokens": [1, 2]}
+        answers.Detokenized, more.DetokenizeRequest, example={"tokens": [1, 2]}
     ),
     ("POST", "/apply-template"): Operation(
-        answers.Prompt, requests.TemplateRequest, example={"messages": HI}
+        answers.Prompt, more.TemplateRequest, example={"messages": HI}
     ),
     ("GET", "/props"): Operation(answers.Props),
     ("GET", "/v1/models"): Operation(answers.ModelList),
     ("GET", "/v1/models/*"): Operation(answers.ModelBody),
     ("GET", "/v1/usage"): Operation(
         answers.UsageSums,
-        query=requests.UsageQuery,
+        query=more.UsageQuery,
         example={"group_by": "finish_reason"},
     ),
     ("GET", "/v1/usage/*"): Operation(answers.UsageRecordBody),
@@ -193,7 +202,7 @@ class _Maker:
     def _parameters(
         self, route: Route, operation: Operation, components: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        if route.path.endswith("/*"):
+        if "*" in route.path:
             yield IDENTIFIER
         if operation.query is None:
             return
@@ -251,7 +260,7 @@ def _errors(route: Route, operation: Operation) -> Iterator[type[RequestError]]:
     if not route.open:
         yield errors.Unauthorized
     takes_model = operation.body and "model" in operation.body.__struct_fields__
-    if route.path.endswith("/*") or route.limited or takes_model:
+    if "*" in route.path or route.limited or takes_model:
         yield errors.NotFound
     if operation.body:
         yield from (errors.RequestTimeout, errors.BodyTooLarge, errors.Unsupported)

@@ -4,9 +4,9 @@ The four endpoints have the names and fields they have in llama.cpp's server. No
 anything with the model.
 """
 
-from streamtok.api.constraints.tools import described
+from streamtok.api.conversation import Conversation
+from streamtok.api.more.types import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from streamtok.api.openai import answers
-from streamtok.api.openai import types as requests
 from streamtok.api.openai.answers import (
     Detokenized,
     GenerationSettings,
@@ -15,10 +15,10 @@ from streamtok.api.openai.answers import (
     TokenPiece,
     Tokens,
 )
-from streamtok.api.openai.history import for_template
-from streamtok.api.openai.parameters import check_ids
-from streamtok.api.openai.types import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from streamtok.api.openai.history import read_messages, tools
+from streamtok.api.parameters import check_ids, render
 from streamtok.api.services import Call, Services
+from streamtok.api.validation import ignored_header
 from streamtok.http.response import Response, json_response
 
 
@@ -41,8 +41,13 @@ async def detokenize(services: Services, call: Call) -> Response:
 async def apply_template(services: Services, call: Call) -> Response:
     """`POST /apply-template`: the prompt that a chat's messages become."""
     fields, ignored = services.read(call, TemplateRequest)
-    prompt = services.template.render(for_template(fields.messages), described(fields.tools or ()))
-    return _answer(Prompt(prompt), ignored)
+    chat = Conversation(
+        messages=read_messages(fields.messages),
+        tools=tools(fields.tools or ()),
+        answers=fields.add_generation_prompt,
+        variables=fields.chat_template_kwargs,
+    )
+    return _answer(Prompt(render(services, chat)), ignored)
 
 
 async def props(services: Services, _: Call) -> Response:
@@ -71,4 +76,4 @@ def _piece(services: Services, token: int) -> TokenPiece:
 
 
 def _answer(body: object, ignored: tuple[str, ...] = ()) -> Response:
-    return json_response(answers.encode(body), headers=requests.ignored_header(ignored))
+    return json_response(answers.encode(body), headers=ignored_header(ignored))

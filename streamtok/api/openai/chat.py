@@ -17,8 +17,6 @@ from streamtok.answer.events import (
     ToolCallBegan,
     ToolCallDelta,
 )
-from streamtok.api.constraints.structured import constraint
-from streamtok.api.constraints.tools import offer
 from streamtok.api.endpoint import answer
 from streamtok.api.openai import answers
 from streamtok.api.openai.answers import (
@@ -33,15 +31,13 @@ from streamtok.api.openai.answers import (
     ToolCallBody,
     TopLogprob,
 )
-from streamtok.api.openai.history import for_template
-from streamtok.api.openai.parameters import draft
+from streamtok.api.openai.history import conversation, wanted
 from streamtok.api.openai.streaming import Chunks
-from streamtok.api.openai.types import ChatRequest, Message
+from streamtok.api.openai.types import OPENAI, ChatRequest
+from streamtok.api.parameters import ask_chat, check_streamed
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
-from streamtok.text.template import PromptOptions
-from streamtok.text.tool_calls.reader import CallReader
 
 ENDPOINT = "/v1/chat/completions"
 CHAT = Surface(ENDPOINT, "chatcmpl-", "messages")
@@ -49,44 +45,30 @@ CHAT = Surface(ENDPOINT, "chatcmpl-", "messages")
 
 async def chat(services: Services, call: Call) -> Response:
     """Answer a chat."""
-    fields, ignored = services.read(call, ChatRequest)
+    fields, ignored = services.read(call, ChatRequest, OPENAI)
     asked = ask(services, call, fields)
     return await answer(services, call, asked, dialect(services, fields, asked), ignored)
 
 
-def ask(
-    services: Services,
-    call: Call,
-    fields: ChatRequest,
-    surface: Surface = CHAT,
-    begun: str = "",
-) -> Ask:
-    """Return what a request asks for; its answer continues the text in `begun`.
+def ask(services: Services, call: Call, fields: ChatRequest, surface: Surface = CHAT) -> Ask:
+    """Return what a request asks for.
 
     Raises:
         RequestError: it cannot be had.
     """
-    drafted = draft(services, call, fields, surface)
+    check_streamed(fields.stream_options, fields.stream)
     if fields.top_logprobs is not None and not fields.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
-    parallel = fields.parallel_tool_calls is not False
-    offered = offer(fields, fields.tools or (), fields.tool_choice, parallel)
-    tools = offered.described if offered else ()
+    fields.max_tokens = fields.max_completion_tokens or fields.max_tokens
+    asked = ask_chat(services, call, fields, conversation(fields), wanted(fields), surface)
+    top_logprobs = (fields.top_logprobs or 0) if fields.logprobs else None
+    detailed = bool(fields.logprobs or fields.return_token_ids)
+    options = fields.stream_options
     return replace(
-        drafted,
-        prompts=(prompt_ids(services, fields.messages, begun, tools),),
-        max_tokens=fields.max_completion_tokens or fields.max_tokens or services.engine.context,
-        sampling=replace(
-            drafted.sampling,
-            top_logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
-        ),
-        rules=replace(
-            drafted.rules,
-            detailed=bool(fields.logprobs or fields.return_token_ids),
-            reader=CallReader if offered else None,
-        ),
-        constraint=offered.constraint if offered else constraint(fields),
-        parts=offered.parts if offered else (),
+        asked,
+        sampling=replace(asked.sampling, top_logprobs=top_logprobs),
+        rules=replace(asked.rules, detailed=detailed),
+        running_usage=options is not None and options.continuous_usage_stats,
     )
 
 
@@ -94,20 +76,6 @@ def dialect(services: Services, fields: ChatRequest, asked: Ask) -> Chunks:
     """Return the JSON of a chat's answer."""
     shape = ChatShape(services, fields, asked.prompts[0], calls=asked.rules.reader is not None)
     return Chunks(shape, fields.stream_options)
-
-
-def prompt_ids(
-    services: Services,
-    messages: Sequence[Message],
-    begun: str = "",
-    tools: Sequence[Mapping[str, Any]] = (),
-) -> tuple[int, ...]:
-    """Return the tokens of the prompt that `messages` become, up to what is `begun` of the answer.
-
-    Raises:
-        InvalidRequest: they cannot be rendered.
-    """
-    return services.template.encode(for_template(messages), tools, PromptOptions(begun=begun))
 
 
 class ChatShape:

@@ -9,13 +9,14 @@ from msgspec import UNSET
 from streamtok.answer.ask import Ask, Surface
 from streamtok.answer.complete import CompleteChoice
 from streamtok.answer.events import ChoiceEnded, ChoiceEvent, Echo, TextDelta, Token
-from streamtok.api.constraints.structured import constraint
+from streamtok.api.conversation import Wanted
 from streamtok.api.endpoint import answer
 from streamtok.api.openai.answers import CompletionChoice, CompletionLogprobs
-from streamtok.api.openai.parameters import check_ids, draft
+from streamtok.api.openai.history import forms
 from streamtok.api.openai.streaming import Chunks
-from streamtok.api.openai.types import CompletionRequest
-from streamtok.api.services import Call, Services
+from streamtok.api.openai.types import OPENAI, CompletionRequest
+from streamtok.api.parameters import check_ids, check_streamed, draft
+from streamtok.api.services import Call, Constrained, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
 from streamtok.text.detokenizer import Detokenizers
@@ -27,7 +28,7 @@ MAX_TOKENS = 16  # OpenAI's default
 
 async def complete(services: Services, call: Call) -> Response:
     """Continue a text, several texts, or texts that are token ids already."""
-    fields, ignored = services.read(call, CompletionRequest)
+    fields, ignored = services.read(call, CompletionRequest, OPENAI)
     asked = ask(services, call, fields)
     return await answer(services, call, asked, dialect(services, fields, asked), ignored)
 
@@ -40,7 +41,11 @@ def ask(
     Raises:
         RequestError: it cannot be had.
     """
+    check_streamed(fields.stream_options, fields.stream)
     drafted = draft(services, call, fields, surface)
+    wanted = Wanted(forms=tuple(forms(fields)), endless=bool(fields.ignore_eos))
+    made = services.constraints.make(wanted) if wanted else Constrained()
+    options = fields.stream_options
     candidates = _candidates(fields)
     prompts = list(read_prompts(services, fields.prompt, "prompt"))
     chosen = candidates > drafted.choices  # by their log-probabilities
@@ -56,7 +61,8 @@ def ask(
         ),
         echoes=[_text(services, fields, *prompt) for prompt in prompts] if fields.echo else (),
         score_prompts=bool(fields.echo) and fields.logprobs is not None,
-        constraint=constraint(fields),
+        constraint=made.constraint,
+        running_usage=options is not None and options.continuous_usage_stats,
     )
 
 
@@ -184,10 +190,11 @@ def read_prompts(
         prompts = [prompts]
     if all(isinstance(item, str) for item in prompts):
         for text in cast("list[str]", prompts):
-            yield services.tokenizer.encode(text, special=True), text
+            ids = services.tokenizer.encode(text, special=True)
+            yield ids or services.tokenizer.beginning, text
     elif all(isinstance(item, list) for item in prompts):
-        for ids in cast("list[list[int]]", prompts):
-            yield _checked(services, ids, field), None
+        for given in cast("list[list[int]]", prompts):
+            yield _checked(services, given, field), None
     else:
         raise InvalidRequest(
             f"{field}: expected a string, or a list of strings, of token ids or of lists of token "

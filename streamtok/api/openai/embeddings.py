@@ -14,23 +14,24 @@ from streamtok.api.endpoint import answer
 from streamtok.api.openai import answers
 from streamtok.api.openai.answers import EmbeddingBody, Embeddings, EmbeddingUsage
 from streamtok.api.openai.completions import read_prompts
-from streamtok.api.openai.parameters import draft
-from streamtok.api.openai.types import Documented, EmbeddingRequest, SamplingFields
+from streamtok.api.openai.types import EmbeddingRequest
+from streamtok.api.parameters import Parameters, draft
 from streamtok.api.services import Call, Services
+from streamtok.api.validation import Documented
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
 from streamtok.messages import Embedding
 
 ENDPOINT = "/v1/embeddings"
 EMBEDDINGS = Surface(ENDPOINT, "embd-", "input")
-DOCUMENTED = Documented(frozenset(), {}, {})
+DOCUMENTED = Documented()
 
 
 async def embed(services: Services, call: Call) -> Response:
     """`POST /v1/embeddings`: what texts are as points in space."""
     fields, ignored = services.read(call, EmbeddingRequest, DOCUMENTED)
     width = services.engine.width
-    drafted = draft(services, call, SamplingFields(model=fields.model), EMBEDDINGS)
+    drafted = draft(services, call, Parameters(model=fields.model), EMBEDDINGS)
     if fields.dimensions not in (None, width):
         raise InvalidRequest(
             f"dimensions: this model's embeddings have {width}", param="dimensions"

@@ -1,38 +1,29 @@
-"""The JSON that comes in, as types: validation by msgspec.
+"""The JSON of OpenAI's endpoints that comes in, as types.
 
-Requests hold every field of OpenAI's two endpoints that is supported, with its range; fields that
-OpenAI documents and this server does not support stand in `REFUSED` and are refused by name.
+Requests hold every field of OpenAI's endpoints that is supported, with its range, and the fields
+of other servers that frameworks send; what is documented elsewhere and not supported here is in
+`OPENAI`, and refused by name.
 Read next: `streamtok.api.openai.answers`.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import quote
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
-from streamtok.api.constraints.structured import StructuredFields
-from streamtok.api.constraints.tools import MAX_TOOLS, Tool, ToolChoice
-from streamtok.errors import InvalidRequest
-from streamtok.http.request import HeaderList
-from streamtok.ledger import GROUPS
+from streamtok.api.parameters import MaxTokens, Parameters, StopText, TokenId
+from streamtok.api.validation import Documented
 
-MAX_CHOICES = 128
 MAX_CANDIDATES = 20
-MAX_IGNORED = 2048  # characters of the header that names ignored fields
-MaxTokens = Annotated[int, Meta(ge=1)]
-Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Temperature = Annotated[float, Meta(ge=0, le=2)]
-TopP = Annotated[float, Meta(ge=0, le=1)]
-Bias = Annotated[float, Meta(ge=-100, le=100)]
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-TokenId = Annotated[int, Meta(ge=0)]
-StopText = Annotated[str, Meta(min_length=1)]
-Kind = TypeVar("Kind", bound=Struct)
+MAX_TOOLS = 128
+# Python's `$` is before a last line break too
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-zA-Z0-9_-]{1,64}$(?!\n)",
+        description="1 to 64 letters, digits, underscores or hyphens",
+    ),
+]
+JsonSchema = dict[str, Any]
 
 
 class StreamOptions(Struct, forbid_unknown_fields=True):
@@ -43,29 +34,126 @@ class StreamOptions(Struct, forbid_unknown_fields=True):
     continuous_usage_stats: bool = False
 
 
-class SamplingFields(StructuredFields, kw_only=True):
-    """What both endpoints take. None means "not given": the model's own default then holds."""
+# What an answer must be
 
-    model: str | None = None
-    max_tokens: MaxTokens | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
-    min_p: Share | None = None
-    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
-    stop: StopText | Annotated[list[StopText], Meta(max_length=4)] | None = None
-    stream: bool | None = None
+
+class TextFormat(Struct, tag="text", tag_field="type"):
+    """Any text, which is the default."""
+
+
+class ObjectFormat(
+    Struct,
+    tag="json_object",
+    tag_field="type",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """A JSON object; one that `schema` describes where llama.cpp's clients send that."""
+
+    schema: JsonSchema | None = None
+
+
+class NamedSchema(Struct, forbid_unknown_fields=True):
+    """A JSON schema; without `strict`, what cannot be enforced of it is passed over."""
+
+    name: Name
+    schema: JsonSchema = {}
+    strict: bool | None = None
+    description: str | None = None
+
+
+class SchemaFormat(Struct, tag="json_schema", tag_field="type"):
+    """JSON that a schema describes."""
+
+    json_schema: NamedSchema
+
+
+ResponseFormat = TextFormat | ObjectFormat | SchemaFormat
+
+
+class Grammar(Struct, forbid_unknown_fields=True):
+    """What matches a grammar or a regular expression, from end to end."""
+
+    syntax: Literal["lark", "regex", "gbnf"]
+    definition: Annotated[str, Meta(min_length=1)]
+
+
+class StructuredOutputs(Struct, forbid_unknown_fields=True):
+    """`structured_outputs`, as vLLM has it: one of these."""
+
+    json: JsonSchema | str | None = None
+    regex: StopText | None = None
+    choice: Annotated[list[str], Meta(min_length=1)] | None = None
+    grammar: StopText | None = None
+    json_object: bool | None = None
+
+
+class StructuredFields(Parameters, kw_only=True):
+    """What chats and completions have in common, and what says what their answers must be.
+
+    `grammar` is an extension in the form of OpenAI's grammars for custom tools, or GBNF as
+    llama.cpp has it, which has `json_schema` too. The others are vLLM's.
+    """
+
+    response_format: ResponseFormat | None = None
+    grammar: Grammar | StopText | None = None
+    json_schema: JsonSchema | None = None
+    guided_json: JsonSchema | str | None = None
+    guided_regex: StopText | None = None
+    guided_choice: Annotated[list[str], Meta(min_length=1)] | None = None
+    guided_grammar: StopText | None = None
+    structured_outputs: StructuredOutputs | None = None
     stream_options: StreamOptions | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, Bias] | None = None
-    seed: Seed | None = None
-    min_tokens: Annotated[int, Meta(ge=0)] | None = None
-    stop_token_ids: list[TokenId] | None = None
-    skip_special_tokens: bool | None = None
-    return_token_ids: bool | None = None
     user: str | None = None
+
+
+# Functions
+
+
+class Function(Struct, omit_defaults=True):
+    """A function; without `strict`, what cannot be enforced of its parameters is passed over."""
+
+    name: Name
+    description: str | None = None
+    parameters: JsonSchema | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct, tag="function", tag_field="type"):
+    """A function that may be called."""
+
+    function: Function
+
+
+class FunctionName(Struct):
+    """Which function."""
+
+    name: str
+
+
+class NamedTool(Struct, tag="function", tag_field="type"):
+    """The function that is to be called."""
+
+    function: FunctionName
+
+
+class AllowedTools(Struct):
+    """The functions that may be called, or of which one must be."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Meta(min_length=1)]
+
+
+class AllowedChoice(Struct, tag="allowed_tools", tag_field="type"):
+    """A choice among some of the functions."""
+
+    allowed_tools: AllowedTools
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool | AllowedChoice
+
+
+# Messages
 
 
 class TextPart(Struct, tag="text", tag_field="type"):
@@ -95,7 +183,7 @@ class ToolCall(Struct, tag="function", tag_field="type"):
 
 
 class Message(Struct):
-    """One message of a chat."""
+    """One message of a chat; what it has besides is in `extra`, for templates that know it."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart | RefusalPart] | None = None
@@ -105,9 +193,13 @@ class Message(Struct):
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     function_call: Any = None
+    extra: dict[str, Any] = {}
 
 
-class ChatRequest(SamplingFields, kw_only=True):
+# Requests
+
+
+class ChatRequest(StructuredFields, kw_only=True):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], Meta(min_length=1)]
@@ -117,9 +209,12 @@ class ChatRequest(SamplingFields, kw_only=True):
     tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
-class CompletionRequest(SamplingFields, kw_only=True):
+class CompletionRequest(StructuredFields, kw_only=True):
     """`POST /v1/completions`; a list of strings or of id lists is a batch.
 
     Without a prompt (None) a new text is begun.
@@ -142,194 +237,82 @@ class EmbeddingRequest(Struct, kw_only=True):
     user: str | None = None
 
 
-class TokenizeRequest(Struct):
-    """`POST /tokenize`."""
-
-    content: str
-    add_special: bool = False
-    with_pieces: bool = False
-
-
-class DetokenizeRequest(Struct):
-    """`POST /detokenize`."""
-
-    tokens: list[TokenId]
-
-
-class TemplateRequest(Struct):
-    """`POST /apply-template`."""
-
-    messages: Annotated[list[Message], Meta(min_length=1)]
-    tools: list[Tool] | None = None
-
-
-class LinkQuery(Struct, forbid_unknown_fields=True):
-    """`GET /v1/generate`: what a query can say."""
-
-    prompt: str
-    chat: bool = False
-    model: str | None = None
-    max_tokens: MaxTokens | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    seed: Seed | None = None
-    stop: StopText | None = None
-
-
-class UsageQuery(Struct):
-    """`GET /v1/usage`: times are seconds since 1970, or as ISO 8601 has them."""
-
-    since: str | None = None
-    until: str | None = None
-    key: str | None = None
-    group_by: Literal[*GROUPS] | None = None  # type: ignore[valid-type]
-
-
-# Documented by OpenAI, without an effect on what is generated: accepted
+# What says what an answer must be, by the name that it has in one server or another
+CONSTRAINTS = (
+    "ebnf",
+    "format",
+    "grammar",
+    "guided_choice",
+    "guided_grammar",
+    "guided_json",
+    "guided_regex",
+    "json_schema",
+    "regex",
+    "response_format",
+    "structural_tag",
+    "structured_outputs",
+)
+# Documented by OpenAI or by vLLM, without an effect on what is generated here
 HINTS = frozenset(
     {
         "metadata",
+        "prediction",  # it can make an answer faster, never another
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
+        "reasoning_effort",  # the model does not think before it answers
         "safety_identifier",
+        "service_tier",
+        "verbosity",
+        # vLLM's
+        "cache_salt",  # clients do not share what was computed anyway
+        "guided_decoding_backend",
+        "include_reasoning",
+        "priority",
+        "request_id",
+        "session_id",
     }
 )
-# Documented by OpenAI and not supported where no field says so: name -> the values that ask for
-# nothing
-REFUSED: Mapping[str, tuple[Any, ...]] = {
-    "audio": (None,),
-    "best_of": (None, 1),
-    "echo": (None, False),
-    "function_call": (None, "none", "auto"),
-    "functions": (None, []),
-    "modalities": (None, ["text"]),
-    "moderation": (None,),
-    "prediction": (None,),
-    "reasoning_effort": (None, "none"),
-    "service_tier": (None, "auto", "default"),
-    "store": (None, False),
-    "suffix": (None, ""),
-    "tool_choice": (None, "none", "auto"),
-    "tools": (None, []),
-    "verbosity": (None, "medium"),
-    "web_search_options": (None,),
+# Documented by OpenAI, vLLM, SGLang or llama.cpp, and not supported where no field says so
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "audio": (),
+    "best_of": (1,),
+    "echo": (False,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "modalities": (["text"],),
+    "moderation": (),
+    "store": (False,),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "web_search_options": (),
+    # What would change the answer, so that passing over it would be wrong
+    "add_special_tokens": (False,),
+    "allowed_token_ids": (),
+    "bad_words": ([],),
+    "chat_template": (),
+    "documents": ([],),
+    "ebnf": (),
+    "format": (),
+    "guided_whitespace_pattern": (),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "logits_processors": ([],),
+    "logprob_token_ids": ([],),
+    "prompt_logprobs": (),
+    "regex": (),
+    "structural_tag": (),
+    "truncate_prompt_tokens": (),
+    "use_beam_search": (False,),
 }
-
-# What msgspec's message leaves open, by the field's path
-EXPECTED = {
-    "messages[].role": "; expected system, developer, user, assistant or tool",
-    "messages[].content[].type": (
-        "; only parts of type text are supported, and refusal of the assistant"
-    ),
-    "messages[].tool_calls[].type": "; only functions are supported",
-    "response_format.type": "; expected text, json_object or json_schema",
-    "tool_choice.type": "; expected function or allowed_tools",
-    "tools[].type": "; only functions are supported",
+INSTEAD = {
+    "chat_template": "give the server's model folder another chat_template",
+    "ebnf": "use grammar",
+    "function_call": "use tool_choice",
+    "format": "use response_format",
+    "functions": "use tools",
+    "prompt_logprobs": "use echo and logprobs with /v1/completions",
+    "regex": 'use grammar with the syntax "regex"',
 }
-INSTEAD = {"functions": "; use tools", "function_call": "; use tool_choice"}
-
-
-@dataclass(frozen=True, slots=True)
-class Documented:
-    """What an API documents besides the fields that are supported.
-
-    `hints` have no effect on what is generated. `refused` has the values of a field that ask for
-    nothing; others are not supported. `expected` completes msgspec's messages, by the field's path.
-    """
-
-    hints: frozenset[str]
-    refused: Mapping[str, tuple[Any, ...]]
-    expected: Mapping[str, str]
-
-
-OPENAI = Documented(HINTS, REFUSED, EXPECTED)
-
-
-def read_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in a request's body.
-
-    Raises:
-        InvalidRequest: the body is not UTF-8, not JSON, or not an object.
-    """
-    try:
-        value = msgspec.json.decode(body.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"the body is not valid UTF-8: byte 0x{body[error.start]:02x} at offset {error.start}",
-            code="invalid_utf8",
-        ) from error
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
-    except RecursionError as error:
-        raise too_deep() from error
-    if not isinstance(value, dict):
-        raise InvalidRequest("the body must be a JSON object", code="invalid_json")
-    return value
-
-
-def too_deep() -> InvalidRequest:
-    """Return the error for a body with more levels than can be read."""
-    return InvalidRequest("the body is nested too deeply", code="invalid_json")
-
-
-def convert(
-    value: dict[str, Any], kind: type[Kind], documented: Documented = OPENAI
-) -> tuple[Kind, tuple[str, ...]]:
-    """Return `value` as a `kind`, and the names of the fields that no one knows.
-
-    Raises:
-        InvalidRequest: a field has the wrong type or value, or is not supported; names it.
-    """
-    refused = documented.refused
-    for name in refused.keys() - kind.__struct_fields__:
-        if name in value and value[name] not in refused[name]:
-            raise InvalidRequest(
-                f"{name} is not supported by this server{INSTEAD.get(name, '')}",
-                param=name,
-                code="unsupported_parameter",
-            )
-    request = _checked(value, kind, documented)
-    known = {*kind.__struct_fields__, *refused, *documented.hints}
-    return request, tuple(sorted(value.keys() - known))
-
-
-def ignored_header(names: tuple[str, ...]) -> HeaderList:
-    """Return the header that names the fields no one knows, if there are any.
-
-    A name can be any text, a header cannot: what is more than a word is percent-encoded.
-    """
-    told = ", ".join(quote(name, safe="[]") for name in names)
-    if len(told) > MAX_IGNORED:
-        told = told[:MAX_IGNORED] + "..."
-    return (("x-ignored-fields", told),) if names else ()
-
-
-def read_query(query: Mapping[str, str]) -> LinkQuery:
-    """Return a query's fields, with numbers and truth values read from their text.
-
-    Raises:
-        InvalidRequest: a field is unknown or has a wrong value; names it.
-    """
-    return _checked(query, LinkQuery, OPENAI, strict=False)
-
-
-def _checked(
-    value: Mapping[str, Any], kind: type[Kind], documented: Documented, *, strict: bool = True
-) -> Kind:
-    try:
-        return msgspec.convert(value, kind, strict=strict)
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        place = path.rstrip("`").lstrip(".").replace("[...]", "")  # where msgspec names no key
-        param = place or _named_field(message)
-        hint = documented.expected.get(re.sub(r"\[\d+\]", "[]", param or ""), "")
-        raise InvalidRequest(
-            f"{param}: {message}{hint}", param=param, code="invalid_value"
-        ) from error
-
-
-def _named_field(message: str) -> str | None:
-    """Return the field that msgspec names in the message itself: a missing or an unknown one."""
-    parts = message.split("`")
-    return parts[1] if " field " in message and len(parts) > 1 else None
+OPENAI = Documented(HINTS, REFUSED, INSTEAD)

@@ -7,7 +7,13 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from streamtok.api.responses.types import FunctionTool, OutputText, ResponseChoice, TextConfig
+from streamtok.api.responses.types import (
+    FunctionTool,
+    InputText,
+    OutputText,
+    ResponseChoice,
+    TextConfig,
+)
 
 
 class InputDetails(Struct):
@@ -105,6 +111,44 @@ class ResponseBody(Struct, kw_only=True):
     metadata: dict[str, str]
     background: bool = False
     service_tier: str = "default"
+
+
+class InputMessage(Struct, tag="message", tag_field="type"):
+    """A message, an item of the input."""
+
+    id: str
+    role: str
+    content: list[InputText | OutputText]
+    status: str
+
+
+class FunctionOutput(Struct, tag="function_call_output", tag_field="type"):
+    """What a call has returned, an item of the input."""
+
+    id: str
+    call_id: str
+    output: str
+    status: str
+
+
+InputEntry = InputMessage | FunctionCall | FunctionOutput
+
+
+class InputItemList(Struct, kw_only=True):
+    """What `GET /v1/responses/{id}/input_items` answers."""
+
+    data: list[InputEntry]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    object: str = "list"
+
+
+class InputTokens(Struct):
+    """What `POST /v1/responses/input_tokens` answers."""
+
+    input_tokens: int
+    object: str = "response.input_tokens"
 
 
 class ResponseDeleted(Struct):

@@ -1,8 +1,8 @@
 """`POST /v1/responses`, and what is kept of it: OpenAI's Responses API.
 
-A request is translated to a chat. Unless it says `store: false`, the response is kept in the ledger
-with the conversation behind it, and a next request may go on from it by its id. Only the key
-that made a response can see it, go on from it, or delete it.
+Unless it says `store: false`, a response is kept in the ledger with the conversation behind it, and
+a next request may continue from it by its id. Only the key that made a response can see it,
+continue from it, or delete it.
 Read next: `streamtok.api.responses.history`, then `streamtok.api.responses.events`.
 """
 
@@ -11,41 +11,51 @@ from dataclasses import replace
 from functools import partial
 
 import msgspec
+from msgspec import Struct
 
 from streamtok.answer.ask import Ask, Surface
-from streamtok.api.constraints.structured import NamedSchema, ResponseFormat, SchemaFormat
+from streamtok.api.conversation import Conversation, Message
 from streamtok.api.endpoint import answer
-from streamtok.api.openai import answers, chat
-from streamtok.api.openai.types import ChatRequest, Message, StreamOptions
-from streamtok.api.responses.answers import ResponseBody, ResponseDeleted
+from streamtok.api.openai import answers
+from streamtok.api.parameters import Parameters, ask_chat, check_streamed, prompt_ids
+from streamtok.api.responses.answers import (
+    InputItemList,
+    InputTokens,
+    ResponseBody,
+    ResponseDeleted,
+)
 from streamtok.api.responses.events import ResponseEvents
-from streamtok.api.responses.history import chosen, continued, conversation, offered
+from streamtok.api.responses.history import continued, conversation, input_items, wanted
 from streamtok.api.responses.types import (
     DOCUMENTED,
-    FlatSchemaFormat,
+    LOGPROBS,
+    InputFields,
+    InputItemsQuery,
+    InputTokensRequest,
     ResponseRequest,
-    TextConfig,
 )
 from streamtok.api.services import Call, Services
+from streamtok.api.validation import checked, ignored_header
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.framings import TYPED_OFFERS
 from streamtok.http.response import Response, json_response
 from streamtok.ledger import KeptResponse
-from streamtok.messages import Constraint
 
 ENDPOINT = "/v1/responses"
 RESPONSES = Surface(ENDPOINT, "resp_", "input", TYPED_OFFERS)
-FIELDS = (  # what a chat calls them, and what they are called here
-    ("response_format.json_schema", "text.format"),
-    ("response_format", "text.format"),
-    (".function.parameters", ".parameters"),
-)
+
+
+class Kept(Struct):
+    """A conversation that is kept; the first `prompt` messages of it were the response's input."""
+
+    messages: list[Message]
+    prompt: int
 
 
 async def respond(services: Services, call: Call) -> Response:
     """`POST /v1/responses`: text or messages in, a response out."""
     fields, ignored = services.read(call, ResponseRequest, DOCUMENTED)
-    messages = [*await _before(services, call, fields), *conversation(fields)]
+    messages = [*await _before(services, call, fields), *conversation(fields.input)]
     asked = _ask(services, call, fields, messages)
     keep = partial(_keep, services, call, messages) if _is_kept(services, fields) else None
     dialect = ResponseEvents(services, fields, asked.sampling, keep)
@@ -54,7 +64,7 @@ async def respond(services: Services, call: Call) -> Response:
 
 async def response(services: Services, call: Call, response_id: str) -> Response:
     """`GET /v1/responses/{id}`: a response that was kept."""
-    for name, value in call.request.query.items():
+    for name, value in _without_include(call).items():
         if value not in ("", "false"):
             raise InvalidRequest(
                 f"{name} is not supported by this server", param=name, code="unsupported_parameter"
@@ -68,48 +78,73 @@ async def delete(services: Services, call: Call, response_id: str) -> Response:
     return json_response(answers.encode(ResponseDeleted(response_id)))
 
 
+async def list_input(services: Services, call: Call, response_id: str) -> Response:
+    """`GET /v1/responses/{id}/input_items`: what a response that was kept has answered."""
+    query = checked(_without_include(call), InputItemsQuery, strict=False)
+    kept = _read(await _find(services, call, response_id))
+    items = list(input_items(kept.messages[: kept.prompt], response_id))
+    if query.order == "desc":
+        items.reverse()
+    if query.after is not None:
+        ids = [item.id for item in items]
+        if query.after not in ids:
+            raise InvalidRequest(f"after: no item has the id {query.after!r}", param="after")
+        items = items[ids.index(query.after) + 1 :]
+    page = items[: query.limit]
+    listed = InputItemList(
+        data=page,
+        first_id=page[0].id if page else None,
+        last_id=page[-1].id if page else None,
+        has_more=len(items) > len(page),
+    )
+    return json_response(answers.encode(listed))
+
+
+async def count_input(services: Services, call: Call) -> Response:
+    """`POST /v1/responses/input_tokens`: how many tokens a prompt has."""
+    fields, ignored = services.read(call, InputTokensRequest, DOCUMENTED)
+    services.check_model(fields.model)
+    given = conversation(fields.input) if fields.input is not None else []
+    chat = _chat(fields, [*await _before(services, call, fields), *given])
+    count = len(prompt_ids(services, replace(chat, tools=wanted(fields).tools)))
+    return json_response(answers.encode(InputTokens(count)), headers=ignored_header(ignored))
+
+
+def _without_include(call: Call) -> dict[str, str]:
+    """Return the query without `include`: what it may name, there is none of here."""
+    query = call.request.query.items()
+    return {name: value for name, value in query if name.partition("[")[0] != "include"}
+
+
 def _ask(
     services: Services, call: Call, fields: ResponseRequest, messages: Sequence[Message]
 ) -> Ask:
-    instructions = [Message(role="system", content=fields.instructions or "")]
-    chat_fields = ChatRequest(
+    check_streamed(fields.stream_options, fields.stream)
+    parameters = Parameters(
         model=fields.model,
-        messages=[*(instructions if fields.instructions else ()), *messages],
         max_tokens=fields.max_output_tokens,
         stream=fields.stream,
-        stream_options=StreamOptions() if fields.stream_options else None,
         temperature=fields.temperature,
         top_p=fields.top_p,
         top_k=fields.top_k,
         min_p=fields.min_p,
         seed=fields.seed,
-        response_format=_format(fields.text or TextConfig()),
-        tools=offered(fields.tools or ()),
-        tool_choice=chosen(fields.tool_choice),
-        parallel_tool_calls=fields.parallel_tool_calls,
     )
-    asked = chat.ask(services, call, chat_fields, RESPONSES)
+    chat = _chat(fields, messages)
+    asked = ask_chat(services, call, parameters, chat, wanted(fields), RESPONSES)
+    if LOGPROBS not in (fields.include or ()):
+        return asked
     return replace(
         asked,
-        constraint=asked.constraint and _renamed(asked.constraint),
-        parts=[_renamed(part) for part in asked.parts],
+        sampling=replace(asked.sampling, top_logprobs=fields.top_logprobs or 0),
+        rules=replace(asked.rules, detailed=True),
     )
 
 
-def _format(text: TextConfig) -> ResponseFormat:
-    """Return what the answer must be, as a chat has it."""
-    if isinstance(text.format, FlatSchemaFormat):
-        form = text.format
-        return SchemaFormat(NamedSchema(form.name, form.schema, form.strict, form.description))
-    return text.format
-
-
-def _renamed(constraint: Constraint) -> Constraint:
-    """Return `constraint` with the name that its field has here."""
-    field = constraint.field
-    for theirs, ours in FIELDS:
-        field = field.replace(theirs, ours)
-    return replace(constraint, field=field)
+def _chat(fields: InputFields, messages: Sequence[Message]) -> Conversation:
+    if fields.instructions:
+        messages = [Message(role="system", content=fields.instructions), *messages]
+    return Conversation(messages=messages)
 
 
 # What is kept
@@ -130,8 +165,8 @@ def _is_kept(services: Services, fields: ResponseRequest) -> bool:
     return bool(services.stored_responses) and fields.store is not False
 
 
-async def _before(services: Services, call: Call, fields: ResponseRequest) -> list[Message]:
-    """Return the conversation that a request goes on from.
+async def _before(services: Services, call: Call, fields: InputFields) -> list[Message]:
+    """Return the conversation that a request continues.
 
     Raises:
         InvalidRequest: there is none.
@@ -146,16 +181,31 @@ async def _before(services: Services, call: Call, fields: ResponseRequest) -> li
             param="previous_response_id",
             code="previous_response_not_found",
         ) from error
-    return msgspec.json.decode(kept.conversation, type=list[Message])
+    return _read(kept).messages
 
 
 async def _keep(
     services: Services, call: Call, messages: list[Message], body: ResponseBody
 ) -> bool:
     """Keep a response and its conversation, without instructions, which count only once."""
-    so_far = answers.encode([*messages, *continued(body.output)])
-    kept = KeptResponse(body.id, call.key, answers.encode(body), so_far)
+    so_far = Kept([*messages, *continued(body.output)], prompt=len(messages))
+    kept = KeptResponse(body.id, call.key, answers.encode(body), answers.encode(so_far))
     return await services.meter.ledger.keep(kept, services.stored_responses)
+
+
+def _read(kept: KeptResponse) -> Kept:
+    """Return the conversation of a response.
+
+    Raises:
+        InvalidRequest: an older version of the server has kept it in another form.
+    """
+    try:
+        return msgspec.json.decode(kept.conversation, type=Kept)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(
+            f"{kept.id!r} was kept by an older version of this server, and can only be read",
+            code="response_too_old",
+        ) from error
 
 
 async def _find(services: Services, call: Call, response_id: str) -> KeptResponse:

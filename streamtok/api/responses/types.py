@@ -1,58 +1,63 @@
 """The JSON of OpenAI's Responses API that comes in, as types.
 
-Requests hold every field of it that is supported; what it documents besides stands in `DOCUMENTED`,
-as a hint or refused by name. Read next: `streamtok.api.responses.answers`.
+Requests hold every field of it that is supported; what it documents besides is in `DOCUMENTED`, as
+a hint or refused by name. Read next: `streamtok.api.responses.answers`.
 """
 
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from streamtok.api.constraints.structured import Name, NamedSchema, ObjectFormat, TextFormat
-from streamtok.api.constraints.tools import MAX_TOOLS
 from streamtok.api.openai.types import (
-    Documented,
-    MaxTokens,
+    CONSTRAINTS,
+    MAX_TOOLS,
+    JsonSchema,
+    Name,
+    NamedSchema,
+    ObjectFormat,
     RefusalPart,
-    Seed,
-    Share,
-    Temperature,
-    TopP,
+    TextFormat,
 )
+from streamtok.api.parameters import MaxTokens, Seed, Share, Temperature, TopK, TopP
+from streamtok.api.validation import Documented
+
+LOGPROBS = "message.output_text.logprobs"
+# What of the output may be asked for besides; what there is none of here is no harm
+Includable = Literal[
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+]
 
 DOCUMENTED = Documented(
     hints=frozenset(
         {
+            "access_programs",
+            "background_options",
+            "max_tool_calls",  # of tools that the server calls, of which it has none
             "prompt_cache_key",
             "prompt_cache_options",
             "prompt_cache_retention",
+            "reasoning",  # the model does not think before it answers
             "safety_identifier",
+            "service_tier",
         }
     ),
     refused={
-        "access_programs": (None,),
-        "background": (None, False),
-        "background_options": (None,),
-        "context_management": (None, []),
-        "conversation": (None,),
-        "image": (None,),
-        "include": (None, []),
-        "max_tool_calls": (None,),
-        "moderation": (None,),
-        "prompt": (None,),
-        "reasoning": (None, {}, {"effort": None}, {"effort": "none"}),
-        "service_tier": (None, "auto", "default"),
-        "top_logprobs": (None, 0),
-        "truncation": (None, "disabled"),
+        **dict.fromkeys(CONSTRAINTS, ()),
+        "background": (False,),
+        "context_management": ([],),
+        "conversation": (),
+        "image": (),
+        "moderation": (),
+        "prompt": (),
     },
-    expected={
-        "input[].role": "; expected system, developer, user or assistant",
-        "input[].type": "; only message, function_call and function_call_output are supported",
-        "tools[].type": "; only functions are supported",
-        "tool_choice.type": "; expected function or allowed_tools",
-        "input[].content[].type": "; only input_text, output_text and refusal are supported",
-        "text.format.type": "; expected text, json_object or json_schema",
-    },
+    instead=dict.fromkeys(CONSTRAINTS, "use text.format"),
 )
 
 
@@ -71,12 +76,12 @@ class OutputText(Struct, tag="output_text", tag_field="type"):
 
 
 class InputItem(Struct):
-    """One item of the input: a message, a call that was made, or what a call has given.
+    """One item of the input: a message, a call that was made, its result, or earlier reasoning.
 
-    A message need not say that it is one, so that all three are one type; each has its own fields.
+    A message need not say that it is one, so that all four are one type; each has its own fields.
     """
 
-    type: Literal["message", "function_call", "function_call_output"] = "message"
+    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: str | list[InputText | OutputText | RefusalPart] | None = None
     call_id: str | None = None
@@ -89,7 +94,7 @@ class FunctionTool(Struct, tag="function", tag_field="type"):
     """A function that may be called; `strict` unless it says otherwise."""
 
     name: Name
-    parameters: dict[str, Any] | None = None
+    parameters: JsonSchema | None = None
     strict: bool | None = None
     description: str | None = None
 
@@ -115,10 +120,10 @@ class FlatSchemaFormat(NamedSchema, tag="json_schema", tag_field="type"):
 
 
 class TextConfig(Struct):
-    """What the answer's text must be."""
+    """What the answer's text must be; how verbose it is to be has no effect."""
 
     format: TextFormat | ObjectFormat | FlatSchemaFormat = field(default_factory=TextFormat)
-    verbosity: Literal["medium"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
 
 
 class StreamConfig(Struct, forbid_unknown_fields=True):
@@ -127,25 +132,50 @@ class StreamConfig(Struct, forbid_unknown_fields=True):
     include_obfuscation: bool = False
 
 
-class ResponseRequest(Struct, kw_only=True):
-    """`POST /v1/responses`; `seed`, `top_k` and `min_p` are extensions."""
+class InputFields(Struct, kw_only=True):
+    """What the input of a response is made of."""
 
-    input: str | Annotated[list[InputItem], Meta(min_length=1)]
     model: str | None = None
     instructions: str | None = None
+    parallel_tool_calls: bool | None = None
+    previous_response_id: str | None = None
+    text: TextConfig | None = None
+    tool_choice: ResponseChoice | None = None
+    tools: Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS)] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+
+
+Input = str | Annotated[list[InputItem], Meta(min_length=1)]
+
+
+class InputTokensRequest(InputFields, kw_only=True):
+    """`POST /v1/responses/input_tokens`."""
+
+    input: Input | None = None
+
+
+class ResponseRequest(InputFields, kw_only=True):
+    """`POST /v1/responses`; `seed`, `top_k` and `min_p` are extensions."""
+
+    input: Input
+    include: list[Includable] | None = None
     max_output_tokens: MaxTokens | None = None
     metadata: Annotated[dict[str, str], Meta(max_length=16)] | None = None
     min_p: Share | None = None
-    parallel_tool_calls: bool | None = None
-    previous_response_id: str | None = None
     seed: Seed | None = None
     store: bool | None = None
     stream: bool | None = None
     stream_options: StreamConfig | None = None
     temperature: Temperature | None = None
-    text: TextConfig | None = None
-    tool_choice: ResponseChoice | None = None
-    tools: Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS)] | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
+    top_k: TopK | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     top_p: TopP | None = None
     user: str | None = None
+
+
+class InputItemsQuery(Struct, forbid_unknown_fields=True):
+    """`GET /v1/responses/{id}/input_items`: what a query can say."""
+
+    after: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+    order: Literal["asc", "desc"] = "desc"

@@ -146,6 +146,7 @@ class Grammars:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+        from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
         self._size = vocabulary.size
         self._ends = bool(vocabulary.stop_ids)
@@ -155,11 +156,13 @@ class Grammars:
             eos_token=sorted(vocabulary.stop_ids) or None,
         )
         self._matcher = LLMatcher
+        self._unreadable = GbnfToLarkError
         self._limits = LLParserLimits(verbose_errors=False, max_lexer_states=MAX_STATES)
         self._forms: dict[str, Callable[[str], str]] = {
             "json_schema": LLMatcher.grammar_from_json_schema,
             "lark": LLMatcher.grammar_from_lark,
             "regex": LLMatcher.grammar_from_regex,
+            "gbnf": lambda text: LLMatcher.grammar_from_lark(any_to_lark(text)),
         }
         # With the processor time each took, in seconds; the least recently used first
         self._kept: dict[tuple[str, str], tuple[LLMatcher, float]] = {}
@@ -177,7 +180,11 @@ class Grammars:
             raise _wrong(constraint, problem, "grammar_too_large")
         if not self._ends:
             raise _wrong(constraint, "this model has no token that ends a text", "invalid_grammar")
-        compiled, _ = self._compiled(constraint.kind, constraint.text)
+        try:
+            compiled, _ = self._compiled(constraint.kind, constraint.text)
+        except self._unreadable as error:
+            problem = " ".join(str(error).split())
+            raise _wrong(constraint, problem, "invalid_grammar") from error
         if problem := _problem(compiled):
             place = ""
             if constraint.kind == "json_schema" and len(constraint.text) <= SHORT:

@@ -1,0 +1,61 @@
+"""A server for the scripts of this folder, and how they report: a line for each check.
+
+usage of each script: SCRIPT [URL]
+
+Without a URL it starts `streamtok serve` from this checkout, with the model that is shipped, by the
+Python that STREAMTOK_PYTHON names (default: the one that runs the script).
+"""
+
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+READY = "ready at "
+
+
+@contextmanager
+def server(*flags: str) -> Iterator[str]:
+    """Yield the URL of a running server: that of the command line, or of one that is started."""
+    if len(sys.argv) > 1:
+        yield sys.argv[1].rstrip("/")
+        return
+    python = os.environ.get("STREAMTOK_PYTHON", sys.executable)
+    command = [python, "-m", "streamtok", "serve", "--port", "0", "--ledger", ":memory:"]
+    command += ["--log-level", "warning", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if READY in line:
+                    yield line.partition(READY)[2].strip()
+                    break
+            else:
+                sys.exit("the server did not start")
+        finally:
+            process.terminate()
+
+
+def check(name: str, url: str, steps: Sequence[Callable[[str], object]]) -> None:
+    """Run `steps`, each with `url`; print which pass, and exit with 1 where one does not."""
+    failed = 0
+    for step in steps:
+        try:
+            step(url)
+        except Exception as error:  # whatever a framework raises is a result here
+            failed += 1
+            if "-v" in os.environ.get("CLIENTS_FLAGS", ""):
+                traceback.print_exc()
+            text = " ".join(str(error).split())[:300]
+            print(f"{name}: FAILED {step.__name__}: {type(error).__name__}: {text}", flush=True)
+        else:
+            print(f"{name}: {step.__name__}", flush=True)
+    if failed:
+        sys.exit(f"{name}: {failed} of {len(steps)} failed")

@@ -1,0 +1,60 @@
+"""What requests want their answers to be, as constraints that were compiled.
+
+The room's one entrance: `streamtok.app` gives it to the endpoints. Whether objects are closed, and
+whether there is a library to compile with, is decided here.
+Read next: `streamtok.api.constraints.structured`.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from streamtok.api.constraints.structured import constraint
+from streamtok.api.constraints.tools import calls_constraint
+from streamtok.api.conversation import Wanted
+from streamtok.api.services import Constrained
+from streamtok.engine.extras.grammars import Grammars
+from streamtok.errors import InvalidRequest
+from streamtok.messages import Constraint
+from streamtok.text.tool_calls.reader import CallReader
+
+
+class Constraints:
+    """Makes constraints; without `grammars` none can be met.
+
+    With `close`, objects have no properties but those that their schemas name.
+    """
+
+    def __init__(self, grammars: Grammars | None, *, close: bool = True) -> None:
+        self._grammars = grammars
+        self._close = close
+
+    def make(self, wanted: Wanted) -> Constrained:
+        """Return what an answer must be; see `streamtok.api.services.Constraints`."""
+        if wanted.tools:
+            whole, parts = calls_constraint(wanted, close=self._close)
+            return Constrained(whole, parts, CallReader)
+        return Constrained(constraint(wanted, close=self._close))
+
+    async def check(self, whole: Constraint, parts: Sequence[Constraint]) -> None:
+        """Check that an answer can be that; the event loop stays free meanwhile."""
+        if self._grammars is None:
+            raise InvalidRequest(
+                f"{whole.param}: this server lacks llguidance, or it cannot read the model's "
+                "tokenizer; pip install 'streamtok[structured]'",
+                param=whole.param,
+                code="unsupported_parameter",
+            )
+        try:
+            await self._compile(self._grammars, whole)
+        except InvalidRequest:
+            for part in parts:
+                await self._compile(self._grammars, part)
+            raise
+
+    @staticmethod
+    async def _compile(grammars: Grammars, constraint: Constraint) -> None:
+        if grammars.is_compiled(constraint):
+            grammars.check(constraint)
+        else:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(grammars.compiler, grammars.check, constraint)
