@@ -112,6 +112,22 @@ def learn(given: dict[str, Any]) -> int:
         return list_lessons(settings) if given["list"] else learn(settings, given["lessons"])
 
 
+def proxy(given: dict[str, Any]) -> int:
+    """Stand between a client and any HTTP server: trace, record, replay, check, break streams."""
+    from streamtok.proxy.app import ProxyApp
+    from streamtok.serve.process import attach_signals, run
+
+    settings: config.ProxyConfig = config.read(config.ProxyConfig, given)
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    app = ProxyApp(settings, given["upstream"])
+    status = run(lambda: app, attach_signals, _announce)
+    return 1 if app.failed else status
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("streamtok", description="Stream a language model's tokens.")
     parser.add_argument("--version", action="version", version=f"streamtok {__version__}")
@@ -147,6 +163,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check the HTTP/1.1 of any server instead: framing, smuggling, requests cut anywhere",
     )
+    command = commands.add_parser(
+        "proxy", help="stand between a client and any server", description=proxy.__doc__
+    )
+    command.set_defaults(command=proxy)
+    command.add_argument(
+        "upstream", nargs="?", default="", help="the server, such as https://api.example.com"
+    )
+    _add_settings(command, config.ProxyConfig)
     command = commands.add_parser(
         "learn", help="learn how streaming works", description=learn.__doc__
     )

@@ -177,6 +177,20 @@ class ServeConfig(EngineConfig, ListenConfig, ConnectionConfig, ApiConfig, Trace
 
 
 @dataclass(frozen=True)
+class ProxyConfig(ListenConfig, ConnectionConfig, TraceConfig):
+    """What `streamtok proxy` needs, beside the URL of a server."""
+
+    port: int = _setting(8080, "port to listen on; 0 lets the system choose", 0, 65535)
+    timeout_s: float = _setting(600.0, "seconds until the server's answer must begin", 0.001)
+    record: str = _setting("", "folder to write each exchange to (default: none)")
+    replay: str = _setting("", "folder of recordings to answer from, instead of a server")
+    at_once: bool = _setting(False, "answer from recordings at once, not at their own pace")
+    check: bool = _setting(False, "apply the doctor's rules; a report is printed at the end")
+    faults: bool = _setting(False, "let requests ask for broken answers with X-Fault")
+    log_level: str = _choice("info", LOG_LEVELS, "least level that is logged")
+
+
+@dataclass(frozen=True)
 class GenerateConfig(EngineConfig):
     """What `streamtok generate` needs."""
 

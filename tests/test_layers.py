@@ -14,7 +14,7 @@ import streamtok
 
 LAYERS = (  # a module imports from its own layer and from those after it
     ("__main__", "cli", "pytest_plugin", "terminal", "testing"),
-    ("app", "serve", "teach"),
+    ("app", "proxy", "serve", "teach"),
     ("api", "faults", "observe"),
     ("answer",),
     ("http", "text", "engine", "ledger", "metrics"),
@@ -30,7 +30,7 @@ HEART = (
 ROOMS = (
     *("http/edge/", "engine/remote/", "engine/extras/", "model/gpt/", "text/tool_calls/"),
     *("api/constraints/", "api/responses/", "api/anthropic/", "api/more/"),
-    *("faults/", "observe/", "teach/", "testing/", "serve/"),
+    *("faults/", "observe/", "proxy/", "teach/", "testing/", "serve/"),
 )
 ONLY_IN = {  # library -> where it may be imported
     "h11": ("http/", "first/"),

@@ -51,9 +51,26 @@ class Faults:
         """See `streamtok.api.services.FaultInjector.plan`."""
         if not (text := _asked_for(request)):
             return None
+        return self._plan(text, request, framing, ask.surface.id_prefix == CHAT.id_prefix)
+
+    def plan_for(self, request: Request, *, is_stream: bool, is_chat: bool) -> "Plan | None":
+        """Return what is to go wrong with another server's answer, as the header asks.
+
+        Raises:
+            InvalidRequest: the header asks for what there is not, or for an error from the engine.
+            RequestError: it asks for this error.
+        """
+        if not (text := request.header(HEADER)):
+            return None
+        plan = self._plan(text, request, EVENT_STREAM if is_stream else None, is_chat)
+        if plan.fails:
+            raise wrong("error acts in the engine, and so on this server's own answers only")
+        return plan
+
+    def _plan(self, text: str, request: Request, framing: Framing | None, is_chat: bool) -> "Plan":
         wanted = parse(text)
         for one in wanted:
-            _check_needs(one.name, framing, ask.surface.id_prefix == CHAT.id_prefix)
+            _check_needs(one.name, framing, is_chat)
         made = [one.make() for one in wanted if self._is_due(one, request)]
         for fault in made:
             if isinstance(fault, RequestError):
@@ -94,6 +111,11 @@ class Plan:
         self._make_output = make_output
         self._is_text = is_text
         self._tokens = 0
+
+    @property
+    def fails(self) -> bool:
+        """Whether the answer itself is to fail."""
+        return bool(self._failures)
 
     def events(self, events: AnswerEvents) -> AnswerEvents:
         """See `Interceptor.events`."""

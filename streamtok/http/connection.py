@@ -290,16 +290,22 @@ class Connection:
 
     def _head(self, response: Response, length: int | None) -> h11.Response:
         """Return the status line and headers; h11 adds the transfer coding where it is needed."""
-        headers: HeaderList = (
+        own = (
             ("date", formatdate(self._service.clock.wall_s(), usegmt=True)),
             ("server", SERVER),
+        )
+        given = {name for name, _ in response.headers}
+        headers: HeaderList = (
+            *(field for field in own if field[0] not in given),  # a proxy passes on its server's
             *response.headers,
         )
         if length is not None and response.status != 204:  # RFC 9110 section 8.6
             headers = (*headers, ("content-length", str(length)))
         if self._last_turn or self._h11.their_state is h11.SEND_BODY:
             headers = (*headers, ("connection", "close"))
-        reason = REASONS.get(response.status) or HTTPStatus(response.status).phrase
+        status = response.status
+        known = status in HTTPStatus.__members__.values()  # a proxy passes others on
+        reason = REASONS.get(status) or (HTTPStatus(status).phrase if known else "")
         return h11.Response(status_code=response.status, headers=_titled(headers), reason=reason)
 
     async def _send_event(self, event: h11.Event) -> None:

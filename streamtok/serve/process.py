@@ -1,4 +1,4 @@
-"""One serving process: runs an App on an event loop until it is told to stop.
+"""One serving process: runs an application on an event loop until it is told to stop.
 
 `Control` is what it can be told; the caller attaches it to a source: to signals for a process that
 serves alone, to the supervisor's socket for a worker (`streamtok.serve.workers`).
@@ -9,9 +9,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
-from streamtok.app import App
 from streamtok.serve.signals import handle_signals, restored
 
 # Windows' default event loop cannot watch sockets, which the listener does.
@@ -19,10 +18,23 @@ LOOP = asyncio.SelectorEventLoop
 STOPPING = "stopping: running streams may finish; once more to stop at once"
 
 
+class Application(Protocol):
+    """What a process runs: `streamtok.app.App`, or `streamtok.proxy.app.ProxyApp`."""
+
+    async def start(self) -> str:
+        """Listen, and return the URL. Raises StreamtokError."""
+
+    def reload(self) -> None:
+        """Read the files again that may have changed."""
+
+    async def stop(self) -> None:
+        """Let what runs end, and close."""
+
+
 class Control:
     """What can be asked of a process that serves. Called on the event loop."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: Application) -> None:
         self.reload = app.reload
         self.stopping = asyncio.Event()
 
@@ -36,7 +48,7 @@ class Control:
 
 
 def run(
-    make_app: Callable[[], App],
+    make_app: Callable[[], Application],
     attach: Callable[[Control], None],
     ready: Callable[[str], None],
 ) -> int:
@@ -86,7 +98,7 @@ def _run(serving: Coroutine[Any, Any, int]) -> int:
 
 
 async def _serve(
-    make_app: Callable[[], App],
+    make_app: Callable[[], Application],
     attach: Callable[[Control], None],
     ready: Callable[[str], None],
 ) -> int:

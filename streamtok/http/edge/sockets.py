@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from streamtok.config import ServeConfig
+from streamtok.config import ListenConfig
 from streamtok.errors import ConfigError
 
 UNIX: int | None = getattr(socket, "AF_UNIX", None)  # the address family; Windows has none
@@ -71,7 +71,7 @@ class Endpoint:
             self._file.remove()
 
 
-def open_endpoint(config: ServeConfig) -> Endpoint:
+def open_endpoint(config: ListenConfig) -> Endpoint:
     """Bind what `config` names, or take what was inherited.
 
     Raises:
