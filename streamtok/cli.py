@@ -90,8 +90,21 @@ def generate(given: dict[str, Any]) -> int:
 
 def doctor(given: dict[str, Any]) -> int:
     """Check the streams of a server that speaks OpenAI's API, this one or another."""
-    from streamtok.teach.doctor.report import doctor
+    from streamtok.teach.doctor.report import compare_ways, doctor
 
+    if given["via"]:
+        direct = given["direct"] or given["url"]
+        if not direct:
+            raise ConfigError("--via: needs --direct, the URL of the same server itself")
+        return compare_ways(
+            direct,
+            given["via"],
+            model=given["model"],
+            key=config.secret(given["key_env"]),
+            timeout_s=given["timeout"],
+        )
+    if not given["url"] or given["direct"]:
+        raise ConfigError("doctor: expected a URL, or --direct URL --via URL")
     return doctor(
         given["url"],
         model=given["model"],
@@ -153,7 +166,13 @@ def _parser() -> argparse.ArgumentParser:
         "doctor", help="check the streams of any server", description=doctor.__doc__
     )
     command.set_defaults(command=doctor)
-    command.add_argument("url", help="such as http://127.0.0.1:8000, with or without /v1")
+    command.add_argument(
+        "url", nargs="?", help="such as http://127.0.0.1:8000, with or without /v1"
+    )
+    command.add_argument("--direct", metavar="URL", help="with --via: the server itself")
+    command.add_argument(
+        "--via", metavar="URL", help="the same server through a proxy: who holds bytes back?"
+    )
     command.add_argument("--model", help="what to ask for (default: the first that it names)")
     command.add_argument("--key-env", default="", help="variable that holds the API key")
     command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for a read")

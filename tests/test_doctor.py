@@ -402,18 +402,6 @@ def breaches(one: Recording) -> list[str]:
     return names + [rule.name for rule in totals.RULES if list(rule.check(stream))]
 
 
-@pytest.mark.parametrize(
-    ("times", "names"),
-    [
-        ([3.0] * 14, ["buffered"]),
-        ([0.01] * 14, []),
-        ([1.0 + 0.1 * n for n in range(14)], []),
-    ],
-)
-def test_buffering_shows_in_the_times(times: list[float], names: list[str]) -> None:
-    assert breaches(recording(times)) == names
-
-
 def test_times_are_those_of_the_reads() -> None:
     seen = timing(read_stream(read_answer(recording([1.0 + n for n in range(14)]))))
     assert seen is not None

@@ -62,6 +62,7 @@ SYNCHRONOUS = (
     "teach/doctor/events.py",
     "teach/doctor/eventstream.py",
     "teach/doctor/framing.py",
+    "teach/doctor/pace.py",
     "teach/doctor/recording.py",
     "teach/doctor/rules.py",
     "teach/doctor/totals.py",

@@ -14,8 +14,6 @@ from streamtok.teach.doctor.rules import rule
 FIELDS = frozenset({"", "data", "event", "id", "retry"})
 LONE_HALF = re.compile(rb"\\u[dD][89a-bA-B][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-BUFFERED_S = 0.5  # a stream that comes as a whole after this time was held back
-MANY_EVENTS = 8
 
 
 @rule(
@@ -160,21 +158,6 @@ def replacement(stream: Stream) -> Iterator[str]:
 
 
 @rule(
-    "error",
-    source="OpenAI API reference: tokens are sent as they become available",
-    breaks="users, who look at nothing until all is there",
-    mend="write and flush each event; switch buffering off in the proxy (X-Accel-Buffering: no)",
-)
-def buffered(stream: Stream) -> Iterator[str]:
-    """Events come as they are made, not all at once at the end."""
-    times = [block.at_s for block in stream.spoken]
-    if len(times) < MANY_EVENTS or times[0] < BUFFERED_S:
-        return
-    if len(set(times)) <= 2 and times[-1] - times[0] < 0.05 * times[0]:
-        yield f"{len(times)} events at once after {times[0]:.2f} s"
-
-
-@rule(
     "warning",
     source="not a rule of HTTP; what streaming is for",
     breaks="no client, but text comes in jerks: several tokens wait for each other",
@@ -215,7 +198,6 @@ RULES = (
     utf8_split,
     utf8_invalid,
     replacement,
-    buffered,
     coalesced,
     event_split,
 )

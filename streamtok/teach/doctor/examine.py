@@ -8,16 +8,18 @@ it all.
 import asyncio
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from streamtok.teach.doctor import behaviour, chunks, events, framing, totals
+from streamtok.http.request import HeaderList
+from streamtok.teach.doctor import behaviour, chunks, events, framing, pace, totals
 from streamtok.teach.doctor.behaviour import Leaving, Stopped
 from streamtok.teach.doctor.events import REPLACEMENT
-from streamtok.teach.doctor.eventstream import Stream
+from streamtok.teach.doctor.eventstream import Stream, read_stream
+from streamtok.teach.doctor.pace import Pace
 from streamtok.teach.doctor.probe import CHAT, Probe, Target, connect
 from streamtok.teach.doctor.recording import Answer
 from streamtok.teach.doctor.rules import Finding, Rule, findings
@@ -81,6 +83,28 @@ async def examine(url: str, where: Target, model: str | None = None) -> Report:
     return await _Doctor(where, Report(url, model)).examine()
 
 
+async def ask_pace(
+    where: Target, make_body: Callable[..., dict[str, Any]], headers: HeaderList = ()
+) -> Pace:
+    """Ask the same for one token and for many. The first request warms the server up."""
+    streams = []
+    for max_tokens in (1, 1, MAX_TOKENS):
+        async with connect(where) as probe:
+            streams.append(await probe.stream(make_body(max_tokens=max_tokens), headers=headers))
+    return Pace(*streams[1:])
+
+
+async def compare(direct: Target, via: Target, model: str | None = None) -> tuple[Pace, Pace]:
+    """Ask the same of a server directly and through what stands before it.
+
+    Raises:
+        Unreachable: nobody listens at one of them.
+    """
+    doctors = [_Doctor(where, Report(where.authority, model)) for where in (direct, via)]
+    first, second = [await doctor.pace() for doctor in doctors]
+    return first, second
+
+
 def timing(stream: Stream) -> Timing | None:
     """Return when text came; None if none did."""
     times = [block.at_s for block in stream.spoken]
@@ -106,6 +130,7 @@ class _Doctor:
         stream = await self._stream()
         if stream.answer.status == 200 and stream.chunks:
             await self._plain_stream()
+            await self._pace()
             await self._stop(stream)
             await self._leave(stream)
         else:
@@ -113,6 +138,12 @@ class _Doctor:
         await self._errors()
         await self._cors()
         return report
+
+    async def pace(self) -> Pace:
+        """Return when the text of a short and of a long answer comes."""
+        if self._report.model is None:
+            self._report.model = await self._first_model()
+        return await ask_pace(self._target, self._body)
 
     def _body(self, **fields: Any) -> dict[str, Any]:
         """Return a request; what is None is left out."""
@@ -175,6 +206,20 @@ class _Doctor:
             self._judge(await probe.stream(self._body(max_tokens=4)), "stream without usage")
 
     # More than one stream
+
+    async def _pace(self) -> None:
+        """Ask for one token and for many, also as a client that takes gzip does."""
+        seen = await ask_pace(self._target, self._body)
+        self._report.apply(pace.RULES, seen, "pace")
+        zipped = await ask_pace(self._target, self._body, (("Accept-Encoding", "gzip"),))
+        if not zipped.long.answer.header("content-encoding"):
+            return
+        unzipped = (pace.decompressed(one.answer) for one in (zipped.short, zipped.long))
+        answers = [answer for answer in unzipped if answer is not None]
+        if len(answers) == 2:
+            self._report.apply(pace.RULES, Pace(*map(read_stream, answers)), "pace with gzip")
+        else:
+            self._report.unchecked["pace with gzip"] = "the body cannot be read"
 
     async def _stop(self, whole: Stream) -> None:
         """Ask the same again, to stop at a string from the middle of the answer."""

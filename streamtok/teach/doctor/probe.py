@@ -83,14 +83,19 @@ class Probe:
         """Ask for a chat completion."""
         return await self.ask("POST", CHAT, body, headers)
 
-    async def stream(self, body: Any, enough: Callable[[Stream], bool] | None = None) -> Stream:
+    async def stream(
+        self,
+        body: Any,
+        enough: Callable[[Stream], bool] | None = None,
+        headers: HeaderList = (),
+    ) -> Stream:
         """Ask for a stream, and read it until it ends or there is `enough` of it."""
 
         def stop(answer: Answer) -> bool:
             return answer.complete or bool(enough and enough(read_stream(answer)))
 
         usage_asked = "stream_options" in body
-        recording = await self._record(self._request("POST", CHAT, body, ()), stop)
+        recording = await self._record(self._request("POST", CHAT, body, headers), stop)
         return read_stream(read_answer(recording), usage_asked)
 
     async def ask(

@@ -8,11 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from streamtok.teach.doctor.examine import Report, examine
+from streamtok.teach.doctor.examine import Report, compare, examine
 from streamtok.teach.doctor.http import examine_http
+from streamtok.teach.doctor.pace import NOBODY, measured, timeline, times_of, verdict
 from streamtok.teach.doctor.probe import target
 from streamtok.teach.doctor.rules import Finding
 
+TIMELINE_COLUMNS = 64
 COLOURS = {"error": "bold red", "warning": "bold yellow"}
 
 
@@ -36,12 +38,37 @@ def doctor(
     return 1 if report.failed else 0
 
 
+def compare_ways(direct: str, via: str, *, model: str | None, key: str, timeout_s: float) -> int:
+    """Ask a server directly and through what stands before it, and print who holds bytes back.
+
+    Returns 1 if somebody does, else 0.
+
+    Raises:
+        ConfigError: one of these is no URL.
+        Unreachable: nobody listens there.
+    """
+    targets = [target(url, key, timeout_s) for url in (direct, via)]
+    paces = asyncio.run(compare(targets[0], targets[1], model))
+    console = Console(highlight=False)
+    end_s = max((times[-1] for pace in paces if (times := times_of(pace.long))), default=0.0)
+    for name, url, pace in zip(("direct", "via"), (direct, via), paces, strict=True):
+        line = f"[bold]{name:<7}[/]{escape(url)}: {measured(pace.long)}"
+        console.print(line, soft_wrap=True)
+        console.print(f"       |{timeline(pace.long, TIMELINE_COLUMNS, end_s)}|", markup=False)
+    found = verdict(*paces)
+    held = found != NOBODY
+    console.print(f"[bold {'red' if held else 'green'}]{escape(found)}[/]")
+    return 1 if held else 0
+
+
 def render(report: Report, console: Console) -> None:
     """Print a report for people."""
     model = f", model {escape(report.model)}" if report.model else ""
     console.print(f"[bold]{escape(report.url)}[/]{model}")
     for finding in report.findings:
         _render_finding(finding, console)
+    if report.findings:
+        console.print()
     if report.timing:
         gaps = ", ".join(f"{k} {1000 * gap:.1f}" for k, gap in report.timing.gaps_s.items())
         console.print(
