@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 SAMPLE = "the cat, das Mädchen, 日本語のテキスト, 😀😀 naïve café "
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
@@ -106,13 +106,26 @@ SHAPES = (byte_level, sentencepiece, normalising, metaspace, word_pieces, suffix
 TEXTS_WITH_SPECIALS = ("ab", "a b", "<s>a", "<s> a", "a</s>b", "a</s> b", "<s></s>a", " a", "a  b")
 
 
-def llama_folder(folder: Path, form: str) -> None:
-    """Write the tokenizer of a Llama: in the older form, `normalising`, or as `metaspace`."""
+ENDS: tuple[dict[str, bool], ...] = (
+    {},
+    {"add_bos_token": True},
+    {"add_bos_token": False},
+    {"add_bos_token": True, "add_eos_token": True},
+    {"add_eos_token": True},
+)
+
+
+def llama_folder(folder: Path, form: str, **keys: object) -> None:
+    """Write the tokenizer of a Llama: in the older form, `normalising`, or as `metaspace`.
+
+    `keys` are more of its `tokenizer_config.json`.
+    """
     backend = normalising() if form == "normalising" else sentencepiece()
     if form == "metaspace":
         backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        backend.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", 1)])
     backend.save(str(folder / "tokenizer.json"))
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "legacy": False}
-    settings = {"tokenizer_class": "LlamaTokenizer", **tokens}
+    settings = {"tokenizer_class": "LlamaTokenizer", **tokens, **keys}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import TEXTS_WITH_SPECIALS, llama_folder
+from shapes import ENDS, TEXTS_WITH_SPECIALS, llama_folder
 from tokenizers import Tokenizer as Backend
 from tokenizers import pre_tokenizers
 
@@ -134,6 +134,47 @@ def test_an_optional_file_may_be_missing_but_not_wrong(tmp_path: Path) -> None:
         read_optional(path)
 
 
+# What tokenizer_config.json adds
+
+
+def added(token: str, **flags: bool) -> dict[str, Any]:
+    return {"content": token, "lstrip": False, "rstrip": False, "normalized": False} | flags
+
+
+def test_added_tokens_are_those_of_both_files(tmp_path: Path) -> None:
+    known = {"256": added(SPECIALS[0], special=True), "262": added("<tool>", special=False)}
+    decoder = known | {"261": added("<|new|>", special=True)}
+    folder = write(tmp_path, tokenizer_config={"added_tokens_decoder": decoder})
+    tokenizer = Tokenizer(folder)
+    assert tokenizer.encode("<|new|><tool>", special=False) == (261, 262)
+    assert 261 in tokenizer.special_ids
+    assert 262 not in tokenizer.special_ids
+    assert Tokenizer(folder, 261).encode("<tool>", special=False)[0] < 256
+
+
+@pytest.mark.parametrize(
+    ("decoder", "said"),
+    [
+        ({"300": added("<|new|>")}, "'<|new|>' has the id 300, and would get 261"),
+        ({"x": added("<|new|>")}, "expected tokens by their ids: invalid literal"),
+        (["<|new|>"], "expected tokens by their ids"),
+        ({"261": "<|new|>"}, "expected tokens by their ids"),
+    ],
+)
+def test_added_tokens_that_are_wrong_are_named(tmp_path: Path, decoder: Any, said: str) -> None:
+    folder = write(tmp_path, tokenizer_config={"added_tokens_decoder": decoder})
+    with pytest.raises(ModelError) as caught:
+        Tokenizer(folder)
+    assert said in str(caught.value)
+    assert "tokenizer_config.json: added_tokens_decoder: " in str(caught.value)
+
+
+def test_a_tokenizer_in_another_form_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"sentencepiece")
+    with pytest.raises(ModelError, match=r"No such file.*can make it of tokenizer\.model"):
+        Tokenizer(tmp_path)
+
+
 # A Llama folder: what transformers 5 gives is in `tests/golden`, by `scripts/golden/token_ids.py`
 
 TRANSFORMERS = json.loads((Path(__file__).parent / "golden" / "token_ids.json").read_text())
@@ -164,3 +205,12 @@ def test_an_older_one_gives_those_of_its_own_file(tmp_path: Path) -> None:
     assert (found["<s>a"], other["<s>a"]) == ([1, word], [1, rest])
     differ = {text for text in TEXTS_WITH_SPECIALS if found[text] != other[text]}
     assert differ == {"<s>a", "<s> a", "a</s>b", "a</s> b", "<s></s>a", " a"}
+
+
+@pytest.mark.parametrize("flags", ENDS)
+def test_a_llamas_texts_begin_and_end_as_in_transformers(
+    tmp_path: Path, flags: dict[str, bool]
+) -> None:
+    llama_folder(tmp_path, "metaspace", **flags)
+    ids = Tokenizer(tmp_path).encode("ab", special=True)
+    assert list(ids) == TRANSFORMERS["ends"][json.dumps(flags)]

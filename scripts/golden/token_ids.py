@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from shapes import TEXTS_WITH_SPECIALS, llama_folder
+from shapes import ENDS, TEXTS_WITH_SPECIALS, llama_folder
 
 
 def main() -> None:
@@ -30,6 +30,12 @@ def main() -> None:
                 text: tokenizer(text, add_special_tokens=False).input_ids
                 for text in TEXTS_WITH_SPECIALS
             }
+    found["ends"] = {}
+    for flags in ENDS:
+        with TemporaryDirectory() as folder:
+            llama_folder(Path(folder), "metaspace", **flags)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            found["ends"][json.dumps(flags)] = tokenizer("ab").input_ids
     Path(sys.argv[1]).write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -111,6 +111,8 @@ def open_checkpoint(folder: Path) -> tuple[ModelConfig, Checkpoint]:
     tensors = _named(config, read_tensors(folder, file))
     if config.tied:
         config = _with_head(folder, config, tensors)
+    if any(tensor.kind == "F64" for tensor in tensors.values()):
+        log.warning("%s: float64 weights are rounded to float32", folder)
     if isinstance(config.rope.scaling, LongRope):
         log.warning("%s: longrope: texts of up to %d tokens are served", folder, config.context)
     expected = tensor_shapes(config)

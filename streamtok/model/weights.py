@@ -8,6 +8,7 @@ Read next: `streamtok.model.decoder`, which lays the tensors out for speed.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 
 from streamtok.errors import ModelError
 from streamtok.model.config import read_json
+
+log = logging.getLogger(__name__)
 
 Array: TypeAlias = npt.NDArray[np.float32]
 Shape: TypeAlias = tuple[int, ...]
@@ -135,8 +138,9 @@ def _files(folder: Path, file: str | None) -> list[Path]:
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; expected a Hugging Face model folder")
     if file is None:
-        # An index beside a whole file is a leftover of another way to store the same model
         file = INDEX if not (folder / WHOLE).exists() and (folder / INDEX).exists() else WHOLE
+        if file == WHOLE and (folder / INDEX).exists():  # of another way to store the same model
+            log.warning("%s: %s is there, so %s is not used", folder, WHOLE, INDEX)
     elif Path(file).name != file:
         raise ModelError(f"{folder}: the weights are to lie in the folder itself, not at {file}")
     path = folder / file

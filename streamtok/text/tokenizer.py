@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from streamtok.errors import ModelError
@@ -23,7 +24,9 @@ class Tokenizer:
     It is what `tokenizer.json` says, for this is the file that the model's makers had when they
     trained it, and that servers read. transformers from version 5 on builds Llama's anew from the
     vocabulary instead: in folders from before, what follows a special token, or begins with a
-    space, gets other ids there than in training.
+    space, gets other ids there than in training. From `tokenizer_config.json` come, as there, the
+    added tokens that `tokenizer.json` lacks, but not whether a text is given a beginning and an
+    end: `add_bos_token` and `add_eos_token` do nothing beside a `tokenizer.json`.
 
     `stop_ids` end a text: those of `streamtok.model.generation_config` and the tokenizer's own
     end, which chat models have whose other files know only the end of the base model's texts.
@@ -34,20 +37,16 @@ class Tokenizer:
     def __init__(self, folder: Path, vocab: int | None = None) -> None:
         self.folder = folder
         path = folder / "tokenizer.json"
-        try:
-            self.backend = Backend.from_str(path.read_text("utf-8"))
-        except OSError as error:
-            raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-        except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"{path}: not a tokenizer: {error}") from error
+        # Older folders have the names of special tokens in a file of their own
+        older = read_optional(folder / "special_tokens_map.json")
+        self.settings = older | read_optional(folder / "tokenizer_config.json")
+        self.backend = _read(path)
+        self._add_tokens()
         if vocab is not None:
             self.backend = _within(path, self.backend, vocab)
         self.backend.no_truncation()  # settings of training, which the file may hold
         self.backend.no_padding()
         self.vocab = self.backend.get_vocab_size(with_added_tokens=True)
-        # Older folders have the names of special tokens in a file of their own
-        older = read_optional(folder / "special_tokens_map.json")
-        self.settings = older | read_optional(folder / "tokenizer_config.json")
         self.special_ids = frozenset(
             token
             for token, added in self.backend.get_added_tokens_decoder().items()
@@ -87,6 +86,35 @@ class Tokenizer:
         """Return the text of the special token `name` (such as "bos_token"), or nothing."""
         value = self.settings.get(name)
         return str(value.get("content", "")) if isinstance(value, dict) else str(value or "")
+
+    def _add_tokens(self) -> None:
+        """Add the tokens of `added_tokens_decoder` that are not there yet, each with its own id."""
+        added = self.settings.get("added_tokens_decoder") or {}
+        problem = f"{self.folder / 'tokenizer_config.json'}: added_tokens_decoder"
+        try:
+            known = {int(token): AddedToken(**one) for token, one in added.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ModelError(f"{problem}: expected tokens by their ids: {error}") from error
+        for token_id, token in sorted(known.items()):
+            if self.backend.token_to_id(token.content) is None:
+                add = self.backend.add_special_tokens if token.special else self.backend.add_tokens
+                add([token])
+                if (given := self.backend.token_to_id(token.content)) != token_id:
+                    raise ModelError(
+                        f"{problem}: {token.content!r} has the id {token_id}, and would get {given}"
+                    )
+
+
+def _read(path: Path) -> Backend:
+    try:
+        return Backend.from_str(path.read_text("utf-8"))
+    except OSError as error:
+        others = ("tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "tiktoken.model")
+        there = next((name for name in others if (path.parent / name).exists()), None)
+        hint = f"; transformers' AutoTokenizer can make it of {there}" if there else ""
+        raise ModelError(f"{path}: cannot be read: {error.strerror}{hint}") from error
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{path}: not a tokenizer: {error}") from error
 
 
 def _within(path: Path, backend: Backend, vocab: int) -> Backend:
