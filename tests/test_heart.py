@@ -14,8 +14,10 @@ from types import FrameType
 import pytest
 from test_layers import COMPOSITION, DEBTS, HEART, MODULES, PACKAGE, room_of
 
+from streamtok import app as app_module
 from streamtok.app import App
 from streamtok.config import ServeConfig
+from streamtok.text.template import ChatTemplate
 
 MOST_LINES = 13_000  # of the heart; to be lowered whenever it can be
 ON_THE_WAY = (  # what a streamed answer certainly runs through
@@ -77,8 +79,15 @@ def trace() -> Callable[[Callable[[FrameType, str, object], None]], None]:
 
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_streamed_answer_enters_the_heart_only(
-    path: str, tiny_model: Path, trace: Callable[[Entered], None]
+    path: str,
+    tiny_model: Path,
+    trace: Callable[[Entered], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The heart runs alone: with none of the rooms that `app` plugs into it."""
+    monkeypatch.setattr(app_module, "all_extras", lambda grammars: None)
+    monkeypatch.setattr(app_module, "Backlog", None)
+    monkeypatch.setattr(app_module, "ToolChatTemplate", ChatTemplate)
     entered = Entered()
     trace(entered)  # before the engine's thread begins
     app = App(ServeConfig(model=str(tiny_model), port=0, ledger=":memory:", engine="thread"))
