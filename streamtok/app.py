@@ -3,6 +3,8 @@
 A server's life: listen, load the model (until then `/health` says "loading"), serve, and at a
 signal drain: accept no more, let streams finish, end those that take too long with an error event,
 close the books.
+
+Read next: `streamtok.config`.
 """
 
 import asyncio

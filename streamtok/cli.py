@@ -1,16 +1,50 @@
 """The command line: a function for each subcommand, which imports what it needs when it runs."""
 
 import argparse
+import inspect
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 from streamtok import __version__, config
 from streamtok.errors import ConfigError, StreamtokError
 
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C has ended
+GROUPS = {  # the class of a setting -> its heading in the help
+    "ListenConfig": "where to listen",
+    "EngineConfig": "model and engine",
+    "ApiConfig": "API: keys, rates, streams",
+    "ConnectionConfig": "limits of connections and requests",
+    "ServeConfig": "server",
+    "TraceConfig": "trace",
+}
+UNITS = {"s": "SECONDS", "bytes": "BYTES"}  # the end of a setting's name -> its metavar
+METAVARS = {
+    "api_key": "KEY",
+    "api_keys": "FILE",
+    "certfile": "FILE",
+    "cors_origins": "ORIGINS",
+    "forwarded_allow_ips": "ADDRESSES",
+    "host": "ADDRESS",
+    "keyfile": "FILE",
+    "kv_memory": "SIZE",
+    "ledger": "FILE",
+    "min_body_rate": "BYTES",
+    "model": "FOLDER",
+    "model_alias": "NAMES",
+    "port": "PORT",
+    "progress": "FILE",
+    "record": "FOLDER",
+    "replay": "FOLDER",
+    "root_path": "PATH",
+    "system": "TEXT",
+    "trace_file": "FILE",
+    "trace_pcapng": "FILE",
+    "uds": "PATH",
+    "url": "URL",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,11 +175,22 @@ def proxy(given: dict[str, Any]) -> int:
     return 1 if app.failed else status
 
 
+def help_on(given: dict[str, Any]) -> int:
+    """Print a help topic, or the list of topics."""
+    from streamtok.help import show
+
+    return show(given["topic"])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("streamtok", description="Stream a language model's tokens.")
     parser.add_argument("--version", action="version", version=f"streamtok {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    command = commands.add_parser("serve", help="serve the OpenAI API", description=serve.__doc__)
+    command = commands.add_parser(
+        "serve",
+        help="serve the OpenAI API",
+        description="Serve until a signal comes. More on these flags: streamtok help settings",
+    )
     command.set_defaults(command=serve)
     _add_settings(command, config.ServeConfig)
     command = commands.add_parser(
@@ -173,9 +218,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--via", metavar="URL", help="the same server through a proxy: who holds bytes back?"
     )
-    command.add_argument("--model", help="what to ask for (default: the first that it names)")
-    command.add_argument("--key-env", default="", help="variable that holds the API key")
-    command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for a read")
+    command.add_argument(
+        "--model", metavar="NAME", help="model to request (default: the first that is listed)"
+    )
+    command.add_argument(
+        "--key-env", metavar="NAME", default="", help="variable that holds the API key"
+    )
+    command.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        default=60.0,
+        help="how long to wait for a read (default: 60)",
+    )
     command.add_argument("--json", action="store_true", help="write the report as JSON")
     command.add_argument(
         "--http",
@@ -197,21 +252,52 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("lessons", nargs="*", metavar="NUMBER", help="lessons (default: all)")
     command.add_argument("--list", action="store_true", help="name the lessons")
     _add_settings(command, config.LearnConfig)
+    command = commands.add_parser(
+        "help", help="the reference, by topic", description=help_on.__doc__
+    )
+    command.set_defaults(command=help_on)
+    command.add_argument("topic", nargs="?", metavar="TOPIC", help="see `streamtok help`")
     return parser
 
 
 def _add_settings(command: argparse.ArgumentParser, kind: type[Any]) -> None:
-    """Add a flag for each field of a config."""
-    for setting in fields(kind):
-        shown = setting.default not in ("", False, None)
-        default = f" (default: {setting.default})" if shown else ""
-        options: dict[str, Any] = {"dest": setting.name, "default": None}
-        if setting.default is False:
-            options |= {"action": "store_const", "const": "true"}
-        else:
-            options |= {"metavar": "VALUE"}
-        text = f"{setting.metadata['help']}{default} [{config.variable_name(setting)}]"
-        command.add_argument(config.flag_name(setting), help=text.replace("%", "%%"), **options)
+    """Add a flag for each field of a config; those of each class it is made of are a group."""
+    groups: dict[str, Any] = {}
+    for setting in sorted(fields(kind), key=lambda setting: _rank(kind, setting)):
+        title = GROUPS.get(_declared_in(kind, setting), "")
+        if title not in groups:
+            groups[title] = command.add_argument_group(title) if title else command
+        groups[title].add_argument(config.flag_name(setting), **_options(setting))
+
+
+def _rank(kind: type[Any], setting: Field[Any]) -> int:
+    """Return where a field's group stands among the others; first if it has none."""
+    return [*GROUPS].index(name) if (name := _declared_in(kind, setting)) in GROUPS else -1
+
+
+def _declared_in(kind: type[Any], setting: Field[Any]) -> str:
+    """Return the name of the class that declares a field of `kind`."""
+    return next(c.__name__ for c in kind.__mro__ if setting.name in inspect.get_annotations(c))
+
+
+def _options(setting: Field[Any]) -> dict[str, Any]:
+    """Return how argparse is to take a field, and what its help says."""
+    shown = setting.default not in ("", False, None)
+    default = f" (default: {setting.default})" if shown else ""
+    text = f"{setting.metadata['help']}{default} [{config.variable_name(setting)}]"
+    options: dict[str, Any] = {"dest": setting.name, "default": None}
+    options["help"] = text.replace("%", "%%")
+    if setting.default is False:
+        return options | {"action": "store_const", "const": "true"}
+    return options | {"metavar": _metavar(setting)}
+
+
+def _metavar(setting: Field[Any]) -> str:
+    """Return what stands for a field's value in the help: its choices, its unit, or its kind."""
+    if choices := setting.metadata.get("choices"):
+        return "{" + ",".join(choices) + "}"
+    unit = setting.name.rpartition("_")[2]
+    return METAVARS.get(setting.name) or UNITS.get(unit) or "N"
 
 
 def _log_to_stderr(settings: config.ServeConfig) -> None:

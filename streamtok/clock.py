@@ -1,4 +1,7 @@
-"""The time, passed in where it is needed so that tests can hold it still."""
+"""The time, passed in where it is needed so that tests can hold it still.
+
+Read next: `streamtok.http.server`.
+"""
 
 import time
 from typing import Protocol

@@ -2,8 +2,9 @@
 
 A field `drain_timeout_s` is the flag `--drain-timeout` and the variable `STREAMTOK_DRAIN_TIMEOUT`;
 a flag wins over the variable, the variable over the default. This is the only module that reads
-the environment. Read next: `streamtok.cli`, which makes the flags, and `streamtok.app`, which uses
-them.
+the environment.
+
+Read next: `streamtok.clock`.
 """
 
 import math
@@ -60,7 +61,7 @@ class EngineConfig:
 
     model: str = _setting("", "folder of a Hugging Face model (default: the one that is shipped)")
     max_streams: int = _setting(32, "sequences generated at once", 1)
-    max_queue: int = _setting(128, "sequences that may wait for a place; more are refused", 0)
+    max_queue: int = _setting(128, "sequences that may wait for a slot; more are refused", 0)
     step_tokens: int = _setting(64, "positions computed in one step, prompts included", 1)
     engine: str = _choice(
         "process", ("process", "thread"), "where the model is computed: beside the server or in it"
@@ -79,7 +80,7 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class ConnectionConfig:
-    """How much and how long a client may take; the README's table has the answers."""
+    """How much and how long a client may take; `streamtok help limits` has the answers."""
 
     max_connections: int = _setting(2000, "connections at once; more get a 503", 1)
     max_connections_per_address: int = _setting(
@@ -97,7 +98,7 @@ class ConnectionConfig:
     body_timeout_s: float = _setting(
         10.0, "seconds a request's body may pause or fall behind --min-body-rate", 0.001
     )
-    min_body_rate: float = _setting(1024.0, "bytes per second a body must come with", 0.001)
+    min_body_rate: float = _setting(1024.0, "bytes per second at which a body must arrive", 0.001)
     idle_timeout_s: float = _setting(75.0, "seconds a connection may be idle", 0.001)
     stall_timeout_s: float = _setting(30.0, "seconds a client may read nothing", 0.001)
 
@@ -111,7 +112,7 @@ class ApiConfig:
     tokens_per_minute: int = _setting(0, "tokens of one key in a minute, 0: any number", 0)
     streams_per_key: int = _setting(0, "sequences of one key at once, 0: any number", 0)
     heartbeat_s: float = _setting(
-        0.0, "seconds between signs of life before the first token of a stream, 0: none", 0
+        0.0, "seconds between heartbeats before the first token of a stream, 0: none", 0
     )
     request_timeout_s: float = _setting(
         0.0, "seconds an answer may take in all, 0: any time; more get an error", 0
@@ -120,7 +121,7 @@ class ApiConfig:
         "", "origins of web pages that may use the API, or * for all (default: none)"
     )
     unknown_fields: str = _choice(
-        "ignore", ("ignore", "refuse"), "what becomes of request fields that no one knows"
+        "ignore", ("ignore", "refuse"), "how unknown request fields are treated"
     )
     model_alias: str = _setting(
         "", "other names of the model, with commas between, or * for any name (default: none)"
@@ -140,7 +141,7 @@ class ListenConfig:
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8000, "port to listen on; 0 lets the system choose", 0, 65535)
     uds: str = _setting("", "path of a Unix socket to listen on, instead of --host and --port")
-    fd: int = _setting(-1, "number of a listening socket that was inherited, -1: none", -1)
+    fd: int = _setting(-1, "inherited listening socket, by number, -1: none", -1)
     backlog: int = _setting(1024, "connections that may wait to be accepted", 1)
     workers: int = _setting(1, "processes that serve; each has its own engine and limits", 1)
     certfile: str = _setting("", "PEM file of the TLS certificate and its chain (default: no TLS)")
@@ -148,16 +149,16 @@ class ListenConfig:
     forwarded_allow_ips: str = _setting(
         "", "proxies whose X-Forwarded-For is believed: addresses, networks, unix (default: none)"
     )
-    root_path: str = _setting("", "path under which a proxy shows the server (default: /)")
+    root_path: str = _setting("", "path under which a proxy exposes the server (default: /)")
 
 
 @dataclass(frozen=True)
 class TraceConfig:
     """Where to tell what goes over the wire."""
 
-    trace: bool = _setting(False, "show every byte on the wire, and what it is")
-    trace_file: str = _setting("", "write that to a file as JSON, an object a line (default: none)")
-    trace_pcapng: str = _setting("", "write packets to a file for Wireshark (default: none)")
+    trace: bool = _setting(False, "print every byte on the wire, annotated")
+    trace_file: str = _setting("", "append the trace to a file as JSON lines (default: none)")
+    trace_pcapng: str = _setting("", "append packets for Wireshark to a file (default: none)")
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,10 @@ class ServeConfig(EngineConfig, ListenConfig, ConnectionConfig, ApiConfig, Trace
     )
     drain_timeout_s: float = _setting(30.0, "seconds running streams have to finish at a stop", 0)
     close_after_stream: bool = _setting(False, "close the connection after each streamed answer")
-    faults: bool = _setting(False, "let requests ask for broken answers, to test clients with")
-    frozen_clock: bool = _setting(False, "let the date stand still, so that answers are the same")
+    faults: bool = _setting(False, "let requests ask for faults, to test clients")
+    frozen_clock: bool = _setting(
+        False, "stop the date at the beginning of 2026, so that answers repeat"
+    )
     ids: str = _choice("random", IDS, "ids of requests and answers")
     log_level: str = _choice("info", LOG_LEVELS, "least level that is logged")
 
@@ -206,14 +209,14 @@ class ChatConfig:
 
     url: str = _setting("", "a server's URL (default: one is started for the chat)")
     api_key: str = _setting("", "its API key; in the variable other users cannot see it")
-    system: str = _setting("", "what the assistant is told before the chat")
+    system: str = _setting("", "the system message")
 
 
 @dataclass(frozen=True)
 class LearnConfig:
     """What `streamtok learn` needs."""
 
-    plain: bool = _setting(False, "write the lessons out: no questions asked, no colour")
+    plain: bool = _setting(False, "print all lessons with their answers: no questions, no colour")
     progress: str = _setting(
         str(user_state_path("streamtok", appauthor=False) / "lessons"),
         "file of the lessons that are done",

@@ -22,6 +22,8 @@
 The body of an answer is OpenAI's: `{"error": {"message", "type", "param", "code"}}`, always with
 all four keys. This module only says what went wrong; `streamtok.api.openai.answers` writes it as
 JSON.
+
+Read next: `streamtok.api.routing`.
 """
 
 from typing import ClassVar

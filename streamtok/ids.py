@@ -1,4 +1,7 @@
-"""Names for requests and answers: ones that nobody else has, or ones that repeat in every run."""
+"""Names for requests and answers: ones that nobody else has, or ones that repeat in every run.
+
+Read next: `streamtok.api.validation`.
+"""
 
 import secrets
 from collections import Counter

@@ -5,6 +5,8 @@ Beside them are the responses that clients may go on from later, the last ones o
 SQLite in WAL mode, in a thread of its own, so that the event loop never waits for a disk. A reader
 sees every row that was recorded before it asked. Serving goes on when the disk does not: what could
 not be written is logged and counted in `lost`.
+
+Read next: `streamtok.metrics`.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""What `GET /metrics` shows, in Prometheus' text format. A registry per server, no globals."""
+"""What `GET /metrics` shows, in Prometheus' text format. A registry per server, no globals.
+
+Read next: `streamtok.http.client`.
+"""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping

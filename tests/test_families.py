@@ -23,7 +23,7 @@ from streamtok.model.load import FAMILIES, load, read_config, read_weights, tens
 from streamtok.model.rope import Linear, Llama3, Rope, Yarn
 from streamtok.testing import TINY
 
-CASES = sorted(path for path in (Path(__file__).parent / "golden").iterdir() if path.is_dir())
+CASES = sorted(path.parent for path in (Path(__file__).parent / "golden").glob("*/config.json"))
 each_case = pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from documents import help_page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import serving
@@ -515,8 +516,8 @@ def test_the_doctor_is_asked_about_every_fault() -> None:
     assert RULES.keys() | TIMED == KINDS.keys()
 
 
-def test_the_readme_has_a_row_for_every_fault_with_its_parameters() -> None:
-    text = (Path(__file__).parent.parent / "README.md").read_text()
+def test_the_help_has_a_row_for_every_fault_with_its_parameters() -> None:
+    text = help_page("faults")
     rows = re.findall(r"^\| `([a-z-]+)((?:;\w+=\d+)*)`.*\| (?:`([a-z0-9-]+)` )?\|$", text, re.M)
     assert [name for name, _, _ in rows] == list(KINDS)
     for name, numbers, rule in rows:

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from documents import blocks, help_page
 from numpy._core._multiarray_umath import __cpu_dispatch__
 
 from streamtok.clock import FROZEN_S
@@ -22,10 +23,7 @@ from streamtok.testing import RunningServer, running_server
 from streamtok.testing.fixture import TestedServer
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-EXAMPLE = next(
-    block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def test_" in block
-)
+EXAMPLE = next(block for language, block in blocks(help_page("testing")) if language == "python")
 GOLDEN = ROOT / "tests" / "golden" / "hello.http"
 HELLO = [{"role": "user", "content": "Hello"}]
 BODY = {"messages": HELLO, "stream": True, "max_tokens": 5, "temperature": 0}
@@ -52,7 +50,7 @@ def strangers_tests(folder: Path, code: str, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_example_in_the_readme_passes(tmp_path: Path) -> None:
+def test_the_example_in_the_help_passes(tmp_path: Path) -> None:
     assert "3 passed in" in strangers_tests(tmp_path, EXAMPLE)
 
 

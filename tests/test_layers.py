@@ -13,8 +13,8 @@ import pytest
 import streamtok
 
 LAYERS = (  # a module imports from its own layer and from those after it
-    ("__main__", "cli", "pytest_plugin", "terminal", "testing"),
-    ("app", "proxy", "serve", "teach"),
+    ("__main__", "cli", "help", "pytest_plugin", "terminal", "testing"),
+    ("app", "first", "proxy", "serve", "teach"),
     ("api", "faults", "observe"),
     ("answer",),
     ("http", "text", "engine", "ledger", "metrics"),
@@ -24,13 +24,13 @@ LAYERS = (  # a module imports from its own layer and from those after it
 SEPARATE = LAYERS[4]  # do not import each other
 COMPOSITION = ("app.py", "model/load.py")  # plug rooms into the heart
 HEART = (
-    *("answer/", "api/", "engine/", "http/", "model/", "text/"),
+    *("first/", "answer/", "api/", "engine/", "http/", "model/", "text/"),
     *("config.py", "messages.py", "errors.py", "clock.py", "ids.py", "metrics.py", "ledger.py"),
 )
 ROOMS = (
     *("http/edge/", "engine/remote/", "engine/extras/", "model/gpt/", "text/tool_calls/"),
     *("api/constraints/", "api/responses/", "api/anthropic/", "api/more/"),
-    *("faults/", "observe/", "proxy/", "teach/", "testing/", "serve/"),
+    *("faults/", "help/", "observe/", "proxy/", "teach/", "testing/", "serve/"),
 )
 ONLY_IN = {  # library -> where it may be imported
     "h11": ("http/", "first/"),

@@ -1,4 +1,4 @@
-"""The README's commands do what it says: each is run as it stands, on a free port."""
+"""README.md and the help pages: their commands are run, their tables are held to the code."""
 
 import os
 import re
@@ -7,21 +7,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+from documents import PAGES, ROOT, blocks, commands, help_page, rows
+from test_layers import HEART, MODULES, ROOMS, room_of
 
-ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL)
-COMMANDS = [
-    command
-    for language, block in BLOCKS
-    if language == "sh"
-    for command in re.split(r"\n(?=\w)", block.strip())
-]
+from streamtok.config import ServeConfig, flag_name
+
+TEXT = PAGES["README.md"]
 SERVE = "pip install . && python -m streamtok serve"
 TEST = "pip install '.[test]' && python -m pytest"
+COMMANDS = sorted({command for text in PAGES.values() for command in commands(text)})
+SIZES = {"": 1, "KiB": 2**10, "MiB": 2**20}
 
 
 def environment() -> dict[str, str]:
@@ -33,7 +33,7 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def port() -> Iterator[str]:
     """Run the first command, less the installation, and give the port it listens on."""
-    assert SERVE in COMMANDS
+    assert SERVE in commands(TEXT)
     command = SERVE.split(" && ")[1].split()
     process = subprocess.Popen(
         [*command, "--port", "0"],
@@ -100,20 +100,21 @@ def test_a_command_works(command: str, port: str) -> None:
 
 
 def test_the_tests_are_run_by_the_command_that_ci_runs() -> None:
-    assert TEST in COMMANDS
+    assert TEST in commands(TEXT)
     script = (ROOT / ".ci" / "run").read_text()
     assert all(part in script for part in ("pip install --quiet '.[test]'", "python -m pytest"))
 
 
 def test_the_python_example_streams(port: str) -> None:
-    code = next(block for language, block in BLOCKS if language == "python")
+    (code,) = (block for language, block in blocks(TEXT) if language == "python")
+    assert code in help_page("clients")
     output = run([sys.executable, "-c", code.replace("8000", port)])
     assert "CompletionUsage(" in output
 
 
 def test_outputs_that_are_shown_are_the_real_ones(port: str) -> None:
     command = next(c for c in COMMANDS if '"max_tokens": -1' in c)
-    shown = next(block for _, block in BLOCKS if block.startswith('{"error"'))
+    shown = next(b for _, b in blocks(help_page("endpoints")) if b.startswith('{"error"'))
     assert run(["bash", "-c", command.replace("8000", port)]) == shown.strip()
 
 
@@ -123,26 +124,89 @@ def test_the_request_by_hand_declares_its_length() -> None:
     assert f"Content-Length: {len(body)}" in head
 
 
-def test_every_module_stands_in_the_tree() -> None:
-    tree = next(block for _, block in BLOCKS if block.startswith("streamtok/\n"))
-    for module in (ROOT / "streamtok").rglob("*.py"):
-        if not module.name.startswith("__"):
-            assert re.search(rf"^ +{module.name} ", tree, re.MULTILINE), module
+# Tables
 
 
-def test_every_setting_is_in_the_table() -> None:
-    from dataclasses import fields
+def test_readme_is_short() -> None:
+    assert len(TEXT.splitlines()) <= 350
 
-    from streamtok.config import ServeConfig, flag_name
 
-    for setting in fields(ServeConfig):
-        assert f"`{flag_name(setting)}`" in TEXT
+def test_the_tree_has_every_module_of_the_heart_and_the_table_every_room() -> None:
+    tree = next(block for _, block in blocks(TEXT) if block.startswith("first/"))
+    listed = re.findall(r"^([\w/]+\.py)  +\S", tree, re.MULTILINE)
+    heart = [
+        path
+        for path in MODULES
+        if path.startswith((*HEART, "app.py"))
+        and room_of(path) is None
+        and not path.endswith("__init__.py")
+    ]
+    assert sorted(listed) == heart
+    _, _, table = TEXT.partition("| room | |")
+    rooms = [name for row in rows(table) for name in re.findall(r"`([\w/]+)`", row[0])]
+    assert sorted(rooms) == sorted(room.rstrip("/") for room in ROOMS)
+
+
+def setting_rows(page: str) -> Iterator[tuple[list[str], str]]:
+    """Yield the flags of each row of a page's first table, and its default."""
+    for cells in rows(help_page(page)):
+        if flags := re.findall(r"`(--[\w-]+)`", cells[0]):
+            yield flags, cells[1]
+
+
+def test_every_setting_is_in_one_table_with_its_default() -> None:
+    settings: dict[str, Any] = {flag_name(setting): setting for setting in fields(ServeConfig)}
+    seen = []
+    for flags, shown in [*setting_rows("settings"), *setting_rows("limits")]:
+        seen += flags
+        numbers = re.findall(r"\b(\d+)\b(?: (KiB|MiB))?", shown.replace("127.0.0.1", ""))
+        defaults = [settings[flag].default for flag in flags if flag != "--host"]
+        if numbers and "--kv-memory" not in flags:
+            assert [int(n) * SIZES[unit] for n, unit in numbers] == defaults, flags
+        elif shown in ("off", "none") or shown.startswith("any"):
+            assert all(default in ("", 0, -1, False) for default in defaults), flags
+        elif settings[flags[0]].metadata.get("choices"):
+            assert [shown] == defaults
+    assert sorted(seen) == sorted(settings)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_flag_that_is_mentioned_exists(page: str) -> None:
+    others = {  # of other commands of streamtok, and of other programs
+        *(
+            "--model",
+            "--key-env",
+            "--timeout",
+            "--json",
+            "--http",
+            "--list",
+            "--plain",
+            "--progress",
+        ),
+        *("--url", "--raw", "--seed"),
+        *("--record", "--replay", "--at-once", "--check", "--direct", "--via"),
+    }
+    known = {flag_name(setting) for setting in fields(ServeConfig)} | others
+    text = re.sub(r"```(nginx|caddy|haproxy).*?```", "", PAGES[page], flags=re.DOTALL)
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) <= known
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_and_every_path_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", PAGES[page]):
+        if not target.startswith("https://"):
+            assert (ROOT / page).parent.joinpath(target).exists(), target
+    for path in re.findall(r"`((?:scripts|tests|weights|streamtok)/[\w./-]*)`", PAGES[page]):
+        assert (ROOT / path).exists(), path
+    for anchor in re.findall(r"\]\(#([^)]+)\)", PAGES[page]):
+        titles = re.findall(r"^#+ (.*)$", PAGES[page], re.MULTILINE)
+        assert anchor in [title.lower().replace(" ", "-") for title in titles]
 
 
 def test_every_picture_is_there_and_small() -> None:
     pictures = re.findall(r"\]\((scripts/docs/pictures/[^)]+)\)", TEXT)
+    folder = ROOT / "scripts" / "docs" / "pictures"
     assert sorted(pictures) == sorted(
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "scripts" / "docs" / "pictures").iterdir()
+        path.relative_to(ROOT).as_posix() for path in folder.iterdir()
     )
     assert all((ROOT / picture).stat().st_size < 100_000 for picture in pictures)

@@ -1,7 +1,9 @@
 """A validated request: what is to be generated, for whom, and where its answer goes.
 
 Endpoints make an `Ask` of their JSON; everything behind them reads nothing else. Knows no JSON, no
-HTTP and no model. Read next: `streamtok.answer.events`.
+HTTP and no model.
+
+Read next: `streamtok.answer.limits`.
 """
 
 from collections.abc import Callable, Sequence

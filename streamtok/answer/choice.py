@@ -3,7 +3,8 @@
 Text leaves as soon as it is certain: complete characters, and nothing that may become a stop
 string. With it go the tokens it took, where they are to be reported. A choice may begin with its
 prompt (`echo`), and may call tools, which is not content. Knows neither the engine nor JSON.
-Read next: `streamtok.answer.generation`.
+
+Read next: `streamtok.text.detokenizer`.
 """
 
 from collections.abc import Callable, Iterator, Sequence

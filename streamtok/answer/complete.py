@@ -1,6 +1,6 @@
 """A complete answer: the events of each choice put together, and the best choices found.
 
-Read next: `streamtok.answer.render`, the same answer event by event.
+Read next: `streamtok.http.framings`.
 """
 
 import math

@@ -4,7 +4,9 @@ The seven steps of a streamed response meet here: the request is validated (1) a
 by the callers, prompt ids go to the engine (3), every token comes back through the queue and leaves
 as text at once (4, 5), ends in a finish reason (6), and is metered (7).
 
-Knows no JSON and no endpoint. Read next: `streamtok.answer.meter`.
+Knows no JSON and no endpoint.
+
+Read next: `streamtok.messages`.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
 """The books of a server: what every request costs, for the ledger, the metrics and the limits.
 
 A `Tally` counts one request while it goes on; the `Meter` books it when it has ended, also where
-the client has left. Nothing else counts tokens. Read next: `streamtok.answer.render`.
+the client has left. Nothing else counts tokens.
+
+Read next: `streamtok.ledger`.
 """
 
 import asyncio

@@ -5,7 +5,7 @@ signs of life while nothing comes, and that a generation is closed in the end. W
 answer on its way (`Interceptor`) stands between its generation and its dialect.
 Knows neither the engine nor sockets.
 
-Read next: `streamtok.api.openai.streaming`, OpenAI's chunks; `streamtok.http.framings`.
+Read next: `streamtok.api.openai.streaming`.
 """
 
 from collections.abc import AsyncGenerator, Iterable

@@ -1,4 +1,7 @@
-"""What the trace of a request records of its generation. See `streamtok.http.tracer`."""
+"""What the trace of a request records of its generation. See `streamtok.http.tracer`.
+
+Read next: `streamtok.answer.meter`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -4,6 +4,8 @@ A key file has one key a line, `name:sha256-hex`; blank lines and lines that beg
 skipped. `streamtok key NAME` makes a key and its line. A fast hash is enough since keys are made of
 256 random bits: there is no list of likely ones to try. Names go into the ledger, the metrics and
 the limits; keys go nowhere. Does not decide what needs a key: see `streamtok.api.routing`.
+
+Read next: `streamtok.api.services`.
 """
 
 import hmac

@@ -1,7 +1,8 @@
 """What all that generates has in common: an `Ask` in, a streamed or complete answer out.
 
 Endpoints differ in how they make an `Ask` of their JSON, and in the dialect of the answer.
-Read next: `streamtok.api.openai.chat`, then `streamtok.api.openai.completions`.
+
+Read next: `streamtok.answer.ask`.
 """
 
 from collections.abc import AsyncGenerator

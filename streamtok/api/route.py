@@ -1,6 +1,6 @@
 """What a route is: a path and a method, where they lead, and what holds for them.
 
-Read next: `streamtok.api.routing`, which has them all.
+Read next: `streamtok.api.auth`.
 """
 
 from collections.abc import Awaitable, Callable

@@ -3,6 +3,8 @@
 `Api.handle` is the one function the HTTP layer calls. It never raises: a RequestError is answered
 with its own status, anything else is our bug, logged with its traceback and answered with 500.
 Whatever the answer, it gets its request id, what web pages need, and how the caller's limits stand.
+
+Read next: `streamtok.api.route`.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""What the endpoints are made from; put together once, by `streamtok.app`."""
+"""What the endpoints are made from; put together once, by `streamtok.app`.
+
+Read next: `streamtok.ids`.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass

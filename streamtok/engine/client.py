@@ -1,7 +1,8 @@
 """The event loop's side of an engine, wherever the engine runs: commands go in, events come out.
 
-Keeps the stream of each request and counts the sequences that run and wait. Read next:
-`streamtok.engine.core`, the other side.
+Keeps the stream of each request and counts the sequences that run and wait.
+
+Read next: `streamtok.engine.local`.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ Slots are given round robin, so that one client's hundred requests delay another
 one turn. Positions of prompts are divided by max-min fairness: everyone gets the same, except who
 needs less, whose rest is divided among the others.
 
-Read next: `streamtok.engine.scheduler`, which divides them.
+Read next: `streamtok.engine.prefix_cache`.
 """
 
 from collections import deque

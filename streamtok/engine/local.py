@@ -2,6 +2,8 @@
 
 Commands go through a thread-safe inbox; all events of a step come to the event loop in one
 crossing. Thread and loop share the interpreter's lock; `streamtok.engine.remote.process` does not.
+
+Read next: `streamtok.engine.core`.
 """
 
 import asyncio

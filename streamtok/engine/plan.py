@@ -1,7 +1,7 @@
 """The plan of one step, and what is drawn from its results: values that scheduler, runner and
 sampler exchange.
 
-Read next: `streamtok.engine.runner`, which runs a plan.
+Read next: `streamtok.engine.fairness`.
 """
 
 from dataclasses import dataclass

@@ -23,7 +23,7 @@ Sequences of different clients share nothing: otherwise the time to the first to
 client whether someone else has sent a certain text before. There are few slots, so that comparing
 with each takes microseconds and no radix tree is needed.
 
-Read next: `streamtok.engine.scheduler`, which uses it.
+Read next: `streamtok.engine.sequence`.
 """
 
 import heapq

@@ -1,6 +1,8 @@
 """Runs a plan: ids of sequences become rows of a pass, logits come back in the plan's order.
 
-Owns the cache. Knows neither queues nor sampling. Read next: `streamtok.engine.sampler`.
+Owns the cache. Knows neither queues nor sampling.
+
+Read next: `streamtok.model.reference`.
 """
 
 from collections.abc import Iterator, Sequence

@@ -3,6 +3,8 @@
 Every draw is decided by the row's own logits, its parameters, its seed and its position: nothing is
 kept from step to step, so that a stream gives the same tokens at any load and can be continued from
 any token. A new sampler is one more function in `STEPS`.
+
+Read next: `streamtok.answer.events`.
 """
 
 from collections.abc import Callable, Collection, Sequence

@@ -23,7 +23,7 @@ the size of chunks and reuse of prefixes are all free to change without changing
 
 Every sequence ends with exactly one Finished or Failed; `_leave` is the only way out.
 
-Read next: `streamtok.engine.prefix_cache`, which assigns slots.
+Read next: `streamtok.engine.plan`.
 """
 
 from collections import Counter

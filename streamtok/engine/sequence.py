@@ -1,4 +1,7 @@
-"""One sequence: its ids, how far they are computed, and which slot of the KV cache holds it."""
+"""One sequence: its ids, how far they are computed, and which slot of the KV cache holds it.
+
+Read next: `streamtok.engine.runner`.
+"""
 
 from collections.abc import Collection
 from copy import copy

@@ -1,6 +1,8 @@
 """The access log: one line for each turn of a connection, without what a client has asked.
 
 A query can hold a prompt, so it is left out; a trace shows it (`streamtok.observe`).
+
+Read next: `streamtok.http.tracer`.
 """
 
 import json

@@ -23,7 +23,9 @@ connections have their turn, and the bytes that wait for a client that does not 
 A client may go away at any time. If the connection is reset, the task of the turn is cancelled. If
 the client only finished sending, it is probed (`streamtok.http.probe`).
 
-Does not know what is served. Read next: `streamtok.api.routing`.
+Does not know what is served.
+
+Read next: `streamtok.http.strict`.
 """
 
 import asyncio

@@ -4,6 +4,8 @@ A head has a fixed time in all. A body may pause for `body_timeout_s` in all, an
 1 / `min_body_rate` seconds a byte gives that much back, but never more than it began with: what
 was sent quickly buys no time to be silent with. So a client cannot hold what it has sent for long
 by sending one byte now and then (Slowloris).
+
+Read next: `streamtok.http.probe`.
 """
 
 from streamtok.config import ConnectionConfig

@@ -7,7 +7,8 @@ All three carry the same tokens in the same order, each in a chunk of its own:
   * `text/plain`: the bare text.
 
 Pure: values to bytes, no IO. Does not know what the JSON says.
-Read next: `streamtok.api.openai.streaming`.
+
+Read next: `streamtok.http.sse`.
 """
 
 from collections.abc import Iterator, Sequence

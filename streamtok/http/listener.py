@@ -5,6 +5,8 @@ TCP_NODELAY is set on all of them, so that a chunk leaves when it is written.
 asyncio's own server is not used, for one reason: when file descriptors run out, it tries and logs a
 thousand times in a row. This one says so once, and tries again after a pause, while connections
 wait in the kernel's backlog.
+
+Read next: `streamtok.http.transport`.
 """
 
 import asyncio

@@ -2,7 +2,9 @@
 
 It may be gone, or it may be waiting for its answer (`nc` does that), and only a write can tell: so
 until the answer begins, interim `100 Continue` responses are sent, which a client skips (RFC 9110
-section 15.2) and a closed socket answers with a reset. Read next: `streamtok.http.connection`.
+section 15.2) and a closed socket answers with a reset.
+
+Read next: `streamtok.http.access`.
 """
 
 import asyncio

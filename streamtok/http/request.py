@@ -2,6 +2,8 @@
 
 A handler is given the head as soon as it has come, so that it can refuse a request before the
 client is invited to send a body (`100 Continue`), and before a byte of one is kept.
+
+Read next: `streamtok.http.response`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable

@@ -1,4 +1,7 @@
-"""An answer: a head, and a body that is either complete or still being made."""
+"""An answer: a head, and a body that is either complete or still being made.
+
+Read next: `streamtok.http.deadline`.
+"""
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Listens, gives each connection a task, and brings all of them to an orderly end."""
+"""Listens, gives each connection a task, and brings all of them to an orderly end.
+
+Read next: `streamtok.http.listener`.
+"""
 
 import asyncio
 import socket

@@ -1,4 +1,7 @@
-"""What a connection is given: who answers, how errors look, the limits, and whom to believe."""
+"""What a connection is given: who answers, how errors look, the limits, and whom to believe.
+
+Read next: `streamtok.http.connection`.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

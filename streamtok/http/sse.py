@@ -2,6 +2,8 @@
 
 The format is the WHATWG HTML standard's, section "Server-sent events". This encoder writes the
 plainest form there is, one `data:` line an event; the decoder reads all of it.
+
+Read next: `streamtok.answer.steps`.
 """
 
 import codecs

@@ -6,8 +6,9 @@ of everything: lines end with CR LF, a body has one length, a chunk size is hexa
 nothing else. It holds input back until a line is complete, passes on what is good, and stops at the
 end of each message, so that an error in the next one is not told before this one is answered.
 
-h11 still does the framing: what comes out here is what goes in there, byte for byte. Read next:
-`streamtok.http.connection`.
+h11 still does the framing: what comes out here is what goes in there, byte for byte.
+
+Read next: `streamtok.http.request`.
 """
 
 import re

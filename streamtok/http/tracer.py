@@ -14,7 +14,9 @@ request that generates, each reported when it is done:
     end         it has ended
     finish      the answer is complete
 
-The room `streamtok.observe` implements it. Read next: `streamtok.http.request`.
+The room `streamtok.observe` implements it.
+
+Read next: `streamtok.errors`.
 """
 
 from typing import Any, Literal, Protocol

@@ -3,6 +3,8 @@
 Built on an asyncio protocol rather than on `asyncio.StreamReader`, because a server of streams must
 hear of three things at any time, whatever it is waiting for: the peer finished sending (`on_eof`),
 the connection is gone (`on_lost`), the peer reads too slowly (`send` then waits).
+
+Read next: `streamtok.http.service`.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What bends the numbers inside an MLP: the functions that checkpoints name, for whole arrays.
 
-Read next: `streamtok.model.decoder`, which gates with them.
+Read next: `streamtok.model.config`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -6,6 +6,8 @@ to the last one, whose weights are exactly zero, which changes no bit of a sum.
 
 Shape letters: N sequences, R positions of each, H query heads, K key-value heads, G = H / K,
 E width of a head, B blocks, T positions of a block, S tiles, Q rows of a tile.
+
+Read next: `streamtok.model.exact.batch_invariance`.
 """
 
 import mmap

@@ -1,7 +1,8 @@
 """The rows of one pass: which positions of which sequences, where they lie, who looks at what.
 
-Everything that is the same for all layers is made here, once. Read next:
-`streamtok.model.decoder`, which computes the rows.
+Everything that is the same for all layers is made here, once.
+
+Read next: `streamtok.model.attention`.
 """
 
 from collections.abc import Sequence

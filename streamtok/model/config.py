@@ -2,6 +2,8 @@
 
 Knows no family's quirks (`streamtok.model.families` turns each family's keys into this form) and
 loads no tensor (`streamtok.model.weights`).
+
+Read next: `streamtok.model.families`.
 """
 
 import json

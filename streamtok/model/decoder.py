@@ -6,7 +6,9 @@ folded into the matrix that follows, rotary pairs side by side so that turning t
 product. What a pass needs room for is allocated once and serves every layer. Every row of the
 result is bitwise independent of what else is in the pass.
 
-Does not know requests, sampling or text. Read next: `streamtok.engine.runner`, which feeds it.
+Does not know requests, sampling or text.
+
+Read next: `streamtok.model.batch`.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,9 @@ One row of `FAMILIES` per `model_type`. A new Llama-like family is a config adap
 computation itself is the same for all (`streamtok.model.decoder`), but for the flags of
 `ModelConfig`. What a missing key means, and which keys a family passes over, is as transformers has
 it: a checkpoint is what its makers saw there. The GPT line, whose graph is another, is in
-`streamtok.model.gpt.families`. Read next: `streamtok.model.load`.
+`streamtok.model.gpt.families`.
+
+Read next: `streamtok.model.rope`.
 """
 
 from collections.abc import Callable, Mapping

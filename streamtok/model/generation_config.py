@@ -3,7 +3,7 @@
 `generation_config.json` says it, which many folders lack; `config.json` has the ends in older ones.
 Everything is checked here, once: what is read later is right. A null is a key that is not set.
 
-Read next: `streamtok.text.tokenizer`, which adds the end of texts that the tokenizer has.
+Read next: `streamtok.model.base`.
 """
 
 import math

@@ -11,7 +11,7 @@ are decided here, in the way of transformers 5:
     are no part of the model. Anything else in a layer that is computed would change the result,
     and is an error: transformers only warns there, and computes something else than was trained.
 
-Read next: `streamtok.model.decoder`.
+Read next: `streamtok.model.generation_config`.
 """
 
 import logging

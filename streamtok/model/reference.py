@@ -14,6 +14,8 @@ two more constants (arXiv:2403.08295).
 
 Sources: Llama (arXiv:2302.13971), RMSNorm (arXiv:1910.07467), rotary position embedding
 (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), grouped-query attention (arXiv:2305.13245).
+
+Read next: `streamtok.model.activation`.
 """
 
 import math

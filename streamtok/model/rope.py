@@ -5,7 +5,7 @@ theta^(-2i/R) radians per position. A model trained on short texts reads longer 
 frequencies are scaled. Every form is here; that there are several, no decoder knows: they rotate by
 `Rope.rotations`. The definitions are those of transformers' `modeling_rope_utils`.
 
-Read next: `streamtok.model.reference`, where heads are rotated.
+Read next: `streamtok.model.rope_config`.
 """
 
 import math

@@ -1,7 +1,9 @@
 """How positions rotate, read from `config.json`: every spelling that checkpoints have of it.
 
 Newer files say all of it in `rope_parameters`; older ones in `rope_scaling` and keys beside it, and
-where both are there transformers takes the older. Read next: `streamtok.model.rope`.
+where both are there transformers takes the older.
+
+Read next: `streamtok.model.weights`.
 """
 
 import math

@@ -4,6 +4,8 @@
 string, held back only as far as its end could still become one. What comes out does not depend on
 how the text was cut. Where stop strings overlap, the one that is complete first decides, and of
 those complete at once the longest.
+
+Read next: `streamtok.answer.render`.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ the same: what is null is left out, and reasoning is known by each of its names.
 template that can only read content as text, or only as a list of parts, is given what it can read.
 Which of them it can is found out when it is loaded, by rendering a few messages.
 
-Read next: `streamtok.text.special`, which keeps special tokens in messages text.
+Read next: `streamtok.text.template_files`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,8 @@
 """Text to token ids, by the `tokenizers` library, from a Hugging Face folder's `tokenizer.json`.
 
 The way back is one token at a time and lives in `streamtok.text.detokenizer`.
+
+Read next: `streamtok.api.openai.completions`.
 """
 
 import json

@@ -1,6 +1,8 @@
 """The JSON that goes out, as types: encoding by msgspec.
 
 Answers are declared field by field, so that each one on the wire has exactly these keys.
+
+Read next: `streamtok.answer.complete`.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""`POST /v1/chat/completions`: messages in, a message out."""
+"""`POST /v1/chat/completions`: messages in, a message out.
+
+Read next: `streamtok.api.conversation`.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""`POST /v1/completions`: a text in, its continuation out."""
+"""`POST /v1/completions`: a text in, its continuation out.
+
+Read next: `streamtok.api.openai.embeddings`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace

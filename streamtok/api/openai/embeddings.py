@@ -1,7 +1,8 @@
 """`POST /v1/embeddings`: texts in, points out.
 
 Goes the way of all that is generated, with nothing to generate. Never streamed.
-Read next: `streamtok.engine.extras.embeddings`, how a text becomes a point.
+
+Read next: `streamtok.api.parameters`.
 """
 
 import struct

@@ -1,6 +1,8 @@
 """OpenAI's dialect: what completions and chats are made of, in chunks and as a whole.
 
-The two differ in the shape of their JSON. Read next: `streamtok.http.framings`.
+The two differ in the shape of their JSON.
+
+Read next: `streamtok.api.openai.answers`.
 """
 
 import secrets

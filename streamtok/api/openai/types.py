@@ -3,7 +3,8 @@
 Requests hold every field of OpenAI's endpoints that is supported, with its range, and the fields
 of other servers that frameworks send; what is documented elsewhere and not supported here is in
 `OPENAI`, and refused by name.
-Read next: `streamtok.api.openai.answers`.
+
+Read next: `streamtok.api.openai.chat`.
 """
 
 from typing import Annotated, Any, Literal

@@ -5,7 +5,7 @@ says how many). One call of `np.matmul` broadcasts one small product over all of
 cache and needs no copy, where a BLAS would otherwise rearrange the whole weight in every call. The
 panels of a large product are shared among threads.
 
-Read next: `streamtok.model.attention`, which keeps the same rules over time.
+Read next: `streamtok.model.exact.threads`.
 """
 
 import numpy as np

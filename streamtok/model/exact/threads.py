@@ -5,7 +5,9 @@ because its core sleeps or serves others, finds less to do or nothing. Who compu
 change a bit of it. numpy lets go of the interpreter's lock while it computes.
 
 A `concurrent.futures` executor costs a future and a condition for each part and leaves the caller
-waiting. Read next: `streamtok.model.exact.linear`, which says what a part is.
+waiting.
+
+Read next: `streamtok.engine.verifier`.
 """
 
 import os

@@ -17,6 +17,7 @@ from streamtok.teach.lessons.lesson import Block, Lesson, Mistake, Question, Tab
 from streamtok.teach.lessons.progress import Progress
 from streamtok.teach.lessons.screen import Screen
 
+LADDER = "All of this as code, in steps: `python -m streamtok.first.chunks`, and its source."
 TRIES = 2  # at a question, before the answer is shown
 
 
@@ -40,6 +41,7 @@ def learn(config: LearnConfig, numbers: Sequence[str]) -> int:
                 _write_out(lesson, lab, screen)
         else:
             _Tutor(lab, screen, progress).give(chosen)
+    screen.note(LADDER)
     return 0
 
 
