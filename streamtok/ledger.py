@@ -14,9 +14,12 @@ import sqlite3
 from asyncio import get_running_loop, wrap_future
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec import Struct, structs
+from msgspec.structs import FieldInfo
 
 from streamtok.errors import ConfigError
 
@@ -25,8 +28,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
+class UsageRecord(Struct, frozen=True):
     """One request: `generated` tokens were sampled for it, `delivered` of them reached the socket.
 
     Times are seconds: `created_s` since 1970, `first_token_s` (None if there was none) and
@@ -34,6 +36,8 @@ class UsageRecord:
     the first sequence left it, and `prefill_s` on computing its prompt; None if it did not come to
     that. `cached_tokens` of the prompts did not have to be computed. `finish_reason` is that of the
     first choice, or "cancelled" where the client left, or "error".
+
+    These fields are the table's columns and the JSON of `GET /v1/usage/{id}`.
     """
 
     id: str
@@ -53,12 +57,16 @@ class UsageRecord:
     prefill_s: float | None = None
 
 
-COLUMNS = tuple(field.name for field in fields(UsageRecord))
-LATER = {  # columns that ledgers of earlier versions lack
-    "cached_tokens": "INTEGER NOT NULL DEFAULT 0",
-    "queued_s": "REAL",
-    "prefill_s": "REAL",
-}
+def _declared(field: FieldInfo) -> str:
+    """Return what SQL says of a field's column; what may be None needs no value."""
+    kinds = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL"}
+    kind = f"{kinds[field.type]} NOT NULL" if field.type in kinds else "REAL"
+    return kind if field.required or field.default is None else f"{kind} DEFAULT {field.default}"
+
+
+FIELDS = structs.fields(UsageRecord)
+COLUMNS = {field.name: _declared(field) for field in FIELDS}
+LATER = [field.name for field in FIELDS if not field.required]  # earlier ledgers lack these
 GROUPS: Mapping[str, str] = {
     "key": "key",
     "model": "model",
@@ -71,12 +79,9 @@ SCHEMA = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",  # in WAL mode safe against a crash of ours
     (
-        "CREATE TABLE IF NOT EXISTS usage (id TEXT PRIMARY KEY, created_s REAL NOT NULL, "
-        "key TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL, stream INTEGER NOT NULL, "
-        "prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, "
-        "delivered_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL, first_token_s REAL, "
-        "duration_s REAL NOT NULL, cached_tokens INTEGER NOT NULL DEFAULT 0, queued_s REAL, "
-        "prefill_s REAL) STRICT"
+        "CREATE TABLE IF NOT EXISTS usage ("
+        + ", ".join(f"{name} {declared}" for name, declared in COLUMNS.items())
+        + ", PRIMARY KEY (id)) STRICT"
     ),
     "CREATE INDEX IF NOT EXISTS usage_created ON usage (created_s)",
     (
@@ -222,7 +227,8 @@ class Ledger:
         marks = ", ".join(f":{name}" for name in COLUMNS)
         with self._database:
             self._database.execute(
-                f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES ({marks})", asdict(record)
+                f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES ({marks})",
+                structs.asdict(record),
             )
 
     def _count_loss(self, written: Future[None]) -> None:
@@ -239,8 +245,8 @@ def _open(path: str) -> sqlite3.Connection:
         for statement in SCHEMA:
             database.execute(statement)
         there = {row[1] for row in database.execute("PRAGMA table_info(usage)")}
-        for column in LATER.keys() - there:
-            database.execute(f"ALTER TABLE usage ADD COLUMN {column} {LATER[column]}")
+        for column in set(LATER) - there:
+            database.execute(f"ALTER TABLE usage ADD COLUMN {column} {COLUMNS[column]}")
         database.commit()
     except sqlite3.Error:
         database.close()

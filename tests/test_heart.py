@@ -1,22 +1,32 @@
 """The heart stays small, and one streamed answer runs through nothing else.
 
-What belongs to the heart is said in `test_layers`.
+Nothing is plugged in here of what `streamtok.app` plugs in. What belongs to the heart is said in
+`test_layers`.
 """
 
 import asyncio
 import json
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import pytest
 from test_layers import COMPOSITION, DEBTS, HEART, MODULES, PACKAGE, room_of
 
-from streamtok import app as app_module
-from streamtok.app import App
-from streamtok.config import ServeConfig
+from streamtok.api.route import refuse
+from streamtok.api.routing import Api
+from streamtok.clock import SystemClock
+from streamtok.config import ConnectionConfig, EngineConfig
+from streamtok.engine.local import LocalEngine
+from streamtok.http.connection import Service
+from streamtok.http.server import Server
+from streamtok.ids import random_id
+from streamtok.model.load import load
+from streamtok.testing import make_services
 from streamtok.text.template import ChatTemplate
 
 MOST_LINES = 13_200  # of the heart; to be lowered whenever it can be
@@ -51,10 +61,9 @@ class Entered:
             self.modules.add(name.removeprefix(f"{PACKAGE}/"))
 
 
-async def ask(url: str, path: str) -> bytes:
+async def ask(host: str, port: int, path: str) -> bytes:
     """Return every byte of a streamed answer."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(host, port)
     body = json.dumps(BODIES[path] | {"stream": True, "max_tokens": 5}).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {len(body)}"
     writer.write(f"{head}\r\n\r\n".encode() + body)
@@ -79,24 +88,29 @@ def trace() -> Callable[[Callable[[FrameType, str, object], None]], None]:
 
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_streamed_answer_enters_the_heart_only(
-    path: str,
-    tiny_model: Path,
-    trace: Callable[[Entered], None],
-    monkeypatch: pytest.MonkeyPatch,
+    path: str, tiny_model: Path, trace: Callable[[Entered], None]
 ) -> None:
-    """The heart runs alone: with none of the rooms that `app` plugs into it."""
-    monkeypatch.setattr(app_module, "all_extras", lambda grammars: None)
-    monkeypatch.setattr(app_module, "Backlog", None)
-    monkeypatch.setattr(app_module, "ToolChatTemplate", ChatTemplate)
     entered = Entered()
     trace(entered)  # before the engine's thread begins
-    app = App(ServeConfig(model=str(tiny_model), port=0, ledger=":memory:", engine="thread"))
-    url = await app.start()
+    engine = LocalEngine(load(tiny_model), EngineConfig(max_streams=2))
+    plain = make_services(tiny_model, engine, SystemClock())
+    services = replace(
+        plain, template=ChatTemplate(plain.tokenizer), new_id=random_id, new_seed=lambda: 1
+    )
+    api = Api()
+    api.open(services)
+    server = Server(Service(api.handle, refuse, SystemClock(), ConnectionConfig()))
+    sock = socket.create_server(("127.0.0.1", 0))
+    host, port = sock.getsockname()
+    server.listen([sock], lambda: None, backlog=8)
     entered.recording = True
-    answer = await ask(url, path)
-    await app.meter.settled()
+    answer = await ask(host, port, path)
+    await services.meter.settled()
     entered.recording = False
-    await app.stop()
+    await engine.close()
+    server.finish()
+    await server.abort()
+    await services.meter.close()
     assert answer.count(b"data: ") >= 3
     assert set(ON_THE_WAY) <= entered.modules
     strangers = {

@@ -3,10 +3,10 @@
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from streamtok.errors import ConfigError
 from streamtok.ledger import GROUPS, Ledger, UsageFilter, UsageRecord, UsageSum

@@ -1,6 +1,7 @@
 """The queue between engine and writer: asyncio's own, bounded, and its bound is what pauses."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,30 @@ def test_the_end_of_every_sequence_ends_the_stream() -> None:
         assert [event async for event in stream] == ends
 
     asyncio.run(run())
+
+
+async def test_no_event_finds_its_queue_full(engine: LocalEngine) -> None:
+    """Readers of all rhythms, many choices, cancelled ones: nothing is lost, nothing overflows."""
+    dice = random.Random(4)
+    problems: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+
+    async def read(name: str) -> None:
+        choices = dice.choice([1, 1, 2, 5])
+        stream = engine.submit(
+            name, [request(index, dice.randint(1, 110)) for index in range(choices)]
+        )
+        pause, leaves = dice.choice([0, 1, 20]), dice.choice([0, 0, 30, 70])
+        ends = set()
+        async for event in stream:
+            for _ in range(dice.randint(0, pause)):
+                await asyncio.sleep(0)
+            assert stream.unread < stream.queue.maxsize
+            if isinstance(event, Finished):
+                ends.add(event.index)
+            if stream.taken == leaves:
+                engine.cancel(name, dice.choice([None, 0]))
+        assert ends == set(range(choices))
+
+    await asyncio.gather(*(read(f"stream-{number}") for number in range(12)))
+    assert not problems

@@ -103,13 +103,13 @@ class Generation:
         `Failed`, as one of the engine's does.
         """
         tally, running_usage = self._tally, self._ask.running_usage
-        unsaid: Began | None = self._began()
+        head: Began | None = self._began()
         try:
             while not started:
                 yield HEARTBEAT
                 started = await self.started()
             yield self._began()
-            unsaid = None
+            head = None
             for echo in filter(None, (choice.begin() for choice in self._choices)):
                 yield replace(echo, usage=tally.usage) if running_usage else echo
             while self._unfinished:
@@ -122,7 +122,7 @@ class Generation:
             yield Ended(tally.usage)
         except RequestError as error:
             self.close(failed=True)
-            yield Failed(error, unsaid)
+            yield Failed(error, head)
         finally:
             self.close()
 

@@ -29,7 +29,7 @@ class CompleteDialect(Protocol):
 
 @runtime_checkable
 class Dialect(CompleteDialect, Protocol):
-    """The JSON of one API for one answer, which may remember what has passed."""
+    """The JSON of one API for one answer; it may keep state between events."""
 
     def chunks(self, event: AnswerEvent) -> Iterable[Chunk]:
         """Return the chunks of an event, which is neither a heartbeat nor the end."""
@@ -53,8 +53,8 @@ async def stream(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the chunks of a stream.
 
-    Once this has begun the status is out, so that an error can only be told in a chunk. Heartbeats
-    have chunks of their own too.
+    Once this has begun the status line is sent, so that an error can only be reported in a chunk.
+    Each heartbeat is a chunk too.
 
     Raises:
         BrokenOff: the answer failed, and the framing has no place for an error.

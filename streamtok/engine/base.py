@@ -12,7 +12,7 @@ from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceReq
 
 HIGH_WATER = 64  # unread events of a request above which its sequences are paused
 LOW_WATER = 16  # unread events at which they go on
-READ_EVERY = 16  # events after which the engine is told that they were read; not above LOW_WATER
+READ_EVERY = 16  # events after which a Read command goes to the engine; not above LOW_WATER
 STEP_TOKENS = 8  # that one step may add to one sequence, where guesses were right
 STEP_EVENTS = STEP_TOKENS + 8  # besides: its start, scores of its prompt, its end, a heartbeat
 ENDS = (Finished, Failed)

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
 
+from msgspec import structs
+
 from streamtok.api.anthropic.types import ModelInfo, ModelInfoList
 from streamtok.api.more.types import UsageQuery
 from streamtok.api.openai import answers
@@ -77,7 +79,7 @@ async def usage(services: Services, call: Call, request_id: str) -> Response:
     if record is None or (call.key and record.key != call.key):
         raise NotFound(f"no usage is recorded for {request_id!r}", code="usage_not_found")
     total = record.prompt_tokens + record.generated_tokens
-    body = UsageRecordBody(**asdict(record), total_tokens=total)
+    body = UsageRecordBody(**structs.asdict(record), total_tokens=total)
     return json_response(answers.encode(body))
 
 

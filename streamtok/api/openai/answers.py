@@ -14,6 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 from streamtok import __version__
 from streamtok.answer.events import Usage
 from streamtok.errors import RequestError
+from streamtok.ledger import UsageRecord
 
 Choice = TypeVar("Choice")
 Item = TypeVar("Item")
@@ -280,25 +281,9 @@ class Props(Struct):
     build_info: str = f"streamtok/{__version__}"
 
 
-class UsageRecordBody(Struct, kw_only=True):
+class UsageRecordBody(UsageRecord, frozen=True, kw_only=True, tag="usage", tag_field="object"):
     """What one request cost: tokens, and seconds since 1970 or of its duration."""
 
-    object: str = "usage"
-    id: str
-    created_s: float
-    key: str
-    endpoint: str
-    model: str
-    stream: bool
-    prompt_tokens: int
-    generated_tokens: int
-    delivered_tokens: int
-    finish_reason: str
-    first_token_s: float | None
-    duration_s: float
-    cached_tokens: int
-    queued_s: float | None
-    prefill_s: float | None
     total_tokens: int
 
 

@@ -40,7 +40,7 @@ SAMPLE = "\0"  # a text that is nothing else's, to see what JSON is around one
 
 
 class Shape(Protocol):
-    """The JSON of one endpoint, for one request: it may remember what has passed.
+    """The JSON of one endpoint, for one request; it may keep state between events.
 
     `streamed` and `whole` are the names of its objects. `prompt_token_ids` are reported once, where
     they were asked for and belong to no single choice.
