@@ -230,9 +230,11 @@ def training_figures(run: Run, threads: int) -> dict[str, Any]:
 
 
 def write_results(run: Run, arguments: argparse.Namespace) -> None:
-    """Write the model folder, with the averaged weights."""
+    """Write the model folder: the averaged weights, or the last ones after a cool-down."""
     out: Path = arguments.run / "model"
-    export_model(run.trainer.averaged, run.tokenizer, out)
+    trainer = run.trainer
+    is_cool = trainer.step == trainer.settings.steps
+    export_model(trainer.model if is_cool else trainer.averaged, run.tokenizer, out)
     write_attributions(arguments.stories, out / "ATTRIBUTIONS.md")
     write_json(out / "training.json", training_figures(run, arguments.threads))
     draw_losses(run.history, out / "loss.png")
