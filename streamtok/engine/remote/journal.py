@@ -8,10 +8,14 @@ their keys and values like those of a prompt, and samples from there. The reader
 What the replacement reports a second time (that the sequence has started, scores of its prompt) is
 dropped here.
 
-A request may be what kills the process. One that was in two crashes in a row without getting a
-token in between ends with an error. So that the others are not blamed with it, the sequences that
-got no token before a crash are "suspects": their requests are submitted to the replacement one
-after the other, each once the one before has got a token or has ended.
+A request may be what kills the process. The sequences that ran in a crash and had got no token in
+that process are its suspects: each token that an engine gives shows that it can compute the ones
+before. The suspects' requests are submitted to the replacement one after the other, each once the
+one before has got a token or has ended. A suspect is blamed for a crash if there was no other, or
+if it was the one being tried; blamed for two in a row, it ends with an error. It is blamed by half
+if the signal came from outside (SIGKILL, as by an operator or for want of memory) while others ran
+too. So one request that always kills the process does not take the others with it, and those that
+happened to be there when something else killed it go on.
 
 Read next: `streamtok.engine.remote.process`, which feeds the journal and replays it.
 """
@@ -34,9 +38,10 @@ from streamtok.messages import (
     TokenEvent,
 )
 
-MOST_CRASHES = 2  # in a row, without a token in between
+WHOLE, HALF = 2, 1  # of the blame for a crash
+MOST_BLAME = 2 * WHOLE  # in a row, without a token in between
 NOT_EXACT = "the engine's process ended, and another may continue this text differently"
-TWICE = "the engine's process ended twice while it computed this"
+TWICE = "the engine's process ended again and again while it computed this"
 
 
 @dataclass(slots=True)
@@ -52,12 +57,18 @@ class _Sequence:
     running: bool = False  # in the present engine
     resumed_at: int = 0  # how many ids it had when it was submitted to the present engine
     rescored: int = 0  # how many scores of its prompt the present engine has reported
-    crashes: int = 0  # engines in a row that died while it ran there and had got no token
+    suspected: bool = False  # it had got no token when the engine died that it ran in
+    blame: int = 0  # for crashes in a row
+
+    @property
+    def progressed(self) -> bool:
+        """Whether it has got a token in the present engine."""
+        return len(self.ids) > self.resumed_at
 
     @property
     def suspect(self) -> bool:
-        """Whether it was in a crash and has not got a token since."""
-        return self.crashes > 0 and len(self.ids) == self.resumed_at
+        """Whether it may have killed the engine before, and has not got a token since."""
+        return self.suspected and not self.progressed
 
     def resume(self) -> SequenceRequest:
         """Return the request for an engine to continue with."""
@@ -87,14 +98,10 @@ class _Sequence:
         self.scored = self.rescored
         return replace(event, logprobs=event.logprobs[known:]) if known > 0 else event
 
-    def blame(self, *, paused: bool, exact: bool) -> EngineFailed | None:
-        """Count a crash of the engine; return why the sequence cannot go on after it, if so."""
-        if self.ids and not exact:
-            return EngineFailed(NOT_EXACT)
-        if self.running:
-            innocent = paused or len(self.ids) > self.resumed_at
-            self.crashes = 0 if innocent else self.crashes + 1
-        return EngineFailed(TWICE) if self.crashes >= MOST_CRASHES else None
+    def add_blame(self, share: int) -> None:
+        """Note that the engine died while it ran there."""
+        self.suspected = not self.progressed
+        self.blame = self.blame + share if self.suspected else 0
 
 
 @dataclass(slots=True)
@@ -112,7 +119,19 @@ class _Request:
 
     @property
     def suspect(self) -> bool:
+        """Whether one of its sequences is."""
         return any(sequence.suspect for sequence in self.sequences.values())
+
+    @property
+    def blame(self) -> int:
+        """How much of the blame for crashes in a row is on one of its sequences."""
+        return max(sequence.blame for sequence in self.sequences.values())
+
+    def running(self) -> list[_Sequence]:
+        """Return the sequences that may have killed the engine: not those that were paused."""
+        if self.delivered - self.read > HIGH_WATER:
+            return []
+        return [sequence for sequence in self.sequences.values() if sequence.running]
 
 
 class Journal:
@@ -151,7 +170,7 @@ class Journal:
         """Return what the engine is to be sent, and forget it."""
         tried = self._requests.get(self._tried or "")
         if self._held and not (tried and tried.suspect):
-            self._tried = next(iter(self._held))
+            self._tried = min(self._held, key=lambda name: self._requests[name].blame)
             self._resubmit(self._tried)
         due, self._due = self._due, []
         return due
@@ -197,24 +216,33 @@ class Journal:
                 self._end(request_id, event.index)
             yield request_id, new
 
-    def crashed(self, *, exact: bool) -> list[Addressed]:
+    def crashed(self, *, exact: bool, outside: bool = False) -> list[Addressed]:
         """Take note that the engine is gone; return the ends of what cannot be continued.
 
         Unless the engine is `exact`, another might continue a text differently: then none is.
+        `outside` says that a signal from outside ended it.
         """
+        self._blame(outside)
         self.up, self._tried = False, None
         self._due.clear()
+        self._held = dict.fromkeys(self._requests)
         ends: list[Addressed] = []
         for request_id, request in self._requests.items():
             ends += self._ends_of_cancelled(request_id)
-            paused = request.delivered - request.read > HIGH_WATER
             for index, sequence in request.sequences.items():
-                if request_id in self._held or sequence.cancelled:
-                    continue
-                if error := sequence.blame(paused=paused, exact=exact):
+                if not sequence.cancelled and (error := _hopeless(sequence, exact=exact)):
                     ends.append((request_id, Failed(index, error, len(sequence.ids))))
-        self._held = dict.fromkeys(self._requests)
         return ends
+
+    def _blame(self, outside: bool) -> None:
+        """Find out which sequences may have killed the engine."""
+        present = [name for name in self._requests if name not in self._held]
+        running = {name: self._requests[name].running() for name in present}
+        suspects = {name for name, some in running.items() if not all(s.progressed for s in some)}
+        for name, some in running.items():
+            for sequence in some:
+                share = HALF if outside and len(running) > 1 else WHOLE
+                sequence.add_blame(share if name == self._tried or suspects == {name} else 0)
 
     def replay(self) -> None:
         """Have a new engine continue everything: suspects one by one, the others at once."""
@@ -246,3 +274,10 @@ class Journal:
         if not sequences:
             del self._requests[request_id]
             self._held.pop(request_id, None)
+
+
+def _hopeless(sequence: _Sequence, *, exact: bool) -> EngineFailed | None:
+    """Return why another engine cannot continue a sequence, if it cannot."""
+    if sequence.ids and not exact:
+        return EngineFailed(NOT_EXACT)
+    return EngineFailed(TWICE) if sequence.blame >= MOST_BLAME else None

@@ -17,6 +17,7 @@ Read next: `streamtok.engine.remote.journal`, why nothing is lost, and
 
 import asyncio
 import logging
+import signal
 from collections.abc import Awaitable, Callable, Iterable
 
 from streamtok.config import EngineConfig
@@ -35,6 +36,7 @@ from streamtok.messages import EngineStats
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 60.0  # how long sequences wait for a replacement
+OUTSIDE = {getattr(signal, name, None) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")}
 
 Spawn = Callable[[], Awaitable[ChildProcess]]
 Sleep = Callable[[float], Awaitable[object]]
@@ -132,7 +134,8 @@ class ProcessEngine(EngineClient):
         self._restarts += 1
         log.error("the engine's process ended (%s); it is replaced", describe_status(status))
         self._patience = self._loop.create_task(self._lose_patience())
-        self.receive(self._journal.crashed(exact=self._exact))
+        outside = -status in OUTSIDE
+        self.receive(self._journal.crashed(exact=self._exact, outside=outside))
 
     async def _replace(self, restarts: Restarts, lived_s: float) -> ChildProcess:
         """Return a process that is ready, however many tries it takes."""
