@@ -26,7 +26,12 @@ def run(command: list[str], folder: Path, given: str = "") -> None:
 
 @pytest.mark.parametrize(
     ("script", "package"),
-    [("langchain_client.py", "langchain_openai"), ("litellm_client.py", "litellm")],
+    [
+        ("inspect_client.py", "inspect_ai"),
+        ("langchain_client.py", "langchain_openai"),
+        ("litellm_client.py", "litellm"),
+        ("openai_agents_client.py", "agents"),
+    ],
 )
 def test_a_client_for_python(
     server: RunningServer, tmp_path: Path, script: str, package: str

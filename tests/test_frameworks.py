@@ -484,6 +484,36 @@ async def test_the_tokens_of_an_input_are_counted(site: Site) -> None:
     assert counted["input_tokens"] == answer["usage"]["input_tokens"]
 
 
+async def test_responses_have_log_probabilities(site: Site) -> None:
+    asked = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    _, answer = await site.ask(RESPONSES, **asked)
+    (sequence,) = site.engine.requests[answer["id"]]
+    assert sequence.sampling.top_logprobs == 2
+    assert answer["top_logprobs"] == 2
+
+
+async def test_each_token_of_the_usage_has_its_log_probability(writer: Site) -> None:
+    """The token that ends an answer too, in all of these: usage counts it."""
+    form = {"guided_choice": ["yes"]}
+    _, chat = await writer.ask(CHAT, **form, logprobs=True, top_logprobs=2, max_tokens=20)
+    _, text = await writer.ask(COMPLETIONS, **form, logprobs=2, max_tokens=20)
+    counts = [
+        len(chat["choices"][0]["logprobs"]["content"]),
+        len(text["choices"][0]["logprobs"]["tokens"]),
+    ]
+    assert counts == [chat["usage"]["completion_tokens"], text["usage"]["completion_tokens"]]
+    assert chat["choices"][0]["finish_reason"] == "stop"
+    text_format = {"type": "json_schema", "name": "x", "schema": {"enum": ["yes"]}}
+    asked = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    _, answer = await writer.ask(
+        RESPONSES, **asked, text={"format": text_format}, max_output_tokens=20
+    )
+    (part,) = answer["output"][0]["content"]
+    assert len(part["logprobs"]) == answer["usage"]["output_tokens"]
+    assert "".join(item["token"] for item in part["logprobs"]).startswith('"yes"')
+    assert all(len(item["top_logprobs"]) == 2 for item in part["logprobs"])
+
+
 # Messages
 
 

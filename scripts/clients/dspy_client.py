@@ -64,5 +64,5 @@ if __name__ == "__main__":
         reasons_and_answers,
         with_a_tool,
     )
-    with server() as running:
+    with server(context=8192) as running:
         check("DSPy", running, steps)

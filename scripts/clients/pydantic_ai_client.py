@@ -106,5 +106,5 @@ def steps() -> Any:
 
 
 if __name__ == "__main__":
-    with server() as running:
+    with server(context=8192) as running:
         check("pydantic-ai", running, tuple(steps()))

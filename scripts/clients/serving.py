@@ -6,9 +6,11 @@ Without a URL it starts `streamtok serve` from this checkout, with the model tha
 Python that STREAMTOK_PYTHON names (default: the one that runs the script).
 """
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,14 +21,26 @@ READY = "ready at "
 
 
 @contextmanager
-def server(*flags: str) -> Iterator[str]:
-    """Yield the URL of a running server: that of the command line, or of one that is started."""
+def server(context: int = 0) -> Iterator[str]:
+    """Yield the URL of a running server: that of the command line, or of one that is started.
+
+    With a `context` the model that is started has so many tokens of it, for prompts that are longer
+    than what the model that is shipped was trained on; what it says then makes even less sense.
+    """
     if len(sys.argv) > 1:
         yield sys.argv[1].rstrip("/")
         return
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _started(Path(folder), context)
+
+
+def _started(folder: Path, context: int) -> Iterator[str]:
+    """Yield the URL of a server that is started, and ended afterwards."""
     python = os.environ.get("STREAMTOK_PYTHON", sys.executable)
     command = [python, "-m", "streamtok", "serve", "--port", "0", "--ledger", ":memory:"]
-    command += ["--log-level", "warning", *flags]
+    command += ["--log-level", "warning"]
+    if context:
+        command += ["--model", str(_with_context(folder, context))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
@@ -41,6 +55,17 @@ def server(*flags: str) -> Iterator[str]:
                 sys.exit("the server did not start")
         finally:
             process.terminate()
+
+
+def _with_context(folder: Path, context: int) -> Path:
+    """Return a folder with the model that is shipped, whose context is another."""
+    shipped = ROOT / "weights" / "fireside"
+    for file in shipped.iterdir():
+        (folder / file.name).symlink_to(file)
+    config = json.loads((shipped / "config.json").read_text())
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": context}))
+    return folder
 
 
 def check(name: str, url: str, steps: Sequence[Callable[[str], object]]) -> None:

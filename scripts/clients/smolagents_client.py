@@ -62,5 +62,5 @@ def an_agent_that_writes_code(url: str) -> None:
 
 if __name__ == "__main__":
     steps = (a_text, an_agent_that_calls, an_agent_that_streams, an_agent_that_writes_code)
-    with server() as running:
+    with server(context=8192) as running:
         check("smolagents", running, steps)

@@ -41,6 +41,7 @@ from streamtok.api.parameters import ask_chat, check_streamed
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
+from streamtok.text.detokenizer import Detokenizers
 
 ENDPOINT = "/v1/chat/completions"
 CHAT = Surface(ENDPOINT, "chatcmpl-", "messages")
@@ -121,7 +122,7 @@ class ChatShape:
                 ToolCallBody(self._new_call_id(), FunctionBody(call.name, call.arguments))
                 for call in choice.calls
             ]
-        logprobs = self._logprobs(choice.tokens)
+        logprobs = self._logprobs(choice.generated)
         return ChatChoice(index, message, logprobs, choice.reason, self._ids(choice.generated))
 
     def _text(self, event: TextDelta) -> ChatChunkChoice:
@@ -146,9 +147,13 @@ class ChatShape:
         return ChatChunkChoice(event.index, delta, logprobs, None, ids)
 
     def _ended(self, event: ChoiceEnded) -> ChatChunkChoice:
-        """Return the finish reason beside an empty delta."""
-        ids = self._ids((event.stop,) if event.stop else ())
-        return ChatChunkChoice(event.index, Delta(), None, event.reason, ids)
+        """Return the finish reason beside an empty delta.
+
+        The token that ended the answer is reported here: usage counts it too, as in a completion.
+        """
+        stop = (event.stop,) if event.stop else ()
+        logprobs = self._logprobs(stop) if stop else None
+        return ChatChunkChoice(event.index, Delta(), logprobs, event.reason, self._ids(stop))
 
     def _ids(self, tokens: Iterable[Token]) -> list[int] | UnsetType:
         return [token.id for token in tokens] if self._wants_ids else UNSET
@@ -156,14 +161,17 @@ class ChatShape:
     def _logprobs(self, tokens: Iterable[Token]) -> ChatLogprobs | None:
         if not self._wants_logprobs:
             return None
-        return ChatLogprobs([self._logprob(token) for token in tokens])
+        return ChatLogprobs([chat_logprob(self._detokenizers, token) for token in tokens])
 
-    def _logprob(self, token: Token) -> ChatLogprob:
-        assert token.logprobs is not None
-        top = [self._alternative(*alternative) for alternative in token.logprobs.top]
-        own = self._alternative(token.id, token.logprobs.logprob)
-        return ChatLogprob(own.token, own.logprob, own.bytes, top)
 
-    def _alternative(self, token_id: int, logprob: float) -> TopLogprob:
-        octets = self._detokenizers.token_bytes(token_id)
+def chat_logprob(detokenizers: Detokenizers, token: Token) -> ChatLogprob:
+    """Return a token that was reported with its log-probabilities."""
+
+    def alternative(token_id: int, logprob: float) -> TopLogprob:
+        octets = detokenizers.token_bytes(token_id)
         return TopLogprob(octets.decode("utf-8", "replace"), logprob, list(octets))
+
+    assert token.logprobs is not None
+    own = alternative(token.id, token.logprobs.logprob)
+    top = [alternative(*other) for other in token.logprobs.top]
+    return ChatLogprob(own.token, own.logprob, own.bytes, top)

@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from streamtok.answer.complete import CompleteAnswer
-from streamtok.answer.events import AnswerEvent, Began, Ended, Failed, Usage
+from streamtok.answer.events import AnswerEvent, Began, Ended, Failed, Token, Usage
 from streamtok.answer.render import Chunk
 from streamtok.api.openai import answers
+from streamtok.api.openai.answers import ChatLogprob
+from streamtok.api.openai.chat import chat_logprob
 from streamtok.api.openai.streaming import obfuscate
 from streamtok.api.responses.answers import (
     ArgumentsDelta,
@@ -38,7 +40,7 @@ from streamtok.api.responses.answers import (
     ResponseUsage,
 )
 from streamtok.api.responses.transcript import Item, ItemBegan, ItemEnded, ItemGrew, Transcript
-from streamtok.api.responses.types import OutputText, ResponseRequest, TextConfig
+from streamtok.api.responses.types import LOGPROBS, OutputText, ResponseRequest, TextConfig
 from streamtok.api.services import Services
 from streamtok.messages import SamplingParams
 
@@ -56,6 +58,7 @@ class ResponseEvents:
         keep: Keep | None,
     ) -> None:
         self._new_id = services.new_id
+        self._detokenizers = services.detokenizers
         self._clock = services.meter.clock
         self._fields = fields
         self._sampling = sampling
@@ -120,7 +123,8 @@ class ResponseEvents:
         if change.item.tool:
             delta, text = ArgumentsDelta(*self._place(), change.delta), ""
         else:
-            delta, text = OutputTextDelta(*self._place(), 0, change.delta), change.delta
+            logprobs = self._logprobs(change.tokens)
+            delta, text = OutputTextDelta(*self._place(), 0, change.delta, logprobs), change.delta
         if self._obfuscated:
             obfuscate(delta)
         yield _chunk(delta, text)
@@ -129,7 +133,7 @@ class ResponseEvents:
         item = self._filled(self._status if change.is_last else "completed")[-1]
         if isinstance(item, OutputMessage):
             (part,) = item.content
-            yield _chunk(OutputTextDone(*self._place(), 0, part.text))
+            yield _chunk(OutputTextDone(*self._place(), 0, part.text, part.logprobs))
             yield _chunk(PartDone(*self._place(), 0, part))
         else:
             yield _chunk(ArgumentsDone(*self._place(), item.name, item.arguments))
@@ -151,12 +155,18 @@ class ResponseEvents:
         for item, output in zip(self._transcript.items, self._output, strict=True):
             output.status = "completed"
             if isinstance(output, OutputMessage):
-                output.content = [OutputText(item.text)]
+                output.content = [OutputText(item.text, logprobs=self._logprobs(item.tokens))]
             else:
                 output.arguments = item.text
         if self._output:
             self._output[-1].status = status
         return self._output
+
+    def _logprobs(self, tokens: Iterable[Token]) -> list[ChatLogprob]:
+        """Return the log-probabilities of text, where they were asked for."""
+        if LOGPROBS not in (self._fields.include or ()):
+            return []
+        return [chat_logprob(self._detokenizers, token) for token in tokens]
 
     @property
     def _status(self) -> str:
@@ -203,7 +213,9 @@ class ResponseEvents:
             text=fields.text or TextConfig(),
             tool_choice=fields.tool_choice or "auto",
             tools=fields.tools or [],
+            top_logprobs=fields.top_logprobs or 0,
             top_p=self._sampling.top_p,
+            truncation=fields.truncation or "disabled",
             user=fields.user,
             metadata=fields.metadata or {},
         )

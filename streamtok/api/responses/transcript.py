@@ -13,6 +13,7 @@ from streamtok.answer.events import (
     ChoiceEnded,
     Ended,
     TextDelta,
+    Token,
     ToolCallBegan,
     ToolCallDelta,
 )
@@ -20,11 +21,15 @@ from streamtok.answer.events import (
 
 @dataclass(slots=True)
 class Item:
-    """Item `number` of an answer: a call of `tool` with its arguments; text if that is empty."""
+    """Item `number` of an answer: a call of `tool` with its arguments; text if that is empty.
+
+    Its `tokens` are there where tokens are to be reported.
+    """
 
     number: int
     tool: str
     deltas: list[str] = field(default_factory=list)
+    tokens: list[Token] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -41,10 +46,11 @@ class ItemBegan:
 
 @dataclass(frozen=True, slots=True)
 class ItemGrew:
-    """An item has got longer, by `delta`."""
+    """An item has got longer, by `delta`, which is that of these `tokens`."""
 
     item: Item
     delta: str
+    tokens: Sequence[Token] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +71,27 @@ class Transcript:
         self.items: list[Item] = []
         self.reason: str | None = None
         self.stop_text: str | None = None
+        self._untold: list[Token] = []  # of which no text is certain yet
 
     def feed(self, event: AnswerEvent) -> Iterator[Change]:
         """Yield what an event changes."""
         match event:
             case TextDelta(text=text):
+                self._untold += event.tokens
                 if text and (not self.items or self.items[-1].tool):
                     yield from self._begin("")
                 if text:
                     yield self._grow(text)
             case ToolCallBegan(name=name):
+                self._untold += event.tokens
                 yield from self._begin(name)
             case ToolCallDelta(arguments=arguments):
+                self._untold += event.tokens
                 yield self._grow(arguments)
             case ChoiceEnded():
                 self.reason, self.stop_text = event.reason, event.stop_text
+                if self.items:
+                    self.items[-1].tokens += [*self._untold, *filter(None, [event.stop])]
             case Ended() if self.items:
                 yield ItemEnded(self.items[-1], is_last=True)
 
@@ -98,5 +110,7 @@ class Transcript:
 
     def _grow(self, delta: str) -> Change:
         item = self.items[-1]
+        tokens, self._untold = self._untold, []
         item.deltas.append(delta)
-        return ItemGrew(item, delta)
+        item.tokens += tokens
+        return ItemGrew(item, delta, tokens)
