@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamtok.messages import EngineStats
@@ -71,3 +74,36 @@ def test_two_servers_do_not_share_their_numbers() -> None:
     first, second = (Metrics(lambda: EngineStats(0, 0)) for _ in range(2))
     first.cancelled.inc()
     assert values(second)["streamtok_cancelled_total"] == 0
+
+
+def test_vllms_names_stand_beside_ours() -> None:
+    metrics = Metrics(lambda: EngineStats(running=3, queued=2))
+    metrics.prompt_tokens.inc(7)
+    metrics.generated_tokens.inc(5)
+    metrics.first_token.observe(0.02)
+    text = metrics.expose("", "tiny")[1].decode()
+    label = {"model_name": "tiny"}
+    read = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels == label
+    }
+    assert read["vllm:num_requests_running"] == 3
+    assert read["vllm:num_requests_waiting"] == 2
+    assert read["vllm:prompt_tokens_total"] == 7
+    assert read["vllm:generation_tokens_total"] == 5
+    assert read["vllm:time_to_first_token_seconds_count"] == 1
+
+
+def test_openmetrics_is_given_to_who_accepts_it() -> None:
+    metrics = Metrics(lambda: EngineStats(0, 0))
+    metrics.generated_tokens.inc(5)
+    kind, body = metrics.expose("application/openmetrics-text; version=1.0.0, */*;q=0.1", "tiny")
+    assert kind.startswith("application/openmetrics-text; version=1.0.0")
+    assert body.endswith(b"# EOF\n")
+    families = {family.name for family in openmetrics_families(body.decode())}
+    assert {"streamtok_generated_tokens", "vllm:generation_tokens"} <= families
+    kind, body = metrics.expose("text/plain", "tiny")
+    assert kind == "text/plain; version=0.0.4; charset=utf-8"
+    assert b"# EOF" not in body

@@ -19,7 +19,6 @@ from streamtok.api.validation import checked
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.response import Response, json_response
 from streamtok.ledger import UsageFilter
-from streamtok.metrics import CONTENT_TYPE
 
 PAGE = files("streamtok.api").joinpath("static/index.html").read_bytes()
 
@@ -68,9 +67,11 @@ async def model(services: Services, call: Call, name: str) -> Response:
     return json_response(answers.encode(shape(services, name)))
 
 
-async def metrics(services: Services, _: Call) -> Response:
-    """`GET /metrics`: counters for Prometheus."""
-    return Response(200, (("content-type", CONTENT_TYPE),), services.meter.metrics.render())
+async def metrics(services: Services, call: Call) -> Response:
+    """`GET /metrics`: counters for Prometheus, or as OpenMetrics where that is accepted."""
+    accept = call.request.header("accept") or ""
+    content_type, body = services.meter.metrics.expose(accept, services.model)
+    return Response(200, (("content-type", content_type),), body)
 
 
 async def usage(services: Services, call: Call, request_id: str) -> Response:
