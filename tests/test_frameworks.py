@@ -187,6 +187,14 @@ async def test_a_wrong_value_is_told_with_its_bounds(
     assert (status, answer["error"]["message"]) == (400, message)
 
 
+async def test_an_integer_may_be_written_with_a_point(site: Site) -> None:
+    """As JSON Schema has it, and JavaScript's and Lua's numbers come out of some encoders."""
+    _, answer = await site.ask(COMPLETIONS, prompt=[5.0, 6], max_tokens=1.0, seed=3.0)
+    (sequence,) = site.engine.requests[answer["id"]]
+    assert (sequence.prompt_ids, sequence.max_tokens, sequence.sampling.seed) == ((5, 6), 1, 3)
+    assert type(sequence.prompt_ids[0]) is int
+
+
 # Hints
 
 

@@ -196,14 +196,22 @@ def _inner(value: Any, members: Sequence[inspect.Type], step: str | int) -> Sequ
 def _without_nulls(value: Any, members: Sequence[inspect.Type]) -> Any:
     """Return `value` without the fields that are null, as far as types say what is a field.
 
+    Numbers such as 2.0 are integers where integers are expected.
+
     What is free JSON, such as a schema or the arguments of a call, stays as it is. Where a struct
     has the field `extra`, that gets all that it does not name.
     """
     if isinstance(value, list):
         items = _inner(value, members, 0)
-        if not any(isinstance(i, inspect.StructType | inspect.ListType) for i in items):
+        nested = any(isinstance(i, inspect.StructType | inspect.ListType) for i in items)
+        if not nested and float not in set(map(type, value)):
             return value  # maybe many token ids
         return [_without_nulls(item, items) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        # JSON Schema's integers may be written so (draft 2020-12, core section 4.2.3)
+        whole = any(isinstance(member, inspect.IntType) for member in members)
+        exact = any(isinstance(member, inspect.FloatType) for member in members)
+        return int(value) if whole and not exact else value
     if not isinstance(value, dict):
         return value
     if struct := _struct(value, members):

@@ -19,6 +19,7 @@ from streamtok.api.openai import types as requests
 from streamtok.api.responses import answers as response_answers
 from streamtok.api.responses import types as responses
 from streamtok.api.route import Route
+from streamtok.api.validation import EXTRA
 from streamtok.errors import RequestError
 
 HI = [{"role": "user", "content": "Who are you?"}]
@@ -133,6 +134,8 @@ def document(routes: Sequence[Route]) -> bytes:
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
+    for schema in components.values():
+        schema.get("properties", {}).pop(EXTRA, None)  # that is no field of the JSON
     maker = _Maker({id(kind): schema for kind, schema in zip(types, schemas, strict=True)})
     paths: dict[str, dict[str, Any]] = {}
     for route, operation in known:
