@@ -31,7 +31,7 @@ def server(context: int = 0) -> Iterator[str]:
         yield sys.argv[1].rstrip("/")
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield from _started(Path(folder), context)
+        yield from _started(Path(folder) / "fireside", context)
 
 
 def _started(folder: Path, context: int) -> Iterator[str]:
@@ -59,6 +59,7 @@ def _started(folder: Path, context: int) -> Iterator[str]:
 
 def _with_context(folder: Path, context: int) -> Path:
     """Return a folder with the model that is shipped, whose context is another."""
+    folder.mkdir()
     shipped = ROOT / "weights" / "fireside"
     for file in shipped.iterdir():
         (folder / file.name).symlink_to(file)
