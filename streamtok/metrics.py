@@ -17,15 +17,7 @@ from prometheus_client.utils import floatToGoString
 from streamtok.messages import EngineStats
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-VLLM = {  # what vLLM calls the same, as its dashboards expect it
-    "streamtok_running_streams": "vllm:num_requests_running",
-    "streamtok_queued_requests": "vllm:num_requests_waiting",
-    "streamtok_prompt_tokens": "vllm:prompt_tokens",
-    "streamtok_cached_tokens": "vllm:prompt_tokens_cached",
-    "streamtok_generated_tokens": "vllm:generation_tokens",
-    "streamtok_time_to_first_token_seconds": "vllm:time_to_first_token_seconds",
-    "streamtok_inter_token_seconds": "vllm:inter_token_latency_seconds",
-}
+View = Callable[[Collector], Collector]
 
 
 class Metrics:
@@ -72,13 +64,10 @@ class Metrics:
         """Return all of them in the text format."""
         return self.expose("")[1]
 
-    def expose(self, accept: str, model: str = "") -> tuple[str, bytes]:
-        """Return all of them, and their content type: OpenMetrics to a client that accepts it.
-
-        With the name of a `model` the most important are there a second time, by vLLM's names.
-        """
+    def expose(self, accept: str, view: View | None = None) -> tuple[str, bytes]:
+        """Return the content type for `accept`, and all or what a `view` makes of them."""
         encode, content_type = choose_encoder(accept)
-        shown: Collector = _AlsoVllm(self._registry, model) if model else self._registry
+        shown = view(self._registry) if view else self._registry
         if self._worker is not None:
             shown = _Labelled(shown, {"worker": str(self._worker)})
         return content_type, encode(shown)
@@ -118,26 +107,6 @@ class Times(Collector):
         names = [*map(floatToGoString, SECONDS), "+Inf"]
         buckets = list(zip(names, accumulate(map(float, self._counts)), strict=True))
         yield HistogramMetricFamily(self._name, self._documentation, buckets, self._sum_s)
-
-
-class _AlsoVllm(Collector):
-    """A collector with some of its metrics by vLLM's names too, for ready-made dashboards."""
-
-    def __init__(self, collector: Collector, model: str) -> None:
-        self._collector = collector
-        self._model = model
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the metrics, and those that vLLM has."""
-        for metric in self._collector.collect():
-            yield metric
-            if name := VLLM.get(metric.name):
-                copy = Metric(name, metric.documentation, metric.type)
-                for sample in metric.samples:
-                    labels = {**sample.labels, "model_name": self._model}
-                    shown = name + sample.name.removeprefix(metric.name)
-                    copy.samples.append(sample._replace(name=shown, labels=labels))
-                yield copy
 
 
 class _Labelled(Collector):

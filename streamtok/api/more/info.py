@@ -5,6 +5,7 @@ from base64 import b64encode
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from importlib.resources import files
 
@@ -12,6 +13,7 @@ from msgspec import structs
 
 from streamtok.api.anthropic.types import ModelInfo, ModelInfoList
 from streamtok.api.more.types import UsageQuery
+from streamtok.api.more.vllm import AlsoVllm
 from streamtok.api.openai import answers
 from streamtok.api.openai.answers import ListBody, ModelBody, UsageRecordBody, UsageSumBody
 from streamtok.api.services import Call, Services
@@ -70,7 +72,8 @@ async def model(services: Services, call: Call, name: str) -> Response:
 async def metrics(services: Services, call: Call) -> Response:
     """`GET /metrics`: counters for Prometheus, or as OpenMetrics where that is accepted."""
     accept = call.request.header("accept") or ""
-    content_type, body = services.meter.metrics.expose(accept, services.model)
+    view = partial(AlsoVllm, model=services.model)
+    content_type, body = services.meter.metrics.expose(accept, view)
     return Response(200, (("content-type", content_type),), body)
 
 
