@@ -35,6 +35,7 @@ from streamtok.errors import ConfigError, ModelError
 from streamtok.faults.inject import Faults
 from streamtok.http.edge.cors import Cors
 from streamtok.http.edge.forwarded import Proxies, under
+from streamtok.http.edge.hosts import Hosts
 from streamtok.http.edge.sockets import Endpoint, open_endpoint
 from streamtok.http.edge.tls import load_certificate
 from streamtok.http.server import Server
@@ -71,10 +72,12 @@ class App:
         self._share = share
         self._certificate = load_certificate(config.certfile, config.keyfile)
         self._clock = FrozenClock() if config.frozen_clock else SystemClock()
-        self._keys = KeyFile(Path(config.api_keys)) if config.api_keys else None
+        self._keys = _read_keys(config)
         self._tracing = open_tracing(config, self._clock, share.worker if share else None)
         new_request_id = partial(new_ids(config.ids), "req_")
-        self._api = Api(self._keys, Cors(config.cors_origins), new_request_id)
+        self._hosts = Hosts(config.allowed_hosts)
+        pages = Cors(config.cors_origins)
+        self._api = Api(self._keys, pages, new_request_id, self._hosts.check)
         self._server = Server(
             Service(
                 handle=under(config.root_path, self._api.handle),
@@ -85,7 +88,7 @@ class App:
                 tracer=self._tracing.tracer if self._tracing else None,
             )
         )
-        self._ledger = Ledger(config.ledger)
+        self._ledger = Ledger(config.ledger, config.ledger_days)
         self._endpoint: Endpoint | None = None
         self._services: Services | None = None
         self._stopped = False
@@ -102,6 +105,7 @@ class App:
         """
         config, share = self._config, self._share
         self._endpoint = share.endpoint if share else open_endpoint(config)
+        self._hosts.local = self._endpoint.is_local
         held = share is not None or config.fd >= 0
         if not held:
             self._listen(self._endpoint)
@@ -148,6 +152,7 @@ class App:
         await self._server.wait(self._config.drain_timeout_s)
         if self._services:
             await self._services.engine.close()
+            self._services.offload.close()
         await self._server.wait(ENDING_S)
         await self._server.abort()
         if self._services:
@@ -214,6 +219,13 @@ def _services(
         constraints=Constraints(files.grammars, close=not config.open_objects),
         aliases=tuple(filter(None, map(str.strip, config.model_alias.split(",")))),
     )
+
+
+def _read_keys(config: ServeConfig) -> KeyFile | None:
+    """Return the API keys, if there is a file of them. Raises ConfigError."""
+    if config.admin_keys and not config.api_keys:
+        raise ConfigError("--admin-keys needs --api-keys")
+    return KeyFile(Path(config.api_keys), config.admin_keys) if config.api_keys else None
 
 
 def _check_books(config: ServeConfig) -> None:

@@ -108,6 +108,9 @@ class ApiConfig:
     """Who may use the API, how much, and from which pages."""
 
     api_keys: str = _setting("", "file of API keys, read again on SIGHUP (default: none needed)")
+    admin_keys: str = _setting(
+        "", "names of API keys, with commas between them, that see what all keys have used"
+    )
     requests_per_minute: int = _setting(0, "requests of one key in a minute, 0: any number", 0)
     tokens_per_minute: int = _setting(0, "tokens of one key in a minute, 0: any number", 0)
     streams_per_key: int = _setting(0, "sequences of one key at once, 0: any number", 0)
@@ -149,6 +152,10 @@ class ListenConfig:
     forwarded_allow_ips: str = _setting(
         "", "proxies whose X-Forwarded-For is believed: addresses, networks, unix (default: none)"
     )
+    allowed_hosts: str = _setting(
+        "",
+        "names in Host that are answered, * for any (default: any; on the loopback, localhost)",
+    )
     root_path: str = _setting("", "path under which a proxy exposes the server (default: /)")
 
 
@@ -169,6 +176,7 @@ class ServeConfig(EngineConfig, ListenConfig, ConnectionConfig, ApiConfig, Trace
         str(user_state_path("streamtok", appauthor=False) / "usage.sqlite3"),
         "file of the usage ledger; :memory: keeps it while the server runs",
     )
+    ledger_days: int = _setting(0, "days the ledger's rows are kept, 0: for ever", 0)
     drain_timeout_s: float = _setting(30.0, "seconds running streams have to finish at a stop", 0)
     close_after_stream: bool = _setting(False, "close the connection after each streamed answer")
     faults: bool = _setting(False, "let requests ask for faults, to test clients")

@@ -67,6 +67,9 @@ def _declared(field: FieldInfo) -> str:
 FIELDS = structs.fields(UsageRecord)
 COLUMNS = {field.name: _declared(field) for field in FIELDS}
 LATER = [field.name for field in FIELDS if not field.required]  # earlier ledgers lack these
+NOW_S = "CAST(strftime('%s', 'now') AS REAL)"
+EXPIRE_EVERY_S = 3600.0
+RESPONSE_COLUMNS = "PRAGMA table_info(response)"
 GROUPS: Mapping[str, str] = {
     "key": "key",
     "model": "model",
@@ -86,7 +89,8 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS usage_created ON usage (created_s)",
     (
         "CREATE TABLE IF NOT EXISTS response (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, "
-        "key TEXT NOT NULL, body BLOB NOT NULL, conversation BLOB NOT NULL) STRICT"
+        "key TEXT NOT NULL, body BLOB NOT NULL, conversation BLOB NOT NULL, "
+        "created_s REAL NOT NULL DEFAULT 0) STRICT"
     ),
     "CREATE INDEX IF NOT EXISTS response_key ON response (key, number)",
 )
@@ -128,15 +132,21 @@ class UsageFilter:
 class Ledger:
     """The ledger in the file `path`; ":memory:" keeps it for as long as the process lives.
 
+    What is older than `days` is deleted, at the start and every hour that something is recorded; 0
+    keeps everything.
+
     Raises:
         ConfigError: the file cannot be opened or is no ledger.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, days: int = 0) -> None:
         self.lost = 0
+        self._days = days
+        self._expire_at_s = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         try:
             self._database = self._thread.submit(_open, path).result()
+            self._thread.submit(self._expire).result()
         except (sqlite3.Error, OSError) as error:
             self._thread.shutdown()
             raise ConfigError(f"--ledger {path}: cannot be opened: {error}") from error
@@ -209,8 +219,8 @@ class Ledger:
     def _insert(self, response: KeptResponse, most: int) -> None:
         with self._database:
             self._database.execute(
-                "INSERT INTO response (id, key, body, conversation) "
-                "VALUES (:id, :key, :body, :conversation)",
+                "INSERT INTO response (id, key, body, conversation, created_s) "
+                f"VALUES (:id, :key, :body, :conversation, {NOW_S})",
                 asdict(response),
             )
             self._database.execute(
@@ -230,6 +240,19 @@ class Ledger:
                 f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES ({marks})",
                 structs.asdict(record),
             )
+        if record.created_s >= self._expire_at_s:
+            self._expire()
+            self._expire_at_s = record.created_s + EXPIRE_EVERY_S
+
+    def _expire(self) -> None:
+        """Delete what is too old."""
+        if not self._days:
+            return
+        with self._database:
+            for table in ("usage", "response"):
+                self._database.execute(
+                    f"DELETE FROM {table} WHERE created_s < {NOW_S} - ?", (self._days * 86400,)
+                )
 
     def _count_loss(self, written: Future[None]) -> None:
         if error := written.exception():
@@ -247,6 +270,9 @@ def _open(path: str) -> sqlite3.Connection:
         there = {row[1] for row in database.execute("PRAGMA table_info(usage)")}
         for column in set(LATER) - there:
             database.execute(f"ALTER TABLE usage ADD COLUMN {column} {COLUMNS[column]}")
+        if not any(row[1] == "created_s" for row in database.execute(RESPONSE_COLUMNS)):
+            database.execute("ALTER TABLE response ADD COLUMN created_s REAL NOT NULL DEFAULT 0")
+            database.execute(f"UPDATE response SET created_s = {NOW_S}")
         database.commit()
     except sqlite3.Error:
         database.close()

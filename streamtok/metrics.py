@@ -64,10 +64,16 @@ class Metrics:
         """Return all of them in the text format."""
         return self.expose("")[1]
 
-    def expose(self, accept: str, view: View | None = None) -> tuple[str, bytes]:
-        """Return the content type for `accept`, and all or what a `view` makes of them."""
+    def expose(
+        self, accept: str, view: View | None = None, *, by_key: bool = True
+    ) -> tuple[str, bytes]:
+        """Return the content type for `accept`, and all or what a `view` makes of them.
+
+        Unless `by_key`, samples that differ in the API key alone are summed.
+        """
         encode, content_type = choose_encoder(accept)
-        shown = view(self._registry) if view else self._registry
+        shown: Collector = self._registry if by_key else _WithoutKeys(self._registry)
+        shown = view(shown) if view else shown
         if self._worker is not None:
             shown = _Labelled(shown, {"worker": str(self._worker)})
         return content_type, encode(shown)
@@ -107,6 +113,28 @@ class Times(Collector):
         names = [*map(floatToGoString, SECONDS), "+Inf"]
         buckets = list(zip(names, accumulate(map(float, self._counts)), strict=True))
         yield HistogramMetricFamily(self._name, self._documentation, buckets, self._sum_s)
+
+
+class _WithoutKeys(Collector):
+    """A collector whose samples are not told apart by API key."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics, with the sums of samples that differ in the key alone."""
+        for metric in self._collector.collect():
+            sums: dict[Any, Any] = {}
+            for sample in metric.samples:
+                labels = {**sample.labels, "key": ""} if "key" in sample.labels else sample.labels
+                place = sample.name, tuple(labels.items())
+                before = sums.get(place, sample._replace(value=0.0))
+                value = before.value + sample.value
+                if sample.name.endswith("_created"):  # of the first
+                    value = min(filter(None, (before.value, sample.value)))
+                sums[place] = sample._replace(labels=labels, value=value)
+            metric.samples = list(sums.values())
+            yield metric
 
 
 class _Labelled(Collector):

@@ -85,7 +85,9 @@ def start_stream(port: int, max_tokens: int) -> socket.socket:
     }
     text = json.dumps(body)
     connection = socket.create_connection(("127.0.0.1", port))
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(text)}\r\n\r\n"
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text)}\r\n\r\n"
+    )
     connection.sendall((head + text).encode())
     data = b""
     while b"data: " not in data:

@@ -41,7 +41,7 @@ HEAD_OF_MESSAGE = HEAD.replace(b"X-Request-Id", b"Request-Id: req_1\r\nX-Request
 def post(body: dict[str, Any], *headers: str) -> bytes:
     text = json.dumps(body)
     length = f"Content-Length: {len(text)}"
-    lines = ("POST /v1/messages HTTP/1.1", "Host: a", *headers, length, "", text)
+    lines = ("POST /v1/messages HTTP/1.1", "Host: localhost", *headers, length, "", text)
     return "\r\n".join(lines).encode()
 
 

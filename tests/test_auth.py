@@ -186,9 +186,9 @@ def test_a_new_key_opens_and_its_line_does_not_hold_it(
 class Site:
     """An Api with keys, around a scripted engine."""
 
-    def __init__(self, model: Path, path: Path) -> None:
+    def __init__(self, model: Path, path: Path, admins: str = "") -> None:
         self.services = make_services(model, ScriptedEngine([65, 66]), FakeClock())
-        self.keys = KeyFile(path)
+        self.keys = KeyFile(path, admins)
         self.api = Api(self.keys, new_request_id=lambda: "req_1")
         self.api.open(self.services)
 
@@ -266,7 +266,9 @@ async def test_the_engine_is_told_whose_a_sequence_is(site: Site) -> None:
     assert [sequence.client for (sequence,) in engine.requests.values()] == ["anna", "BEN"]
 
 
-async def test_names_go_into_ledger_and_metrics_and_each_key_sees_its_own(site: Site) -> None:
+async def test_names_go_into_ledger_and_metrics_and_each_key_sees_its_own(
+    site: Site, tiny_model: Path, path: Path
+) -> None:
     for key, max_tokens in ((ANNA, 1), (ANNA, 2), (BEN, 2)):
         body = {"prompt": "x", "max_tokens": max_tokens, "stream": True}
         await site.send("POST", "/v1/completions", key, body)
@@ -288,13 +290,36 @@ async def test_names_go_into_ledger_and_metrics_and_each_key_sees_its_own(site: 
         _, sums = await site.send("GET", f"/v1/usage{query}", key)
         assert [row["requests"] for row in sums["data"]] == requests
 
+    counted = 'streamtok_requests_total{endpoint="/v1/completions",key="%s",status="200"} %s\n'
     _, text = await site.send("GET", "/metrics", ANNA)
-    for labels in (
-        'endpoint="/v1/completions",key="anna",status="200"} 2.0',
-        'endpoint="/v1/completions",key="BEN",status="200"} 1.0',
-        'endpoint="none",key="",status="401"} 1.0',
-    ):
-        assert f"streamtok_requests_total{{{labels}" in text.decode()
+    assert counted % ("", 3.0) in text.decode()
+    assert "BEN" not in text.decode()
+    assert "anna" not in text.decode()
+    assert 'streamtok_requests_total{endpoint="none",key="",status="401"} 1.0' in text.decode()
+
+    admin = Site(tiny_model, path, admins="anna")
+    for key in (ANNA, BEN):
+        sent = {"prompt": "x", "max_tokens": 1}
+        _, record = await admin.send("POST", "/v1/completions", key, sent)
+    _, text = await admin.send("GET", "/metrics", ANNA)
+    assert counted % ("anna", 1.0) in text.decode()
+    assert counted % ("BEN", 1.0) in text.decode()
+    _, text = await admin.send("GET", "/metrics", BEN)
+    assert counted % ("", 2.0) in text.decode()
+    await admin.services.meter.settled()
+    _, sums = await admin.send("GET", "/v1/usage?group_by=key", ANNA)
+    assert [row["group"] for row in sums["data"]] == ["BEN", "anna"]
+    _, own = await admin.send("GET", f"/v1/usage/{record['id']}", ANNA)
+    assert own["key"] == "BEN"
+
+
+def test_an_admin_key_has_to_be_in_the_file(path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--admin-keys: no key in .* has the name 'carl'"):
+        KeyFile(path, "anna, carl")
+    keys = KeyFile(path, "anna")
+    assert keys.is_admin("anna")
+    assert not keys.is_admin("BEN")
+    assert not keys.is_admin("")
 
 
 async def test_no_log_holds_a_key(

@@ -110,7 +110,7 @@ async def test_every_answer_allows_the_page(tiny_model: Path) -> None:
         exposed = headers["access-control-expose-headers"].split(", ")
         assert {"x-request-id", "retry-after", "x-ratelimit-remaining-tokens"} <= set(exposed)
         assert {name for name in headers if name.startswith("x-r")} <= set(exposed)
-    loading = Api(cors=Cors(PAGE))
+    loading = Api(pages=Cors(PAGE))
     response = await loading.handle(Request("GET", "/v1/models", (), b"", "1.1", "test"))
     assert response.status == 503
     assert (ALLOW_ORIGIN, PAGE) in response.headers

@@ -363,7 +363,7 @@ async def test_stop_ends_idle_connections() -> None:
     async with serving() as (app, url):
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b'{"status":"ok"}')
         await app.stop()
         assert await reader.read() == b""

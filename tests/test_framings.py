@@ -33,14 +33,16 @@ TRAILER = b"Trailer: x-usage-prompt-tokens, x-usage-completion-tokens, x-usage-t
 
 
 def get(target: str, *headers: str, version: str = "1.1") -> bytes:
-    lines = (f"GET {target} HTTP/{version}", "Host: a", *headers, "", "")
+    lines = (f"GET {target} HTTP/{version}", "Host: localhost", *headers, "", "")
     return "\r\n".join(lines).encode()
 
 
 def post(path: str, body: dict[str, Any], *headers: str) -> bytes:
     text = json.dumps(body)
     length = f"Content-Length: {len(text)}"
-    return "\r\n".join((f"POST {path} HTTP/1.1", "Host: a", *headers, length, "", text)).encode()
+    return "\r\n".join(
+        (f"POST {path} HTTP/1.1", "Host: localhost", *headers, length, "", text)
+    ).encode()
 
 
 async def refused(peer: Peer, request: bytes) -> tuple[int, dict[str, Any]]:

@@ -65,7 +65,8 @@ async def ask(host: str, port: int, path: str) -> bytes:
     """Return every byte of a streamed answer."""
     reader, writer = await asyncio.open_connection(host, port)
     body = json.dumps(BODIES[path] | {"stream": True, "max_tokens": 5}).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {len(body)}"
+    fields = f"Host: localhost\r\nConnection: close\r\nContent-Length: {len(body)}"
+    head = f"POST {path} HTTP/1.1\r\n{fields}"
     writer.write(f"{head}\r\n\r\n".encode() + body)
     answer = await reader.read()
     writer.close()

@@ -74,7 +74,6 @@ DEBTS: dict[str, tuple[str, ...]] = {  # heart -> rooms it still imports; to be 
         "api/anthropic/",
         "api/more/",
         "api/responses/",
-        "http/edge/",
     ),
 }
 PACKAGE = Path(streamtok.__file__).parent

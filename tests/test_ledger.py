@@ -1,15 +1,17 @@
 """The usage ledger: real SQLite files, every sum, and what happens when the disk fails."""
 
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from streamtok.errors import ConfigError
-from streamtok.ledger import GROUPS, Ledger, UsageFilter, UsageRecord, UsageSum
+from streamtok.ledger import GROUPS, KeptResponse, Ledger, UsageFilter, UsageRecord, UsageSum
 
 DAY_S = 86400.0
 RECORD = UsageRecord(
@@ -229,3 +231,57 @@ async def test_a_ledger_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path)
         assert found[0] is not None
         assert (found[0].cached_tokens, found[0].queued_s, found[0].prefill_s) == (0, None, None)
         assert found[1] == replace(RECORD, id="new")
+
+
+async def ids(ledger: Ledger) -> set[str]:
+    rows = await ledger._read("SELECT id FROM usage UNION ALL SELECT id FROM response", ())
+    return {name for (name,) in rows}
+
+
+async def fill(ledger: Ledger) -> None:
+    """Put in what is a day and what is nine days old."""
+
+    def age(name: str, made_s: float) -> None:
+        with ledger._database as database:
+            database.execute("UPDATE response SET created_s = ? WHERE id = ?", (made_s, name))
+
+    for name, days in (("new", 1), ("old", 9)):
+        made_s = time.time() - days * DAY_S
+        ledger.record(replace(RECORD, id=name, created_s=made_s))
+        await ledger.keep(KeptResponse(f"response-{name}", "anna", b"{}", b"[]"), 10)
+        await ledger._run(partial(age, f"response-{name}", made_s))
+
+
+async def test_what_is_older_than_its_days_is_deleted_at_the_start(tmp_path: Path) -> None:
+    path = str(tmp_path / "usage.sqlite3")
+    ledger = Ledger(path)
+    await fill(ledger)
+    ledger.close()
+    everything = {"new", "old", "response-new", "response-old"}
+    for days, left in ((0, everything), (10, everything), (7, {"new", "response-new"})):
+        ledger = Ledger(path, days)
+        assert await ids(ledger) == left
+        ledger.close()
+
+
+async def test_what_is_too_old_is_deleted_while_the_server_runs(tmp_path: Path) -> None:
+    ledger = Ledger(":memory:", 7)
+    await fill(ledger)
+    assert "old" in await ids(ledger)
+    ledger.record(replace(RECORD, id="later", created_s=time.time() + 1))
+    assert await ids(ledger) == {"new", "later", "response-new"}
+    ledger.close()
+
+
+async def test_responses_of_earlier_ledgers_count_as_made_now(tmp_path: Path) -> None:
+    path = tmp_path / "usage.sqlite3"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "CREATE TABLE response (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, "
+            "key TEXT NOT NULL, body BLOB NOT NULL, conversation BLOB NOT NULL) STRICT"
+        )
+        database.execute("INSERT INTO response VALUES (1, 'before', 'anna', x'7b7d', x'5b5d')")
+        database.commit()
+    ledger = Ledger(str(path), 1)
+    assert await ids(ledger) == {"before"}
+    ledger.close()

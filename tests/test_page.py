@@ -221,7 +221,7 @@ def browser(tab: Browser, server: RunningServer) -> Browser:
 def post(server: RunningServer, body: object) -> bytes:
     """Return the body of an answer as it stands on the wire."""
     content = json.dumps(body).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     with socket.create_connection(server.address) as connection:
         connection.sendall(head + b"Content-Length: %d\r\n\r\n%s" % (len(content), content))
         answer = b"".join(iter(lambda: connection.recv(65536), b""))

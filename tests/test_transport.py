@@ -86,7 +86,8 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
 
 def post(path: str, body: dict[str, Any]) -> bytes:
     text = json.dumps(body)
-    return f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text)}"
+    return f"{head}\r\n\r\n{text}".encode()
 
 
 # TLS
@@ -135,7 +136,7 @@ def test_who_ends_a_tls_connection_frees_its_place(
 
 
 def test_an_early_refusal_is_read_over_tls(secure: RunningServer, trust: ssl.SSLContext) -> None:
-    request = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
+    request = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
     with connect(secure.address, trust) as connection:
         connection.sendall(request + b"x" * 100_000)
         assert b"413 Content Too Large" in read_until(connection, b'"code":"request_too_large"}')
@@ -146,7 +147,7 @@ def test_tls_says_where_the_last_answer_ends(
     secure: RunningServer, trust: ssl.SSLContext, version: str
 ) -> None:
     body = json.dumps({"prompt": "a", "max_tokens": 2, "stream": True})
-    head = f"POST /v1/completions HTTP/{version}\r\nHost: a\r\nConnection: close\r\n"
+    head = f"POST /v1/completions HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n"
     plain = socket.create_connection(secure.address)
     with trust.wrap_socket(
         plain, server_hostname="localhost", suppress_ragged_eofs=False

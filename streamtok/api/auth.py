@@ -25,24 +25,29 @@ LINE = re.compile(f"({NAME}):([0-9A-Fa-f]{{64}})")
 
 
 class KeyFile:
-    """The keys in the file `path`.
+    """The keys in the file `path`; `admins` are names of some, with commas between them.
 
     Raises:
-        ConfigError: the file cannot be read, or a line of it is wrong.
+        ConfigError: the file cannot be read, a line of it is wrong, or it has no such name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, admins: str = "") -> None:
         self._path = path
-        self._keys = dict(_read(path))
+        self._admins = frozenset(name.strip() for name in admins.split(",") if name.strip())
+        self._keys = self._read()
 
     def reload(self) -> None:
         """Read the file again; if it cannot be read, the keys stay as they were."""
         try:
-            self._keys = dict(_read(self._path))
+            self._keys = self._read()
         except ConfigError as error:
             log.error("the API keys stay as they were: %s", error)
         else:
             log.info("%d API keys were read from %s", len(self._keys), self._path)
+
+    def is_admin(self, name: str) -> bool:
+        """Whether the key of this name may see what all keys have used."""
+        return name in self._admins
 
     def authenticate(self, authorization: str | None, api_key: str | None = None) -> str:
         """Return the name of the key in an `Authorization` header (RFC 6750 section 2.1).
@@ -63,6 +68,12 @@ class KeyFile:
         if not names:
             raise Unauthorized("the API key is not one of this server's", error="invalid_token")
         return names[0]
+
+    def _read(self) -> dict[bytes, str]:
+        keys = dict(_read(self._path))
+        if unknown := sorted(self._admins.difference(keys.values())):
+            raise ConfigError(f"--admin-keys: no key in {self._path} has the name {unknown[0]!r}")
+        return keys
 
 
 def new_key(name: str) -> tuple[str, str]:

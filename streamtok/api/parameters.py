@@ -15,7 +15,7 @@ from streamtok.answer.ask import Ask, Surface
 from streamtok.answer.choice import TextRules
 from streamtok.api.conversation import Conversation, Wanted
 from streamtok.api.services import Call, Constrained, Services
-from streamtok.errors import InvalidRequest
+from streamtok.errors import ContextTooLong, InvalidRequest
 from streamtok.messages import SamplingParams
 from streamtok.text.template import PromptOptions
 
@@ -72,9 +72,15 @@ def ask_chat(
     """
     drafted = draft(services, call, parameters, surface)
     made = services.constraints.make(wanted) if wanted else Constrained()
+    try:
+        most = services.tokenizer.most_characters(services.engine.context)
+        ids = prompt_ids(services, replace(chat, tools=wanted.tools), most)
+    except ContextTooLong as error:
+        error.param = surface.prompt_field
+        raise
     return replace(
         drafted,
-        prompts=(prompt_ids(services, replace(chat, tools=wanted.tools)),),
+        prompts=(ids,),
         max_tokens=parameters.max_tokens or services.engine.context,
         rules=replace(drafted.rules, reader=made.reader),
         constraint=made.constraint,
@@ -82,13 +88,45 @@ def ask_chat(
     )
 
 
-def prompt_ids(services: Services, chat: Conversation) -> tuple[int, ...]:
+def prompt_ids(
+    services: Services, chat: Conversation, most_characters: int | None = None
+) -> tuple[int, ...]:
     """Return the tokens of the prompt that a chat becomes, up to where its answer begins.
 
     Raises:
         InvalidRequest: the chat cannot be rendered.
+        ContextTooLong: it has more than `most_characters`.
     """
-    return services.template.encode(*_for_template(chat))
+    messages, tools, options = _for_template(chat)
+    options = replace(options, most_characters=most_characters)
+    return services.template.encode(messages, tools, options)
+
+
+def check_count(services: Services, count: int) -> None:
+    """Check that the engine has room for `count` sequences, before anything is tokenised.
+
+    Raises:
+        InvalidRequest: it never has.
+    """
+    if count > services.engine.room:
+        raise InvalidRequest(
+            f"{count} sequences are asked for; the server has room for {services.engine.room}",
+            param="n",
+        )
+
+
+def check_length(services: Services, text: str, param: str) -> None:
+    """Check that a prompt in the field `param` may fit the context, before it is tokenised.
+
+    Raises:
+        ContextTooLong: no text as long as this has so few tokens.
+    """
+    most = services.tokenizer.most_characters(services.engine.context)
+    if most is not None and len(text) > most:
+        raise ContextTooLong(
+            f"the prompt has {len(text)} characters; the model's context holds {most} at most",
+            param=param,
+        )
 
 
 def render(services: Services, chat: Conversation) -> str:

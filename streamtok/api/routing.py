@@ -9,9 +9,10 @@ Read next: `streamtok.api.route`.
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache, partial
+from typing import Protocol
 
 from streamtok.api.anthropic import messages as anthropic
 from streamtok.api.auth import KeyFile
@@ -22,7 +23,6 @@ from streamtok.api.route import Route
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import too_deep
 from streamtok.errors import MethodNotAllowed, NotFound, RequestError, Unavailable, Unsupported
-from streamtok.http.edge.cors import Cors
 from streamtok.http.request import HeaderList, Request
 from streamtok.http.response import Response, json_response
 from streamtok.ids import random_id
@@ -34,6 +34,7 @@ HEALTH = Route("GET", "/health", info.page, open=True)  # answered by the Api it
 DESCRIPTION = Route("GET", "/openapi.json", info.page)  # this one too
 NOWHERE = Route("", "none", info.page)  # what is not found
 ANTHROPIC = _anthropic("", "none", info.page)  # what its clients read, wherever they ask
+SAFE = ("GET", "HEAD", "OPTIONS")  # RFC 9110 section 9.2.1: they change nothing
 ROUTES = (
     HEALTH,
     DESCRIPTION,
@@ -71,20 +72,40 @@ def new_request_id() -> str:
     return random_id("req_")
 
 
+class Pages(Protocol):
+    """Which web pages may use the server; `streamtok.http.edge.cors` is plugged in here."""
+
+    def check(self, request: Request) -> None:
+        """Check that no page that may not use the server has `request` sent.
+
+        Raises:
+            RequestError: one does.
+        """
+
+    def headers(self, request: Request) -> HeaderList:
+        """Return the headers for the answer to `request`."""
+
+    def preflight(self, request: Request, methods: Iterable[str]) -> HeaderList:
+        """Return the headers that answer a preflight; none if `request` is not one."""
+
+
 class Api:
     """Answers requests. Until `open` is called, and after `drain`, only to say that it does not.
 
-    Without `keys` nobody needs one.
+    Without `keys` nobody needs one; `pages` decides what browsers may do; `check_host` refuses, by
+    a RequestError, what names another host than this server's.
     """
 
     def __init__(
         self,
         keys: KeyFile | None = None,
-        cors: Cors | None = None,
+        pages: Pages | None = None,
         new_request_id: Callable[[], str] = new_request_id,
+        check_host: Callable[[Request], None] | None = None,
     ) -> None:
         self._keys = keys
-        self._cors = cors or Cors("")
+        self._pages = pages
+        self._check_host = check_host
         self._new_request_id = new_request_id
         self._services: Services | None = None
         self._draining = False
@@ -106,6 +127,7 @@ class Api:
         shape = ANTHROPIC if request.header("anthropic-version") is not None else route
         call = Call(request)
         try:
+            self._check_sender(request, route)
             call = self._identify(request, route)
             response = await self._dispatch(call, route, rest)
         except RequestError as error:
@@ -118,7 +140,7 @@ class Api:
                 RequestError("an internal error occurred; the server's log has more")
             )
         ids = tuple((name, request_id) for name in shape.id_headers)
-        headers = (*ids, *self._cors.headers(request))
+        headers = (*ids, *(self._pages.headers(request) if self._pages else ()))
         if self._services:
             meter = self._services.meter
             meter.metrics.requests.labels(route.path, str(response.status), call.key).inc()
@@ -131,6 +153,21 @@ class Api:
         given = request.header("x-request-id") or ""
         return given if REQUEST_ID.fullmatch(given) else self._new_request_id()
 
+    def _check_sender(self, request: Request, route: Route) -> None:
+        """Check that a browser is not made to send this by a page that has no business here.
+
+        Raises:
+            RequestError: it names another host, or changes or computes something for a page of
+                another origin.
+        """
+        if self._check_host is not None:
+            self._check_host(request)
+        # GET /v1/generate is safe by its method, and still keeps the engine busy. OPTIONS is how a
+        # browser asks what it may send.
+        works = request.method not in SAFE or (route.limited and request.method != "OPTIONS")
+        if self._pages is not None and works:
+            self._pages.check(request)
+
     def _identify(self, request: Request, route: Route) -> Call:
         """Return the call with the name of its key.
 
@@ -141,7 +178,8 @@ class Api:
         if self._keys is None or request.method == "OPTIONS" or route.open:
             return Call(request)
         given = request.header("authorization"), request.header("x-api-key")
-        return Call(request, self._keys.authenticate(*given))
+        key = self._keys.authenticate(*given)
+        return Call(request, key, sees_all=self._keys.is_admin(key))
 
     async def _dispatch(self, call: Call, route: Route, rest: tuple[str, ...]) -> Response:
         request = call.request
@@ -152,7 +190,8 @@ class Api:
         allowed = _allowed(route)
         if request.method == "OPTIONS":
             allow = ("allow", ", ".join(allowed))
-            return Response(204, (allow, *self._cors.preflight(request, allowed)))
+            more = self._pages.preflight(request, allowed) if self._pages else ()
+            return Response(204, (allow, *more))
         if request.method not in allowed:
             raise MethodNotAllowed(
                 f"{request.method} is not allowed at {request.path}; allowed: {', '.join(allowed)}",

@@ -1,11 +1,12 @@
 """What the endpoints are made from; put together once, by `streamtok.app`.
 
-Read next: `streamtok.ids`.
+Read next: `streamtok.api.offload`.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from streamtok.answer.ask import Ask, Timers
 from streamtok.answer.choice import CallReader
@@ -13,6 +14,7 @@ from streamtok.answer.limits import network
 from streamtok.answer.meter import Meter
 from streamtok.answer.render import Interceptor
 from streamtok.api.conversation import Wanted
+from streamtok.api.offload import Offload
 from streamtok.api.validation import Documented, Kind, convert, read_object
 from streamtok.engine.base import Engine
 from streamtok.errors import InvalidRequest, NotFound
@@ -24,14 +26,21 @@ from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer
 
 NOTHING = Documented()
+MOST_VALUES = 2**17  # in a body, where the context is not larger still
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request, and the name of the API key it came with: empty where none is needed."""
+    """A request, and the name of the API key it came with: empty where none is needed.
+
+    With `sees_all` it may be told what every key has used.
+    """
 
     request: Request
     key: str = ""
+    sees_all: bool = True
 
     @property
     def caller(self) -> str:
@@ -95,7 +104,8 @@ class Services:
     makes a request's id from what it begins with; `timers` watch over each. `faults` are what
     clients may ask to go wrong, where they may; `refuse_unknown` fields, or ignore them.
     `stored_responses` is how many are kept for each key. `constraints` makes what answers must be.
-    `aliases` are other names of the model; among them "*" stands for any.
+    `aliases` are other names of the model; among them "*" stands for any. `offload` does what would
+    hold up the event loop.
     """
 
     engine: Engine
@@ -115,8 +125,15 @@ class Services:
     refuse_unknown: bool = False
     stored_responses: int = 0
     aliases: Collection[str] = ()
+    offload: Offload = field(default_factory=Offload)
 
-    def read(
+    async def run(self, call: Call, work: Callable[[], Result]) -> Result:
+        """Return the result of `work` on what `call` has sent, done elsewhere if that is long."""
+        request = call.request
+        size = len(request.body) + len(request.target)
+        return await self.offload.run(size, call.caller, work)
+
+    async def read(
         self, call: Call, kind: type[Kind], documented: Documented = NOTHING
     ) -> tuple[Kind, tuple[str, ...]]:
         """Return the JSON of a request as a `kind`, and the names of fields that no one knows.
@@ -125,8 +142,7 @@ class Services:
             InvalidRequest: it is no JSON object, a field has a wrong value or is not supported, or
                 it is unknown and such are refused.
         """
-        value = read_object(call.request.body)
-        fields, unknown = convert(value, kind, documented)
+        fields, unknown = await self.run(call, partial(self._convert, call, kind, documented))
         own = self.faults.field if self.faults else None
         wrong = [name for name in unknown if name != own]
         if wrong and self.refuse_unknown:
@@ -134,6 +150,12 @@ class Services:
                 f"{wrong[0]}: there is no such field", param=wrong[0], code="unknown_parameter"
             )
         return fields, unknown
+
+    def _convert(
+        self, call: Call, kind: type[Kind], documented: Documented
+    ) -> tuple[Kind, tuple[str, ...]]:
+        most = max(MOST_VALUES, 2 * self.engine.context)
+        return convert(read_object(call.request.body, most), kind, documented)
 
     def check_model(self, name: str | None) -> None:
         """Check that `name` is the model served here; None stands for it.

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct, inspect
 
-from streamtok.errors import InvalidRequest
+from streamtok.errors import BodyTooLarge, InvalidRequest
 from streamtok.http.request import HeaderList
 
 Kind = TypeVar("Kind", bound=Struct)
@@ -62,12 +62,16 @@ class Documented:
     instead: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_object(body: bytes) -> dict[str, Any]:
+def read_object(body: bytes, most_values: int | None = None) -> dict[str, Any]:
     """Return the JSON object in a request's body.
 
     Raises:
+        BodyTooLarge: it has about more than `most_values`, which take long to make.
         InvalidRequest: the body is not UTF-8, not JSON, or not an object.
     """
+    # Their commas are counted, and those within strings too: nearly all of a text's are tokens
+    if most_values is not None and body.count(b",") > most_values:
+        raise BodyTooLarge(f"the body has more than {most_values} values")
     try:
         value = msgspec.json.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:

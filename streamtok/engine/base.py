@@ -87,6 +87,10 @@ class Engine(Protocol):
         """How many sequences it generates at once."""
 
     @property
+    def room(self) -> int:
+        """How many sequences may run and wait; more are refused."""
+
+    @property
     def fingerprint(self) -> str:
         """A string that changes whenever the same request might give other tokens."""
 

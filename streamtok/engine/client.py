@@ -45,7 +45,7 @@ class EngineClient:
         self.width = info.width
         self.streams = info.streams
         self.fingerprint = info.fingerprint
-        self._room = info.room
+        self.room = info.room
         self._send = send
         self._estimate = estimate(info.streams) if estimate else None
         # for each sequence that has not ended, how many tokens it has
@@ -64,14 +64,14 @@ class EngineClient:
         """Queue a request; see `Engine.submit`."""
         if self.refused:
             raise self.refused
-        if len(sequences) > self._room:
+        if len(sequences) > self.room:
             raise InvalidRequest(
-                f"{len(sequences)} sequences are asked for; the server has room for {self._room}",
+                f"{len(sequences)} sequences are asked for; the server has room for {self.room}",
                 param="n",
             )
-        if self._unfinished + len(sequences) > self._room:
+        if self._unfinished + len(sequences) > self.room:
             raise Unavailable(
-                f"{self._unfinished} sequences run or wait already, of {self._room} at most; "
+                f"{self._unfinished} sequences run or wait already, of {self.room} at most; "
                 f"this request adds {len(sequences)}",
                 retry_after_s=self._estimate.wait_s(self.stats().queued) if self._estimate else 1,
                 code="queue_full",

@@ -47,6 +47,7 @@ class ScriptedEngine:
         self.context = context
         self.vocab: int = TINY["vocab_size"]
         self.streams = 4
+        self.room = 160
         self.ready = True
         self.width = len(EMBEDDING)
         self.fingerprint = "fp_scripted"

@@ -25,6 +25,7 @@ from tokenizers import AddedToken, Encoding
 from tokenizers import Tokenizer as Backend
 
 from streamtok.errors import InvalidRequest
+from streamtok.text.encoding import encode
 
 PRIVATE = range(0xE000, 0xF900)  # characters without a meaning (Unicode 16, section 23.5)
 
@@ -97,7 +98,7 @@ class SpecialTokens:
             InvalidRequest: this tokenizer cannot write a special token as text.
         """
         text, before, behind = _without(text, marks)
-        encoding = self._backend.encode(text, add_special_tokens=False)
+        encoding = encode(self._backend, text)
         own: list[Special] = []
         cuts: list[list[int]] = [[]]  # where foreign ones begin, before each of our own
         for special in self._found(encoding):
@@ -137,7 +138,7 @@ class SpecialTokens:
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Return where special tokens are in a string of a request."""
         if self._normalized:
-            encoding = self._backend.encode(text, add_special_tokens=False)
+            encoding = encode(self._backend, text)
             return [_core(text, special) for special in self._found(encoding)]
         return [match.span() for match in self._pattern.finditer(text)]
 
@@ -172,8 +173,8 @@ class SpecialTokens:
         """Return the ids of a text without special tokens, at the beginning or `within` another."""
         backend, anchor = self._without_special
         if not within:
-            return list(backend.encode(text, add_special_tokens=False).ids)
-        return list(backend.encode(anchor + text, add_special_tokens=False).ids[1:])
+            return list(encode(backend, text).ids)
+        return list(encode(backend, anchor + text).ids[1:])
 
     @cached_property
     def _without_special(self) -> tuple[Backend, str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Template, TemplateError
 
-from streamtok.errors import InvalidRequest, ModelError
+from streamtok.errors import ContextTooLong, InvalidRequest, ModelError
 from streamtok.text.jinja import compile_template
 from streamtok.text.special import SpecialTokens
 from streamtok.text.template_files import Source, named_tokens, read_templates
@@ -33,7 +33,8 @@ class PromptOptions:
 
     `continue_final_message` leaves the last message open, at its end or at that of the field it
     names. `variables` are further names for the template. The prompt ends in what is `begun` of
-    the answer. With `parse_special`, special tokens in messages are no text, but tokens.
+    the answer. With `parse_special`, special tokens in messages are no text, but tokens. A prompt
+    of more than `most_characters` is not tokenised.
     """
 
     add_generation_prompt: bool = True
@@ -41,6 +42,7 @@ class PromptOptions:
     variables: Mapping[str, Any] = field(default_factory=dict)
     begun: str = ""
     parse_special: bool = False
+    most_characters: int | None = None
 
 
 DEFAULT = PromptOptions()
@@ -99,11 +101,21 @@ class ChatTemplate:
             else self._special.marks(given, "".join(self._sources.values()))
         )
         if marks is None:
-            prompt = self.render(messages, tools, options)
-            return self._tokenizer.encode(prompt, special=False)
+            return self._tokenizer.encode(self._short(messages, tools, options), special=False)
         messages, tools, variables, begun = self._special.marked(given, marks)
         options = replace(options, variables=variables, begun=begun)
-        return self._special.encode(self.render(messages, tools, options), marks)
+        return self._special.encode(self._short(messages, tools, options), marks)
+
+    def _short(
+        self, messages: Sequence[Message], tools: Sequence[Message], options: PromptOptions
+    ) -> str:
+        """Return the prompt, if it is not too long to be tokenised."""
+        prompt, most = self.render(messages, tools, options), options.most_characters
+        if most is not None and len(prompt) > most:
+            raise ContextTooLong(
+                f"the prompt has {len(prompt)} characters; the model's context holds {most} at most"
+            )
+        return prompt
 
     def prepared(
         self, messages: Sequence[Message], tools: Sequence[Message]

@@ -2,7 +2,7 @@
 
 The way back is one token at a time and lives in `streamtok.text.detokenizer`.
 
-Read next: `streamtok.api.openai.completions`.
+Read next: `streamtok.text.encoding`.
 """
 
 import json
@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Backend
 
 from streamtok.errors import ModelError
 from streamtok.model.generation_config import read_generation_config, read_optional
+from streamtok.text.encoding import encode, most_characters
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Tokenizer:
         self.backend.no_truncation()  # settings of training, which the file may hold
         self.backend.no_padding()
         self.vocab = self.backend.get_vocab_size(with_added_tokens=True)
+        self._most_characters = most_characters(self.backend)
         self.special_ids = frozenset(
             token
             for token, added in self.backend.get_added_tokens_decoder().items()
@@ -66,7 +68,11 @@ class Tokenizer:
         """
         begin = self.special_text("bos_token")
         special = special and not (begin and text.startswith(begin))
-        return tuple(self.backend.encode(text, add_special_tokens=special).ids)
+        return tuple(encode(self.backend, text, special=special).ids)
+
+    def most_characters(self, tokens: int) -> int | None:
+        """Return the length above which all texts have more than so many `tokens`, if any."""
+        return None if self._most_characters is None else tokens * self._most_characters
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Return the text of `ids`, with the names of special tokens only if `special`."""

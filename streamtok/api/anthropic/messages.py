@@ -31,8 +31,8 @@ MESSAGES = Surface(ENDPOINT, "msg_", "messages", TYPED_OFFERS)
 
 async def message(services: Services, call: Call) -> Response:
     """`POST /v1/messages`: a chat in Anthropic's format."""
-    fields, ignored = services.read(call, MessageRequest, DOCUMENTED)
-    asked = _ask(services, call, fields)
+    fields, ignored = await services.read(call, MessageRequest, DOCUMENTED)
+    asked = await services.run(call, partial(_ask, services, call, fields))
     is_cut = asked.prompt_tokens + fields.max_tokens > services.engine.context
     dialect = MessageEvents(partial(services.new_id, "toolu_"), is_cut)
     return await answer(services, call, asked, dialect, ignored)
@@ -40,10 +40,10 @@ async def message(services: Services, call: Call) -> Response:
 
 async def count_tokens(services: Services, call: Call) -> Response:
     """`POST /v1/messages/count_tokens`: how many tokens a prompt has."""
-    fields, ignored = services.read(call, CountRequest, DOCUMENTED)
+    fields, ignored = await services.read(call, CountRequest, DOCUMENTED)
     services.check_model(fields.model)
     chat = replace(conversation(fields), tools=wanted(fields).tools)
-    count = len(prompt_ids(services, chat))
+    count = len(await services.run(call, partial(prompt_ids, services, chat)))
     body = answers.encode(TokenCount(count))
     return json_response(body, headers=ignored_header(ignored))
 

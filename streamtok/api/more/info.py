@@ -70,17 +70,21 @@ async def model(services: Services, call: Call, name: str) -> Response:
 
 
 async def metrics(services: Services, call: Call) -> Response:
-    """`GET /metrics`: counters for Prometheus, or as OpenMetrics where that is accepted."""
+    """`GET /metrics`: counters for Prometheus, or as OpenMetrics where that is accepted.
+
+    Those of each key are for who may see them; others get the sums.
+    """
     accept = call.request.header("accept") or ""
     view = partial(AlsoVllm, model=services.model)
-    content_type, body = services.meter.metrics.expose(accept, view)
+    metrics = services.meter.metrics
+    content_type, body = metrics.expose(accept, view, by_key=call.sees_all)
     return Response(200, (("content-type", content_type),), body)
 
 
 async def usage(services: Services, call: Call, request_id: str) -> Response:
     """`GET /v1/usage/{id}`: what one request cost, to the key it came with."""
     record = await services.meter.ledger.get(request_id)
-    if record is None or (call.key and record.key != call.key):
+    if record is None or not (call.sees_all or record.key == call.key):
         raise NotFound(f"no usage is recorded for {request_id!r}", code="usage_not_found")
     total = record.prompt_tokens + record.generated_tokens
     body = UsageRecordBody(**structs.asdict(record), total_tokens=total)
@@ -90,9 +94,9 @@ async def usage(services: Services, call: Call, request_id: str) -> Response:
 async def usage_sums(services: Services, call: Call) -> Response:
     """`GET /v1/usage?since=&until=&key=&group_by=`: sums over many requests, of one's own key."""
     query = checked(call.request.query, UsageQuery, strict=False)
-    key = query.key if query.key is not None else call.key or None
+    key = query.key if query.key is not None or call.sees_all else call.key
     where = UsageFilter(_time(query.since, "since"), _time(query.until, "until"), key)
-    hidden = call.key and key != call.key
+    hidden = not call.sees_all and key != call.key
     sums = [] if hidden else await services.meter.ledger.sums(where, query.group_by)
     rows = [UsageSumBody(group_by=query.group_by, **asdict(row)) for row in sums]
     return json_response(answers.encode(ListBody(rows)))

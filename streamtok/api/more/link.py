@@ -4,6 +4,8 @@ The query's fields are few and mean what they mean in the other two endpoints, w
 them to. The answer is always streamed: bare text, or events for a client that asks for them.
 """
 
+from functools import partial
+
 from streamtok.answer.ask import Surface
 from streamtok.api.endpoint import answer
 from streamtok.api.more.types import LinkQuery
@@ -35,8 +37,8 @@ async def generate(services: Services, call: Call) -> Response:
     if query.chat:
         messages = [Message(role="user", content=query.prompt)]
         fields = ChatRequest(messages=messages, stream=True, **given)
-        asked = chat.ask(services, call, fields, CHAT)
+        asked = await services.run(call, partial(chat.ask, services, call, fields, CHAT))
         return await answer(services, call, asked, chat.dialect(services, fields, asked), ())
     text = CompletionRequest(prompt=query.prompt, stream=True, **given)
-    asked = completions.ask(services, call, text, COMPLETION)
+    asked = await services.run(call, partial(completions.ask, services, call, text, COMPLETION))
     return await answer(services, call, asked, completions.dialect(services, text, asked), ())

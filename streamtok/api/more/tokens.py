@@ -4,6 +4,8 @@ The four endpoints have the names and fields they have in llama.cpp's server. No
 anything with the model.
 """
 
+from functools import partial
+
 from streamtok.api.conversation import Conversation
 from streamtok.api.more.types import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from streamtok.api.openai import answers
@@ -24,30 +26,38 @@ from streamtok.http.response import Response, json_response
 
 async def tokenize(services: Services, call: Call) -> Response:
     """`POST /tokenize`: a text's ids, with the text of each where `with_pieces` is true."""
-    fields, ignored = services.read(call, TokenizeRequest)
-    ids = services.tokenizer.encode(fields.content, special=fields.add_special)
-    tokens = [_piece(services, token) if fields.with_pieces else token for token in ids]
-    return _answer(Tokens(tokens, len(ids)), ignored)
+    fields, ignored = await services.read(call, TokenizeRequest)
+
+    def work() -> bytes:
+        ids = services.tokenizer.encode(fields.content, special=fields.add_special)
+        tokens = [_piece(services, token) if fields.with_pieces else token for token in ids]
+        return answers.encode(Tokens(tokens, len(ids)))
+
+    return json_response(await services.run(call, work), headers=ignored_header(ignored))
 
 
 async def detokenize(services: Services, call: Call) -> Response:
     """`POST /detokenize`: the text of ids, special tokens by their names."""
-    fields, ignored = services.read(call, DetokenizeRequest)
-    check_ids(services, fields.tokens, "tokens")
-    text = services.tokenizer.decode(fields.tokens, special=True)
-    return _answer(Detokenized(text), ignored)
+    fields, ignored = await services.read(call, DetokenizeRequest)
+
+    def work() -> str:
+        check_ids(services, fields.tokens, "tokens")
+        return services.tokenizer.decode(fields.tokens, special=True)
+
+    return _answer(Detokenized(await services.run(call, work)), ignored)
 
 
 async def apply_template(services: Services, call: Call) -> Response:
     """`POST /apply-template`: the prompt that a chat's messages become."""
-    fields, ignored = services.read(call, TemplateRequest)
+    fields, ignored = await services.read(call, TemplateRequest)
     chat = Conversation(
         messages=read_messages(fields.messages),
         tools=tools(fields.tools or ()),
         answers=fields.add_generation_prompt,
         variables=fields.chat_template_kwargs,
     )
-    return _answer(Prompt(render(services, chat)), ignored)
+    prompt = await services.run(call, partial(render, services, chat))
+    return _answer(Prompt(prompt), ignored)
 
 
 async def props(services: Services, _: Call) -> Response:

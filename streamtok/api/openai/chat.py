@@ -49,8 +49,8 @@ CHAT = Surface(ENDPOINT, "chatcmpl-", "messages")
 
 async def chat(services: Services, call: Call) -> Response:
     """Answer a chat."""
-    fields, ignored = services.read(call, ChatRequest, OPENAI)
-    asked = ask(services, call, fields)
+    fields, ignored = await services.read(call, ChatRequest, OPENAI)
+    asked = await services.run(call, partial(ask, services, call, fields))
     return await answer(services, call, asked, dialect(services, fields, asked), ignored)
 
 

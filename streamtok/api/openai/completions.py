@@ -5,7 +5,8 @@ Read next: `streamtok.api.openai.embeddings`.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeGuard, cast
 
 from msgspec import UNSET
 
@@ -18,7 +19,7 @@ from streamtok.api.openai.answers import CompletionChoice, CompletionLogprobs
 from streamtok.api.openai.history import forms
 from streamtok.api.openai.streaming import Chunks
 from streamtok.api.openai.types import OPENAI, CompletionRequest
-from streamtok.api.parameters import check_ids, check_streamed, draft
+from streamtok.api.parameters import check_count, check_ids, check_length, check_streamed, draft
 from streamtok.api.services import Call, Constrained, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
@@ -31,8 +32,8 @@ MAX_TOKENS = 16  # OpenAI's default
 
 async def complete(services: Services, call: Call) -> Response:
     """Continue a text, several texts, or texts that are token ids already."""
-    fields, ignored = services.read(call, CompletionRequest, OPENAI)
-    asked = ask(services, call, fields)
+    fields, ignored = await services.read(call, CompletionRequest, OPENAI)
+    asked = await services.run(call, partial(ask, services, call, fields))
     return await answer(services, call, asked, dialect(services, fields, asked), ignored)
 
 
@@ -50,6 +51,7 @@ def ask(
     made = services.constraints.make(wanted) if wanted else Constrained()
     options = fields.stream_options
     candidates = _candidates(fields)
+    check_count(services, candidates * (len(fields.prompt) if is_batch(fields.prompt) else 1))
     prompts = list(read_prompts(services, fields.prompt, "prompt"))
     chosen = candidates > drafted.choices  # by their log-probabilities
     top_logprobs = 0 if chosen and fields.logprobs is None else fields.logprobs
@@ -180,6 +182,11 @@ def _candidates(fields: CompletionRequest) -> int:
     raise InvalidRequest(f"best_of: {problem}", param="best_of", code="invalid_value")
 
 
+def is_batch(prompt: object) -> TypeGuard[list[Any]]:
+    """Whether `prompt` is several: texts, or lists of token ids."""
+    return isinstance(prompt, list) and not isinstance(prompt[0], int)
+
+
 def read_prompts(
     services: Services, prompt: str | list[str | int | list[int]] | None, field: str
 ) -> Iterator[tuple[tuple[int, ...], str | None]]:
@@ -193,6 +200,7 @@ def read_prompts(
         prompts = [prompts]
     if all(isinstance(item, str) for item in prompts):
         for text in cast("list[str]", prompts):
+            check_length(services, text, field)
             ids = services.tokenizer.encode(text, special=True)
             yield ids or services.tokenizer.beginning, text
     elif all(isinstance(item, list) for item in prompts):

@@ -8,15 +8,16 @@ Read next: `streamtok.api.parameters`.
 import struct
 from base64 import b64encode
 from dataclasses import replace
+from functools import partial
 
 from streamtok.answer.ask import Surface
 from streamtok.answer.complete import CompleteAnswer
 from streamtok.api.endpoint import answer
 from streamtok.api.openai import answers
 from streamtok.api.openai.answers import EmbeddingBody, Embeddings, EmbeddingUsage
-from streamtok.api.openai.completions import read_prompts
+from streamtok.api.openai.completions import is_batch, read_prompts
 from streamtok.api.openai.types import EmbeddingRequest
-from streamtok.api.parameters import Parameters, draft
+from streamtok.api.parameters import Parameters, check_count, draft
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import Documented
 from streamtok.errors import InvalidRequest
@@ -30,17 +31,22 @@ DOCUMENTED = Documented()
 
 async def embed(services: Services, call: Call) -> Response:
     """`POST /v1/embeddings`: what texts are as points in space."""
-    fields, ignored = services.read(call, EmbeddingRequest, DOCUMENTED)
+    fields, ignored = await services.read(call, EmbeddingRequest, DOCUMENTED)
     width = services.engine.width
     drafted = draft(services, call, Parameters(model=fields.model), EMBEDDINGS)
     if fields.dimensions not in (None, width):
         raise InvalidRequest(
             f"dimensions: this model's embeddings have {width}", param="dimensions"
         )
-    prompts = [ids for ids, _ in read_prompts(services, fields.input, "input")]
+    check_count(services, len(fields.input) if is_batch(fields.input) else 1)
+    prompts = await services.run(call, partial(_prompts, services, fields))
     asked = replace(drafted, prompts=prompts, max_tokens=0, embed=True)
     points = Points(as_base64=fields.encoding_format == "base64")
     return await answer(services, call, asked, points, ignored)
+
+
+def _prompts(services: Services, fields: EmbeddingRequest) -> list[tuple[int, ...]]:
+    return [ids for ids, _ in read_prompts(services, fields.input, "input")]
 
 
 class Points:

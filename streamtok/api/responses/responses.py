@@ -54,9 +54,9 @@ class Kept(Struct):
 
 async def respond(services: Services, call: Call) -> Response:
     """`POST /v1/responses`: text or messages in, a response out."""
-    fields, ignored = services.read(call, ResponseRequest, DOCUMENTED)
+    fields, ignored = await services.read(call, ResponseRequest, DOCUMENTED)
     messages = [*await _before(services, call, fields), *conversation(fields.input)]
-    asked = _ask(services, call, fields, messages)
+    asked = await services.run(call, partial(_ask, services, call, fields, messages))
     keep = partial(_keep, services, call, messages) if _is_kept(services, fields) else None
     dialect = ResponseEvents(services, fields, asked.sampling, keep)
     return await answer(services, call, asked, dialect, ignored)
@@ -102,11 +102,12 @@ async def list_input(services: Services, call: Call, response_id: str) -> Respon
 
 async def count_input(services: Services, call: Call) -> Response:
     """`POST /v1/responses/input_tokens`: how many tokens a prompt has."""
-    fields, ignored = services.read(call, InputTokensRequest, DOCUMENTED)
+    fields, ignored = await services.read(call, InputTokensRequest, DOCUMENTED)
     services.check_model(fields.model)
     given = conversation(fields.input) if fields.input is not None else []
     chat = _chat(fields, [*await _before(services, call, fields), *given])
-    count = len(prompt_ids(services, replace(chat, tools=wanted(fields).tools)))
+    chat = replace(chat, tools=wanted(fields).tools)
+    count = len(await services.run(call, partial(prompt_ids, services, chat)))
     return json_response(answers.encode(InputTokens(count)), headers=ignored_header(ignored))
 
 

@@ -4,12 +4,18 @@ A browser lets a page of another origin read an answer only where the answer all
 status; so the headers stand on every answer. Before a request with an `Authorization` or a JSON
 `Content-Type` it asks first, by an `OPTIONS` request without a key: the preflight. Keys are sent by
 the page itself and not by the browser, so credentials (cookies) are never allowed.
+
+Without an allowance a page cannot read an answer, but it can still have a browser send what needs
+no preflight, and keep the engine busy (cross-site request forgery). So what a page of another
+origin sends is refused where it would change or compute something, unless that origin is allowed.
+Browsers say where a request comes from in `Sec-Fetch-Site` and, if they are older or the connection
+is not secure, in `Origin`; other programs send neither (as Go's CrossOriginProtection has it).
 """
 
 import re
 from collections.abc import Iterable
 
-from streamtok.errors import ConfigError
+from streamtok.errors import ConfigError, Forbidden
 from streamtok.http.request import HeaderList, Request
 
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,]+")
@@ -60,6 +66,27 @@ class Cors:
             *vary,
             ("access-control-expose-headers", EXPOSED_HEADERS),
         )
+
+    def check(self, request: Request) -> None:
+        """Check that no web page that may not use the server has `request` sent.
+
+        Raises:
+            Forbidden: one of another origin does.
+        """
+        origin, site = request.header("origin"), request.header("sec-fetch-site")
+        if "*" in self._origins or origin in self._origins:
+            return
+        if site is not None:
+            crosses = site not in ("same-origin", "none")
+        else:  # the scheme is not compared: a proxy may have taken TLS off
+            host = (request.header("host") or "").lower()
+            crosses = origin is not None and origin.lower().partition("://")[2] != host
+        if crosses:
+            raise Forbidden(
+                f"a web page of {origin or 'another site'} may not use this server; "
+                "--cors-origins allows it",
+                code="cross_site",
+            )
 
     def preflight(self, request: Request, methods: Iterable[str]) -> HeaderList:
         """Return the headers that answer a preflight; none if `request` is not one."""

@@ -53,6 +53,12 @@ class Endpoint:
             host = "127.0.0.1" if address.version == 4 else "::1"  # all of them, this one too
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect, by addresses that a browser can name."""
+        hosts = [sock.getsockname()[0] for sock in self.sockets if sock.family != socket.AF_UNIX]
+        return bool(hosts) and all(ip_address(h.partition("%")[0]).is_loopback for h in hosts)
+
     def split(self, count: int) -> list["Endpoint"]:
         """Return an endpoint for each of `count` processes, at the same addresses.
 
