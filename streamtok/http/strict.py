@@ -119,11 +119,7 @@ class Guard:
 
     @property
     def expects_no_body(self) -> bool:
-        """Whether the client, by what came of the request line, will read no body: it said HEAD.
-
-        This holds where the rest is malformed too. A client takes a body that it does not expect
-        for the start of the next answer.
-        """
+        """Whether the client said HEAD, and takes a body for the next answer, however malformed."""
         return HEAD.match(self.line or self._buffer) is not None
 
     def feed(self, data: bytes) -> None:
