@@ -13,7 +13,7 @@ from streamtok.text.tool_calls.template import ToolChatTemplate
 
 GOLDEN = Path(__file__).with_name("golden") / "templates"
 PROMPTS = json.loads((GOLDEN / "prompts.json").read_text("utf-8"))
-NATIVE = ("json_calls",)
+NATIVE = ("json_calls", "xml_calls", "arguments_xml")
 UNFIT = ("refusing", "everything")  # show no messages
 OTHERS = sorted({path.stem for path in GOLDEN.glob("*.jinja")} - {*NATIVE, *UNFIT})
 WITH_TOOLS = [name for name, chat in PROMPTS["conversations"].items() if chat["tools"]]

@@ -11,6 +11,7 @@ Read next: `streamtok.text.template`, which tells the model of the functions the
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -35,15 +36,18 @@ class CallPart:
     arguments: str = ""
 
 
-class CallReader:
-    """Reads one text; `made` is how many calls are complete, `begun` whether one is not."""
+class TagReader(ABC):
+    """Reads one text whose calls begin with `tag`.
 
-    def __init__(self) -> None:
+    `made` is how many calls are complete, `begun` whether one is not.
+    """
+
+    def __init__(self, tag: str) -> None:
         self.made = 0
         self.begun = False
+        self._tag = tag
         self._held = ""  # what cannot be told from something else yet
         self._read: Callable[[], Iterator[str | CallPart]] = self._content
-        self._value = ObjectEnd()
 
     def feed(self, text: str) -> tuple[str, tuple[CallPart, ...]]:
         """Return what is new of the content, and then of calls.
@@ -60,24 +64,40 @@ class CallReader:
         return content, tuple(_joined(part for part in parts if isinstance(part, CallPart)))
 
     def _content(self) -> Iterator[str | CallPart]:
-        content, tag, rest = self._held.partition(OPEN)
+        content, tag, rest = self._held.partition(self._tag)
         if tag:
-            self._held, self._read, self.begun = rest, self._head, True
+            self._held, self._read, self.begun = rest, self._call, True
         else:
-            keep = overlap(content, OPEN)
+            keep = overlap(content, self._tag)
             self._held = content[len(content) - keep :]
             content = content[: len(content) - keep]
         if content and not self.made:  # between calls there is nothing but white space
             yield content
 
-    def _head(self) -> Iterator[str | CallPart]:
+    @abstractmethod
+    def _call(self) -> Iterator[CallPart]:
+        """Yield what is new of a call, behind its tag."""
+
+    def _end(self) -> None:
+        """Go on behind the end of a call."""
+        self.made, self.begun, self._read = self.made + 1, False, self._content
+
+
+class CallReader(TagReader):
+    """Reads one text whose calls are JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(OPEN)
+        self._value = ObjectEnd()
+
+    def _call(self) -> Iterator[CallPart]:
         if head := HEAD.match(self._held):
             # It ends in optional white space, which may not have come yet: that is no argument.
             self._held, self._read = self._held[head.end() :], self._arguments
             self._value = ObjectEnd()
             yield CallPart(self.made, name=head[1])
 
-    def _arguments(self) -> Iterator[str | CallPart]:
+    def _arguments(self) -> Iterator[CallPart]:
         if self._value.untouched:
             self._held = self._held.lstrip()
         length, ended = self._value.feed(self._held)
@@ -87,11 +107,11 @@ class CallReader:
         if arguments:
             yield CallPart(self.made, arguments=arguments)
 
-    def _close(self) -> Iterator[str | CallPart]:
+    def _close(self) -> Iterator[CallPart]:
         _, tag, rest = self._held.partition(CLOSE)
         if tag:
-            self._held, self._read = rest, self._content
-            self.made, self.begun = self.made + 1, False
+            self._held = rest
+            self._end()
         yield from ()
 
 
