@@ -193,6 +193,7 @@ def _services(
     if config.faults:
         log.warning("--faults: whoever reaches this server may ask it for broken answers")
     folder = config.model_folder
+    template = ToolChatTemplate(files.tokenizer)
     return Services(
         engine=engine,
         model=folder.resolve().name,
@@ -201,7 +202,7 @@ def _services(
         ),
         tokenizer=files.tokenizer,
         detokenizers=Detokenizers(files.tokenizer),
-        template=ToolChatTemplate(files.tokenizer),
+        template=template,
         defaults=files.defaults,
         meter=Meter(
             ledger,
@@ -216,7 +217,7 @@ def _services(
         faults=Faults() if config.faults else None,
         refuse_unknown=config.unknown_fields == "refuse",
         stored_responses=config.stored_responses,
-        constraints=Constraints(files.grammars, close=not config.open_objects),
+        constraints=Constraints(files.grammars, template.form, close=not config.open_objects),
         aliases=tuple(filter(None, map(str.strip, config.model_alias.split(",")))),
     )
 

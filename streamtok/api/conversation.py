@@ -37,10 +37,15 @@ class ToolCall(Struct, frozen=True):
 
 
 class Message(Struct, kw_only=True):
-    """One message. `extra` is what else it carries that a chat template may read."""
+    """One message; `parts` are the texts that its content came in, where it came in parts.
+
+    A message that calls tools may have no content. `extra` is what else it carries that a chat
+    template may read.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: str = ""
+    content: str | None = ""
+    parts: tuple[str, ...] = ()
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
@@ -49,6 +54,8 @@ class Message(Struct, kw_only=True):
     def for_template(self) -> dict[str, Any]:
         """Return it as chat templates expect it."""
         made = {**self.extra, "role": self.role, "content": self.content}
+        if self.parts:
+            made["content"] = [{"type": "text", "text": text} for text in self.parts]
         if self.name:
             made["name"] = self.name
         if self.tool_call_id is not None:
@@ -134,7 +141,8 @@ class Conversation:
 
     `begun` is text that the answer continues: it is part of the prompt. With `continues` the last
     message itself is continued; without `answers` the prompt does not say that an answer begins.
-    `variables` are the client's, for the chat template.
+    `variables` are the client's, for the chat template. With `parse_special`, special tokens in the
+    messages are tokens; otherwise they are text.
     """
 
     messages: Sequence[Message]
@@ -143,3 +151,4 @@ class Conversation:
     continues: bool = False
     answers: bool = True
     variables: Mapping[str, Any] = field(default_factory=dict)
+    parse_special: bool = False

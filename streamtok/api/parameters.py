@@ -146,6 +146,7 @@ def _for_template(
         continue_final_message=chat.continues,
         variables=chat.variables,
         begun=chat.begun,
+        parse_special=chat.parse_special,
     )
     messages = [message.for_template() for message in chat.messages]
     return messages, [tool.for_template() for tool in chat.tools], options

@@ -40,13 +40,14 @@ def make_services(
     Ids, seeds and the clock do not vary, so that answers are the same bytes each time.
     """
     tokenizer, numbers = Tokenizer(folder), count(1)
+    template = ToolChatTemplate(tokenizer)
     return Services(
         engine=engine,
         model="tiny",
         created=int(clock.wall_s()),
         tokenizer=tokenizer,
         detokenizers=Detokenizers(tokenizer),
-        template=ToolChatTemplate(tokenizer),
+        template=template,
         defaults={"temperature": 1.0},
         meter=Meter(
             Ledger(":memory:"),
@@ -60,7 +61,7 @@ def make_services(
         timers=Timers(heartbeat, deadline),
         stored_responses=stored_responses,
         faults=faults,
-        constraints=Constraints(grammars),
+        constraints=Constraints(grammars, template.form),
     )
 
 

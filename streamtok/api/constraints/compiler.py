@@ -6,33 +6,45 @@ Read next: `streamtok.api.constraints.structured`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from streamtok.api.constraints.structured import constraint
-from streamtok.api.constraints.tools import calls_constraint
+from streamtok.api.constraints.tools import calls_constraint, schemas_in
 from streamtok.api.conversation import Wanted
 from streamtok.api.services import Constrained
 from streamtok.engine.extras.grammars import Grammars
 from streamtok.errors import InvalidRequest
 from streamtok.messages import Constraint
-from streamtok.text.tool_calls.reader import CallReader
+from streamtok.text.tool_calls.forms import CallForm, JsonForm
 
 
 class Constraints:
     """Makes constraints; without `grammars` none can be met.
 
-    With `close`, objects have no properties but those that their schemas name.
+    With `close`, objects have no properties but those that their schemas name. `form_of` says in
+    which form the model is to call some tools, for which its prompt is written in the same form.
     """
 
-    def __init__(self, grammars: Grammars | None, *, close: bool = True) -> None:
+    def __init__(
+        self,
+        grammars: Grammars | None,
+        form_of: Callable[[Sequence[Mapping[str, Any]]], CallForm] = lambda _: JsonForm(),
+        *,
+        close: bool = True,
+    ) -> None:
         self._grammars = grammars
+        self._form_of = form_of
         self._close = close
 
     def make(self, wanted: Wanted) -> Constrained:
         """Return what an answer must be; see `streamtok.api.services.Constraints`."""
         if wanted.tools:
-            whole, parts = calls_constraint(wanted, close=self._close)
-            return Constrained(whole, parts, CallReader)
+            form = self._form_of([tool.for_template() for tool in wanted.tools])
+            whole, parts = calls_constraint(wanted, form, close=self._close)
+            reader = partial(form.reader, schemas_in(parts))
+            return Constrained(whole, tuple(parts.values()), reader)
         return Constrained(constraint(wanted, close=self._close))
 
     async def check(self, whole: Constraint, parts: Sequence[Constraint]) -> None:

@@ -48,6 +48,7 @@ def conversation(fields: ChatRequest) -> Conversation:
         continues=continues,
         answers=not continues and fields.add_generation_prompt is not False,
         variables=fields.chat_template_kwargs or {},
+        parse_special=bool(fields.parse_special),
     )
 
 
@@ -178,6 +179,7 @@ def _message(message: types.Message, place: str) -> Message:
         # What OpenAI now calls the developer is what templates know as the system
         role="system" if message.role == "developer" else message.role,
         content=_content(message, place),
+        parts=_parts(message),
         name=message.name or None,
         tool_calls=tuple(
             ToolCall(call.id, call.function.name, call.function.arguments)
@@ -205,10 +207,17 @@ def _check(message: types.Message, place: str) -> None:
         raise _wrong(f"{place}.tool_call_id", "only a tool message answers a call")
 
 
-def _content(message: types.Message, place: str) -> str:
+def _parts(message: types.Message) -> tuple[str, ...]:
+    """Return the texts of content in parts, if all of them are that."""
+    content = message.content if isinstance(message.content, list) else []
+    texts = tuple(part.text for part in content if isinstance(part, types.TextPart))
+    return texts if len(texts) == len(content) else ()
+
+
+def _content(message: types.Message, place: str) -> str | None:
     content = message.content if message.content is not None else message.refusal
     if content is None and message.tool_calls:
-        return ""
+        return None
     if content is None:
         raise _wrong(f"{place}.content", f"a {message.role} message needs content")
     if isinstance(content, str):
@@ -230,7 +239,7 @@ def _continues(fields: ChatRequest, last: Message) -> bool:
         raise _wrong("continue_final_message", "add_generation_prompt excludes it")
     if asked is None:
         asked = fields.add_generation_prompt is False and last.role == "assistant"
-    if asked and (last.tool_calls or not last.content.strip()):
+    if asked and (last.tool_calls or not (last.content or "").strip()):
         raise _wrong("continue_final_message", "the last message has no text to continue")
     return asked
 

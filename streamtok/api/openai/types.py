@@ -213,6 +213,7 @@ class ChatRequest(StructuredFields, kw_only=True):
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    parse_special: bool | None = None
 
 
 class CompletionRequest(StructuredFields, kw_only=True):

@@ -151,13 +151,14 @@ def input_items(messages: Sequence[Message], response_id: str) -> Iterator[Input
     """Yield the items that are the input of a response, from the first to the last."""
     for number, message in enumerate(messages):
         end = f"{response_id.removeprefix('resp_')}_{number}"
+        text = message.content or ""
         if message.role == "tool":
             call_id = message.tool_call_id or ""
-            yield FunctionOutput(f"fco_{end}", call_id, message.content, "completed")
+            yield FunctionOutput(f"fco_{end}", call_id, text, "completed")
             continue
-        if message.content or not message.tool_calls:
+        if text or not message.tool_calls:
             said = message.role == "assistant"
-            part = OutputText(message.content) if said else InputText(message.content)
+            part = OutputText(text) if said else InputText(text)
             yield InputMessage(f"msg_{end}", message.role, [part], "completed")
         for place, call in enumerate(message.tool_calls):
             yield FunctionCall(f"fc_{end}_{place}", call.id, call.name, call.arguments, "completed")
