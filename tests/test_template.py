@@ -145,6 +145,13 @@ def test_special_tokens_have_their_names(make: Make) -> None:
     assert make(chat_template=source, **settings).render(MESSAGES) == "<i><a><c>FalseFalse"
 
 
+@pytest.mark.parametrize("name", ["messages", "tools", "add_generation_prompt"])
+def test_what_has_a_field_is_no_variable(make: Make, name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"use the field {name}") as caught:
+        make().render(MESSAGES, (), PromptOptions(variables={name: []}))
+    assert caught.value.param == f"chat_template_kwargs.{name}"
+
+
 # What transformers renders; scripts/golden/templates.py made it
 
 

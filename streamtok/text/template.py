@@ -22,6 +22,7 @@ from streamtok.text.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
 
+RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "continue_final_message"})
 REASONING = ("reasoning_content", "thinking", "reasoning")  # the first is what templates read
 END = "CONTINUE_FINAL_MESSAGE_TAG "  # its space shows whether the template trims
 WORD = "sesquipedalian"  # stands nowhere in a template
@@ -126,6 +127,9 @@ class ChatTemplate:
     def _prompt(
         self, messages: Sequence[Message], tools: Sequence[Message], options: PromptOptions
     ) -> str:
+        for name in RESERVED & options.variables.keys():
+            place = f"chat_template_kwargs.{name}"
+            raise InvalidRequest(f"{place}: use the field {name} of the request", param=place)
         chat = [self._readable(message) for message in messages]
         name = "tool_use" if tools and "tool_use" in self._templates else "default"
         continued = options.continue_final_message
