@@ -217,7 +217,7 @@ def _services(
         faults=Faults() if config.faults else None,
         refuse_unknown=config.unknown_fields == "refuse",
         stored_responses=config.stored_responses,
-        constraints=Constraints(files.grammars, template.form, close=not config.open_objects),
+        constraints=Constraints(files.grammars, template, close=not config.open_objects),
         aliases=tuple(filter(None, map(str.strip, config.model_alias.split(",")))),
     )
 

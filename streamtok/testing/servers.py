@@ -61,7 +61,7 @@ def make_services(
         timers=Timers(heartbeat, deadline),
         stored_responses=stored_responses,
         faults=faults,
-        constraints=Constraints(grammars, template.form),
+        constraints=Constraints(grammars, template),
     )
 
 

@@ -6,9 +6,8 @@ Read next: `streamtok.api.constraints.structured`.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from streamtok.api.constraints.structured import constraint
 from streamtok.api.constraints.tools import calls_constraint, schemas_in
@@ -17,31 +16,33 @@ from streamtok.api.services import Constrained
 from streamtok.engine.extras.grammars import Grammars
 from streamtok.errors import InvalidRequest
 from streamtok.messages import Constraint
-from streamtok.text.tool_calls.forms import CallForm, JsonForm
+from streamtok.text.tool_calls.forms import JsonForm
+from streamtok.text.tool_calls.template import ToolChatTemplate
 
 
 class Constraints:
     """Makes constraints; without `grammars` none can be met.
 
-    With `close`, objects have no properties but those that their schemas name. `form_of` says in
-    which form the model is to call some tools, for which its prompt is written in the same form.
+    With `close`, objects have no properties but those that their schemas name. The
+    calls of tools have the form that the `template` of their prompt has.
     """
 
     def __init__(
         self,
         grammars: Grammars | None,
-        form_of: Callable[[Sequence[Mapping[str, Any]]], CallForm] = lambda _: JsonForm(),
+        template: ToolChatTemplate | None = None,
         *,
         close: bool = True,
     ) -> None:
         self._grammars = grammars
-        self._form_of = form_of
+        self._template = template
         self._close = close
 
     def make(self, wanted: Wanted) -> Constrained:
         """Return what an answer must be; see `streamtok.api.services.Constraints`."""
         if wanted.tools:
-            form = self._form_of([tool.for_template() for tool in wanted.tools])
+            described = [tool.for_template() for tool in wanted.tools]
+            form = self._template.form(described) if self._template else JsonForm()
             whole, parts = calls_constraint(wanted, form, close=self._close)
             reader = partial(form.reader, schemas_in(parts))
             return Constrained(whole, tuple(parts.values()), reader)
