@@ -195,28 +195,16 @@ def _parts(text: str) -> list[dict[str, str]]:
 
 def _chat_with(role: str, content: str | list[dict[str, str]]) -> list[dict[str, Any]]:
     """Return a chat in which a message of `role` has this content."""
-    call = {"name": "f", "arguments": {}}
-    chats: dict[str, list[dict[str, Any]]] = {
-        "system": [{"role": "system"}, {"role": "user", "content": "a"}],
-        "user": [{"role": "user"}],
-        "assistant": [
-            {"role": "user", "content": "a"},
-            {"role": "assistant"},
-            {"role": "user", "content": "b"},
-        ],
-        "tool": [
-            {"role": "user", "content": "a"},
-            {
-                "role": "assistant",
-                "tool_calls": [{"id": "call00000", "type": "function", "function": call}],
-            },
-            {"role": "tool", "tool_call_id": "call00000", "name": "f"},
-        ],
-    }
-    return [
-        message | {"content": content} if message["role"] == role else message
-        for message in chats[role]
+    roles = {"assistant": ("user", "assistant", "user"), "tool": ("user", "assistant", "tool")}
+    chat: list[dict[str, Any]] = [
+        {"role": other, "content": content if other == role else "a"}
+        for other in roles.get(role, dict.fromkeys((role, "user")))
     ]
+    if role == "tool":
+        call = {"id": "call00000", "type": "function", "function": {"name": "f", "arguments": {}}}
+        chat[1] = {"role": "assistant", "tool_calls": [call]}
+        chat[2] |= {"tool_call_id": call["id"], "name": "f"}
+    return chat
 
 
 def _left_open(chat: list[dict[str, Any]], continued: bool | str, source: str) -> str:
