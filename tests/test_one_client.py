@@ -299,3 +299,31 @@ async def test_the_access_log_holds_no_query(sent: bytes, caplog: pytest.LogCapt
     assert "secret" not in caplog.text
     assert "GET " in caplog.records[-1].message
     assert "/a" in caplog.records[-1].message or "/b" in caplog.records[-1].message
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the system has no such bound")
+async def test_the_kernel_takes_little_for_a_client_that_does_not_read() -> None:
+    """So that its stream is paused soon, and gives its slot to who waits."""
+    produced = 0
+
+    async def flood(request: Request) -> Response:
+        async def body() -> AsyncGenerator[bytes, None]:
+            nonlocal produced
+            while True:
+                produced += 1000
+                yield b"x" * 1000
+
+        return Response(200, (), body())
+
+    server = Server(service(flood, stall_timeout_s=0.05))
+    address = listen_locally(server)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, address)
+        await loop.sock_sendall(client, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert await loop.sock_recv(client, 9) == b"HTTP/1.1 "
+        assert await server.wait(10)
+    server.finish()
+    assert produced < 512 * 1024

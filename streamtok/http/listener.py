@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 10.0  # for the client to agree on TLS
 TLS_SHUTDOWN_S = 2.0  # for the client to agree that the connection is over
+UNSENT_BYTES = 64 * 1024  # of a connection that the kernel keeps before the network takes them
 PAUSE_S = 0.25  # until the next try when the system has no more to give
 
 Tls = Callable[[], ssl.SSLContext | None]  # asked for each connection: certificates are renewed
@@ -91,6 +92,11 @@ class Listener:
         if accepted.family in (socket.AF_INET, socket.AF_INET6):
             with suppress(OSError):  # the client may be gone already
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    # Otherwise the kernel takes megabytes for a client that does not read, and its
+                    # stream is paused long after it should have given its slot to another.
+                    lowat = socket.TCP_NOTSENT_LOWAT
+                    accepted.setsockopt(socket.IPPROTO_TCP, lowat, UNSENT_BYTES)
         task = self._loop.create_task(self._connect(accepted))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
