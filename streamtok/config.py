@@ -283,11 +283,11 @@ def read(kind: type[Any], given: Mapping[str, str | None]) -> Any:
                 if text:
                     named[setting.name] = source
                 break
-    _check_company(named)
+    _check_exclusive(named)
     return kind(**values)
 
 
-def _check_company(named: Mapping[str, str]) -> None:
+def _check_exclusive(named: Mapping[str, str]) -> None:
     """Refuse settings that exclude each other."""
     for one, other in EXCLUSIVE:
         if one in named and other in named:
