@@ -343,8 +343,8 @@ async def test_the_token_that_ends_a_text_is_reported_as_its_last(
         assert events[-1]["choices"][0]["token_ids"] == [260]
 
 
-async def test_a_chat_reports_the_ids_of_its_end_but_no_logprobs(api: Api) -> None:
-    """What OpenAI's chats do not report, though completions do."""
+async def test_a_chat_reports_the_token_that_ends_it(api: Api) -> None:
+    """Usage counts it, so its log-probability is listed too, as in completions."""
     body = {
         "messages": [{"role": "user", "content": "hi"}],
         "max_tokens": 3,
@@ -354,7 +354,7 @@ async def test_a_chat_reports_the_ids_of_its_end_but_no_logprobs(api: Api) -> No
     }
     (choice,) = (await ask(api, body, CHAT))["choices"]
     assert (choice["finish_reason"], choice["token_ids"]) == ("stop", [260])
-    assert choice["logprobs"] == {"content": [], "refusal": None}
+    assert [token["token"] for token in choice["logprobs"]["content"]] == ["<|end|>"]
     events = await ask(api, body | {"stream": True}, CHAT)
     assert [e["choices"][0]["finish_reason"] for e in events] == [None, "stop"]
     assert events[-1]["choices"][0]["token_ids"] == [260]

@@ -93,6 +93,11 @@ def buffered_in_bursts(pace: Pace) -> Iterator[str]:
 RULES = (buffered_whole, buffered_in_bursts)
 
 
+def is_held_back(seen: Pace) -> bool:
+    """Whether a rule is broken."""
+    return any(list(rule.check(seen)) for rule in RULES)
+
+
 def decompressed(answer: Answer) -> Answer | None:
     """Return an answer as a client decodes it, gzip read by read; None if that cannot be done.
 
