@@ -97,7 +97,7 @@ def post(body: Any, *headers: str) -> bytes:
     data = json.dumps(body).encode()
     lines = [
         "POST /v1/chat/completions HTTP/1.1",
-        "Host: a",
+        "Host: localhost",
         "Connection: close",
         f"Content-Length: {len(data)}",
         "Content-Type: application/json",
@@ -106,7 +106,7 @@ def post(body: Any, *headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + data
 
 
-GET = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+GET = b"GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def chunks_of(answer: bytes) -> list[bytes]:
@@ -185,7 +185,7 @@ async def test_fields_of_one_connection_stay_there() -> None:
     heard: list[bytes] = []
     said = b"HTTP/1.1 200 OK\r\nConnection: close, X-Own\r\nX-Own: 1\r\nX-All: 2\r\n\r\n"
     request = (
-        b"GET /a?b=%20c HTTP/1.1\r\nHost: proxy\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\n"
+        b"GET /a?b=%20c HTTP/1.1\r\nHost: localhost\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\n"
         b"TE: trailers\r\nAuthorization: Bearer k\r\nX-All: 2\r\n\r\n"
     )
     async with upstream(saying(said, heard)) as server, proxy(f"{server}/base") as between:
@@ -274,6 +274,18 @@ async def test_a_client_that_leaves_is_seen_by_the_server() -> None:
             await gone.wait()
 
 
+async def test_a_rebound_name_is_refused_unless_it_is_allowed() -> None:
+    request = GET.replace(b"localhost", b"evil.example")
+    said = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    async with upstream(saying(said)) as server:
+        async with proxy(server) as between:
+            refused = await raw(between, request)
+        async with proxy(server, allowed_hosts="evil.example") as between:
+            allowed = await raw(between, request)
+    assert refused.startswith(b"HTTP/1.1 421 ")
+    assert allowed.endswith(b"\r\n\r\nok")
+
+
 # Recording and replay
 
 
@@ -329,7 +341,7 @@ async def test_the_doctors_rules_are_applied_to_what_passes(
     async with tiny_server(Path(ServeConfig().model_folder), faults=True) as server:
         async with proxy(server, check=True) as between:
             await raw(between, post(CHAT))
-            await raw(between, b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            await raw(between, GET.replace(b"/x", b"/health"))
         clean = capsys.readouterr().out
         async with proxy(server, check=True) as between:
             await raw(between, post(CHAT, "X-Fault: role-repeated"))

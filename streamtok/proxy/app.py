@@ -12,11 +12,15 @@ from rich.console import Console
 from streamtok.api.route import refuse
 from streamtok.clock import SystemClock
 from streamtok.config import ProxyConfig
-from streamtok.errors import ConfigError
+from streamtok.errors import ConfigError, RequestError
 from streamtok.faults.inject import Faults
+from streamtok.http.edge.forwarded import Proxies, under
+from streamtok.http.edge.hosts import Hosts
 from streamtok.http.edge.sockets import Endpoint, open_endpoint
 from streamtok.http.edge.tls import load_certificate
 from streamtok.http.edge.upstream import Upstream
+from streamtok.http.request import Request
+from streamtok.http.response import Response
 from streamtok.http.server import Server
 from streamtok.http.service import Service
 from streamtok.observe.sinks import open_tracing
@@ -40,17 +44,20 @@ class ProxyApp:
         if config.workers > 1:
             raise ConfigError("--workers: a proxy is one process")
         self._config = config
+        self._hosts = Hosts(config.allowed_hosts)
         self._clock = SystemClock()
         self._certificate = load_certificate(config.certfile, config.keyfile)
         self._tracing = open_tracing(config, self._clock, None)
         self._judge = Judge(url, self._clock) if config.check else None
         self._faults = Faults() if config.faults else None
+        self._answering = self._handler(url)
         self._server = Server(
             Service(
-                handle=self._handler(url).handle,
+                handle=under(config.root_path, self._handle),
                 refuse=refuse,
                 clock=self._clock,
                 limits=config,
+                peers=Proxies(config.forwarded_allow_ips),
                 tracer=self._tracing.tracer if self._tracing else None,
             )
         )
@@ -69,6 +76,14 @@ class ProxyApp:
         options = Options(recorder, self._faults, self._judge, tracer)
         return Forward(Upstream(url, config.timeout_s), self._clock, options)
 
+    async def _handle(self, request: Request) -> Response:
+        """Answer a request that is for this proxy, and not for a page's own rebound name."""
+        try:
+            self._hosts.check(request)
+        except RequestError as error:
+            return refuse(error)
+        return await self._answering.handle(request)
+
     async def start(self) -> str:
         """Listen, and return the URL.
 
@@ -77,6 +92,7 @@ class ProxyApp:
         """
         config = self._config
         self._endpoint = open_endpoint(config)
+        self._hosts.local = self._endpoint.is_local
         tls = self._certificate.context if self._certificate else lambda: None
         self._server.listen(self._endpoint.sockets, tls, config.backlog)
         return self._endpoint.url("https" if self._certificate else "http")

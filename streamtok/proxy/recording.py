@@ -82,7 +82,8 @@ class Recorder:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"--record {folder}: cannot be made: {error.strerror}") from error
-        self._number = len(list(folder.glob("*.json")))
+        numbers = (int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal())
+        self._number = max(numbers, default=0)  # those there are stay
 
     def number(self) -> int:
         """Return the number of an exchange that begins."""

@@ -56,7 +56,7 @@ class Endpoint:
     @property
     def is_local(self) -> bool:
         """Whether only this machine can connect, by addresses that a browser can name."""
-        hosts = [sock.getsockname()[0] for sock in self.sockets if sock.family != socket.AF_UNIX]
+        hosts = [sock.getsockname()[0] for sock in self.sockets if sock.family != UNIX]
         return bool(hosts) and all(ip_address(h.partition("%")[0]).is_loopback for h in hosts)
 
     def split(self, count: int) -> list["Endpoint"]:
