@@ -33,6 +33,7 @@ class Case:
         return self.request.replace(b"#", host.encode()).replace(b"@", target.encode("latin-1"))
 
 
+LENGTH, SIZE, HIDDEN = b"<length>", b"<size>", b"<request>"  # of a whole request, and itself
 GET = b"GET @ HTTP/1.1\r\nHost: #\r\n\r\n"
 POST = b"POST @ HTTP/1.1\r\nHost: #\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -122,14 +123,18 @@ CASES: tuple[Case, ...] = (
         "A GET's body is its body and not the next request (0.CL)",
         "RFC 9110 section 9.3.1",
         "one",
-        b"GET @ HTTP/1.1\r\nHost: #\r\nContent-Length: %d\r\n\r\n",
+        b"GET @ HTTP/1.1\r\nHost: #\r\nContent-Length: " + LENGTH + b"\r\n\r\n" + HIDDEN,
     ),
     Case(
         "chunked-get",
         "A GET's chunked body is its body and not the next request (TE.0)",
         "RFC 9112 section 6.3",
         "one",
-        b"GET @ HTTP/1.1\r\nHost: #\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n",
+        b"GET @ HTTP/1.1\r\nHost: #\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + SIZE
+        + b"\r\n"
+        + HIDDEN
+        + b"\r\n0\r\n\r\n",
     ),
     Case(
         "content-length-twice",
@@ -233,14 +238,12 @@ CASES: tuple[Case, ...] = (
 
 
 def filled(case: Case, host: str, target: str) -> bytes:
-    """Return the bytes of a case; a hidden request is put into a body that must hold it whole."""
-    data, hidden = case.bytes_for(host, target), GET.replace(b"#", host.encode())
-    hidden = hidden.replace(b"@", target.encode("latin-1"))
-    if case.name == "body-of-get":
-        return data % len(hidden) + hidden
-    if case.name == "chunked-get":
-        return data % len(hidden) + hidden + b"\r\n0\r\n\r\n"
-    return data
+    """Return the bytes of a case. Where its length is asked for, a whole request is its body."""
+    data = case.bytes_for(host, target)
+    hidden = GET.replace(b"#", host.encode()).replace(b"@", target.encode("latin-1"))
+    for mark, written in ((LENGTH, b"%d"), (SIZE, b"%x")):
+        data = data.replace(mark, written % len(hidden))
+    return data.replace(HIDDEN, hidden)
 
 
 def split_requests(host: str, target: str) -> Iterator[tuple[str, bytes]]:
