@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import finalize
 
 from msgspec import Struct, structs
 from msgspec.structs import FieldInfo
@@ -150,6 +151,8 @@ class Ledger:
         except (sqlite3.Error, OSError) as error:
             self._thread.shutdown()
             raise ConfigError(f"--ledger {path}: cannot be opened: {error}") from error
+        # One that is dropped unclosed closes its file; at exit its thread may still be writing.
+        finalize(self, self._database.close).atexit = False
 
     def record(self, record: UsageRecord) -> None:
         """Write a row, without waiting for it."""
@@ -157,9 +160,8 @@ class Ledger:
 
     async def get(self, request_id: str) -> UsageRecord | None:
         """Return the row of one request, if there is one."""
-        rows = await self._read(
-            f"SELECT {', '.join(COLUMNS)} FROM usage WHERE id = ?", (request_id,)
-        )
+        query = f"SELECT {', '.join(COLUMNS)} FROM usage WHERE id = ?"
+        rows = await self._read(query, (request_id,))
         if not rows:
             return None
         values = dict(zip(COLUMNS, rows[0], strict=True))

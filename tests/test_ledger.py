@@ -1,5 +1,6 @@
 """The usage ledger: real SQLite files, every sum, and what happens when the disk fails."""
 
+import gc
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -285,3 +286,14 @@ async def test_responses_of_earlier_ledgers_count_as_made_now(tmp_path: Path) ->
     ledger = Ledger(str(path), 1)
     assert await ids(ledger) == {"before"}
     ledger.close()
+
+
+def test_one_that_is_dropped_closes_its_file(tmp_path: Path) -> None:
+    """Python 3.13 warns of a database that is not closed, and warnings are errors here."""
+    path = tmp_path / "usage.sqlite3"
+    ledger = Ledger(str(path))
+    database = ledger._database
+    del ledger
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        database.execute("SELECT 1")

@@ -22,5 +22,6 @@ def without_acceptconn(self: socket.socket, level: int, option: int, *rest: Any)
 
 socket.socket.getsockopt = without_acceptconn  # type: ignore[method-assign]
 del os.sched_getaffinity
+os.process_cpu_count = os.cpu_count  # type: ignore[attr-defined,unused-ignore]  # since 3.13, as there
 sys.platform = "darwin"
 warnings.filterwarnings("ignore", module="threadpoolctl")  # it looks for macOS itself

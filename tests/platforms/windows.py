@@ -78,6 +78,7 @@ socket.socket.share = share  # type: ignore[attr-defined]
 socket.fromshare = fromshare  # type: ignore[attr-defined]
 socket.SO_EXCLUSIVEADDRUSE = socket.SO_REUSEADDR  # type: ignore[attr-defined]
 multiprocessing.get_all_start_methods = lambda: ["spawn"]  # type: ignore[assignment]
+os.process_cpu_count = os.cpu_count  # type: ignore[attr-defined,unused-ignore]  # since 3.13, as there
 for module, names in (
     (socket, ("AF_UNIX", "SO_REUSEPORT", "SO_ACCEPTCONN")),
     (signal, ("SIGHUP", "SIGKILL", "SIGPIPE", "pthread_sigmask")),
