@@ -2,31 +2,33 @@
 
 Beside them are the responses that clients may go on from later, the last ones of each key.
 
-SQLite in WAL mode, in a thread of its own, so that the event loop never waits for a disk. A reader
-sees every row that was recorded before it asked. Serving goes on when the disk does not: what could
-not be written is logged and counted in `lost`.
+The rows are in a `Database`: SQLite's, in a thread of its own, unless another one is handed in. The
+event loop never waits for it, and a reader sees every row that was recorded before it asked.
+Serving goes on when the disk does not: what could not be written is logged and counted in `lost`.
 
 Read next: `streamtok.metrics`.
 """
 
 import logging
 import sqlite3
+import time
 from asyncio import get_running_loop, wrap_future
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 from weakref import finalize
 
 from msgspec import Struct, structs
 from msgspec.structs import FieldInfo
 
-from streamtok.errors import ConfigError
+from streamtok.errors import ConfigError, Unavailable
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
+Row = Sequence[Any]
+Step = tuple[str, Row]  # an SQL statement, and the values for its question marks
 
 
 class UsageRecord(Struct, frozen=True):
@@ -68,14 +70,13 @@ def _declared(field: FieldInfo) -> str:
 FIELDS = structs.fields(UsageRecord)
 COLUMNS = {field.name: _declared(field) for field in FIELDS}
 LATER = [field.name for field in FIELDS if not field.required]  # earlier ledgers lack these
-NOW_S = "CAST(strftime('%s', 'now') AS REAL)"
+INSERT_USAGE = (
+    f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)})"
+)
+TABLES = ("usage", "response")
 EXPIRE_EVERY_S = 3600.0
 RESPONSE_COLUMNS = "PRAGMA table_info(response)"
-GROUPS: Mapping[str, str] = {
-    "key": "key",
-    "model": "model",
-    "endpoint": "endpoint",
-    "finish_reason": "finish_reason",
+DATES = {  # what the moment of a row is grouped by -> its SQL
     "day": "date(created_s, 'unixepoch')",
     "hour": "strftime('%Y-%m-%dT%H:00:00Z', created_s, 'unixepoch')",
 }
@@ -110,28 +111,28 @@ class KeptResponse:
     conversation: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class UsageSum:
-    """Sums over the requests of one group; `group` is empty where nothing was grouped."""
+class Database(Protocol):
+    """Where a ledger's rows are; its SQL is what SQLite and PostgreSQL have in common."""
 
-    group: str
-    requests: int
-    prompt_tokens: int
-    generated_tokens: int
-    delivered_tokens: int
+    lost: int  # how many rows could not be written
+    dates: Mapping[str, str]  # as DATES
 
+    def write(self, *steps: Step) -> None:
+        """Execute steps in one transaction, without waiting for it."""
 
-@dataclass(frozen=True, slots=True)
-class UsageFilter:
-    """Which requests to sum: created from `since_s` until before `until_s`, by `key`."""
+    async def run(self, *steps: Step) -> Sequence[Row]:
+        """Execute steps in one transaction, behind what was written; return the last one's rows.
 
-    since_s: float | None = None
-    until_s: float | None = None
-    key: str | None = None
+        Raises:
+            Unavailable: the database cannot do it now.
+        """
+
+    def close(self) -> None:
+        """Write what is left and close; returns when that is done."""
 
 
 class Ledger:
-    """The ledger in the file `path`; ":memory:" keeps it for as long as the process lives.
+    """The ledger in the file `place`, or in a database; ":memory:" is gone when it is closed.
 
     What is older than `days` is deleted, at the start and every hour that something is recorded; 0
     keeps everything.
@@ -140,58 +141,41 @@ class Ledger:
         ConfigError: the file cannot be opened or is no ledger.
     """
 
-    def __init__(self, path: str, days: int = 0) -> None:
-        self.lost = 0
+    def __init__(self, place: str | Database, days: int = 0) -> None:
+        self.database = Sqlite(place) if isinstance(place, str) else place
         self._days = days
         self._expire_at_s = 0.0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        try:
-            self._database = self._thread.submit(_open, path).result()
-            self._thread.submit(self._expire).result()
-        except (sqlite3.Error, OSError) as error:
-            self._thread.shutdown()
-            raise ConfigError(f"--ledger {path}: cannot be opened: {error}") from error
-        # One that is dropped unclosed closes its file; at exit its thread may still be writing.
-        finalize(self, self._database.close).atexit = False
+        self._expire()
 
     def record(self, record: UsageRecord) -> None:
         """Write a row, without waiting for it."""
-        self._thread.submit(self._write, record).add_done_callback(self._count_loss)
+        self.database.write((INSERT_USAGE, structs.astuple(record)))
+        if record.created_s >= self._expire_at_s:
+            self._expire()
+            self._expire_at_s = record.created_s + EXPIRE_EVERY_S
 
     async def get(self, request_id: str) -> UsageRecord | None:
         """Return the row of one request, if there is one."""
         query = f"SELECT {', '.join(COLUMNS)} FROM usage WHERE id = ?"
-        rows = await self._read(query, (request_id,))
+        rows = await self.database.run((query, (request_id,)))
         if not rows:
             return None
         values = dict(zip(COLUMNS, rows[0], strict=True))
         return UsageRecord(**values | {"stream": bool(values["stream"])})
 
-    async def sums(self, where: UsageFilter, group_by: str | None) -> list[UsageSum]:
-        """Return sums over the rows that match; one per value of `group_by`, a key of GROUPS."""
-        conditions = [
-            (clause, value)
-            for clause, value in (
-                ("created_s >= ?", where.since_s),
-                ("created_s < ?", where.until_s),
-                ("key = ?", where.key),
-            )
-            if value is not None
-        ]
-        clause = " AND ".join(text for text, _ in conditions) or "TRUE"
-        group = "''" if group_by is None else GROUPS[group_by]
-        rows = await self._read(
-            f"SELECT {group} AS name, count(*), total(prompt_tokens), total(generated_tokens), "
-            f"total(delivered_tokens) FROM usage WHERE {clause} GROUP BY name ORDER BY name",
-            tuple(value for _, value in conditions),
-        )
-        return [UsageSum(str(name), *(int(n) for n in counts)) for name, *counts in rows]
-
     async def keep(self, response: KeptResponse, most: int) -> bool:
         """Keep a response, and of its key no more than the last `most`; return whether it could."""
+        insert = (
+            "INSERT INTO response (id, key, body, conversation, created_s) VALUES (?, ?, ?, ?, ?)"
+        )
+        drop = (
+            "DELETE FROM response WHERE key = ? AND number <= (SELECT number FROM response "
+            "WHERE key = ? ORDER BY number DESC LIMIT 1 OFFSET ?)"
+        )
+        values = (response.id, response.key, response.body, response.conversation, time.time())
         try:
-            await self._run(lambda: self._insert(response, most))
-        except sqlite3.Error as error:
+            await self.database.run((insert, values), (drop, (response.key, response.key, most)))
+        except Unavailable as error:
             log.error("a response could not be kept: %s", error)
             return False
         return True
@@ -199,64 +183,70 @@ class Ledger:
     async def kept(self, response_id: str) -> KeptResponse | None:
         """Return a response, if it is still kept."""
         statement = "SELECT id, key, body, conversation FROM response WHERE id = ?"
-        rows = await self._read(statement, (response_id,))
+        rows = await self.database.run((statement, (response_id,)))
         return KeptResponse(*rows[0]) if rows else None
 
     async def forget(self, response_id: str) -> None:
         """Keep a response no longer."""
-        await self._run(lambda: self._delete(response_id))
+        await self.database.run(("DELETE FROM response WHERE id = ?", (response_id,)))
 
     def close(self) -> None:
-        """Write what is left and close the file."""
-        self._thread.submit(self._database.close)
-        self._thread.shutdown()
-
-    async def _read(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        return await self._run(lambda: self._database.execute(statement, values).fetchall())
-
-    async def _run(self, work: Callable[[], Result]) -> Result:
-        """Return the result of `work`, done in the ledger's thread behind what was asked before."""
-        return await wrap_future(self._thread.submit(work), loop=get_running_loop())
-
-    def _insert(self, response: KeptResponse, most: int) -> None:
-        with self._database:
-            self._database.execute(
-                "INSERT INTO response (id, key, body, conversation, created_s) "
-                f"VALUES (:id, :key, :body, :conversation, {NOW_S})",
-                asdict(response),
-            )
-            self._database.execute(
-                "DELETE FROM response WHERE key = ? AND number <= (SELECT number FROM response "
-                "WHERE key = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
-                (response.key, response.key, most),
-            )
-
-    def _delete(self, response_id: str) -> None:
-        with self._database:
-            self._database.execute("DELETE FROM response WHERE id = ?", (response_id,))
-
-    def _write(self, record: UsageRecord) -> None:
-        marks = ", ".join(f":{name}" for name in COLUMNS)
-        with self._database:
-            self._database.execute(
-                f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES ({marks})",
-                structs.asdict(record),
-            )
-        if record.created_s >= self._expire_at_s:
-            self._expire()
-            self._expire_at_s = record.created_s + EXPIRE_EVERY_S
+        """Write what is left and close the database."""
+        self.database.close()
 
     def _expire(self) -> None:
         """Delete what is too old."""
-        if not self._days:
-            return
-        with self._database:
-            for table in ("usage", "response"):
-                self._database.execute(
-                    f"DELETE FROM {table} WHERE created_s < {NOW_S} - ?", (self._days * 86400,)
-                )
+        before_s = time.time() - self._days * 86400
+        for table in TABLES if self._days else ():
+            self.database.write((f"DELETE FROM {table} WHERE created_s < ?", (before_s,)))
 
-    def _count_loss(self, written: Future[None]) -> None:
+
+class Sqlite:
+    """A `Database` in a file, in WAL mode; all statements are executed in one thread.
+
+    Raises:
+        ConfigError: the file cannot be opened or is no ledger.
+    """
+
+    dates = DATES
+
+    def __init__(self, path: str) -> None:
+        self.lost = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        try:
+            self._connection = self._thread.submit(_open, path).result()
+        except (sqlite3.Error, OSError) as error:
+            self._thread.shutdown()
+            raise ConfigError(f"--ledger {path}: cannot be opened: {error}") from error
+        # One that is dropped unclosed closes its file; at exit its thread may still be writing.
+        finalize(self, self._connection.close).atexit = False
+
+    def write(self, *steps: Step) -> None:
+        """See `Database.write`."""
+        self._thread.submit(self._execute, *steps).add_done_callback(self._count_loss)
+
+    async def run(self, *steps: Step) -> Sequence[Row]:
+        """See `Database.run`."""
+        try:
+            return await wrap_future(
+                self._thread.submit(self._execute, *steps), loop=get_running_loop()
+            )
+        except sqlite3.Error as error:
+            raise Unavailable(f"the ledger's file: {error}", code="ledger_unavailable") from error
+
+    def close(self) -> None:
+        """See `Database.close`."""
+        self._thread.submit(self._connection.close)
+        self._thread.shutdown()
+
+    def _execute(self, *steps: Step) -> Sequence[Row]:
+        rows: Sequence[Row] = ()
+        with self._connection:
+            for statement, values in steps:
+                rows = self._connection.execute(statement, values).fetchall()
+        return rows
+
+    def _count_loss(self, written: Future[Sequence[Row]]) -> None:
         if error := written.exception():
             self.lost += 1
             log.error("a usage record was lost (%d so far): %s", self.lost, error)
@@ -274,7 +264,7 @@ def _open(path: str) -> sqlite3.Connection:
             database.execute(f"ALTER TABLE usage ADD COLUMN {column} {COLUMNS[column]}")
         if not any(row[1] == "created_s" for row in database.execute(RESPONSE_COLUMNS)):
             database.execute("ALTER TABLE response ADD COLUMN created_s REAL NOT NULL DEFAULT 0")
-            database.execute(f"UPDATE response SET created_s = {NOW_S}")
+            database.execute("UPDATE response SET created_s = ?", (time.time(),))
         database.commit()
     except sqlite3.Error:
         database.close()

@@ -333,7 +333,7 @@ async def test_metrics_count_what_happened(api: Api) -> None:
 async def test_a_bug_is_answered_with_500_and_logged(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("streamtok.ledger.Ledger.sums", lambda *_: 1 / 0)
+    monkeypatch.setattr("streamtok.api.more.info.sum_usage", lambda *_: 1 / 0)
     response, answer = await send(api, "GET", "/v1/usage")
     assert response.status == 500
     assert "division" not in answer["error"]["message"]

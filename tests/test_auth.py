@@ -327,7 +327,7 @@ async def test_no_log_holds_a_key(
 ) -> None:
     """Not of an answer, a refusal, a bug with its traceback, or a request that is malformed."""
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr("streamtok.ledger.Ledger.sums", lambda *_: 1 / 0)
+    monkeypatch.setattr("streamtok.api.more.info.sum_usage", lambda *_: 1 / 0)
     stream, limits = MemoryStream(), ConnectionConfig()
     service = Service(site.api.handle, refuse, FakeClock(), limits)
     running = asyncio.ensure_future(Connection(stream, service).run())

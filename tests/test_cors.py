@@ -119,7 +119,7 @@ async def test_every_answer_allows_the_page(tiny_model: Path) -> None:
 async def test_a_bug_allows_the_page_to_read_of_it(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamtok.ledger.Ledger.sums", lambda *_: 1 / 0)
+    monkeypatch.setattr("streamtok.api.more.info.sum_usage", lambda *_: 1 / 0)
     response, headers = await Site(tiny_model, "*").send("GET", "/v1/usage", PAGE)
     assert response.status == 500
     assert headers[ALLOW_ORIGIN] == "*"

@@ -5,14 +5,14 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from streamtok.errors import ConfigError
-from streamtok.ledger import GROUPS, KeptResponse, Ledger, UsageFilter, UsageRecord, UsageSum
+from streamtok.api.more.sums import GROUPS, UsageFilter, UsageSum, sum_usage
+from streamtok.errors import ConfigError, Unavailable
+from streamtok.ledger import KeptResponse, Ledger, Sqlite, UsageRecord
 
 DAY_S = 86400.0
 RECORD = UsageRecord(
@@ -78,7 +78,7 @@ async def test_a_request_without_a_token_has_no_first_token(ledger: Ledger) -> N
 async def test_sums_are_from_since_until_before_until(
     ledger: Ledger, where: UsageFilter, requests: int, prompt_tokens: int
 ) -> None:
-    (total,) = await ledger.sums(where, None)
+    (total,) = await sum_usage(ledger, where, None)
     assert (total.group, total.requests, total.prompt_tokens) == ("", requests, prompt_tokens)
 
 
@@ -107,14 +107,14 @@ async def test_sums_are_from_since_until_before_until(
     ],
 )
 async def test_sums_by_group(ledger: Ledger, group_by: str, sums: list[UsageSum]) -> None:
-    assert await ledger.sums(UsageFilter(), group_by) == sums
+    assert await sum_usage(ledger, UsageFilter(), group_by) == sums
 
 
 @pytest.mark.parametrize("group_by", [None, *GROUPS])
 async def test_where_nothing_matches_there_are_no_sums(
     ledger: Ledger, group_by: str | None
 ) -> None:
-    assert await ledger.sums(UsageFilter(key="nobody' OR 1=1 --"), group_by) == []
+    assert await sum_usage(ledger, UsageFilter(key="nobody' OR 1=1 --"), group_by) == []
 
 
 async def test_a_ledger_goes_on_where_it_was_closed(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ async def test_a_lost_record_is_counted_and_logged_and_the_next_is_written(
     ledger.record(replace(RECORD, id="good"))
     assert await ledger.get("good") is not None
     assert await ledger.get("too many") is None
-    assert ledger.lost == 2
+    assert ledger.database.lost == 2
     assert ["a usage record was lost" in message for message in caplog.messages] == [True, True]
 
 
@@ -201,13 +201,13 @@ async def test_records_are_lost_only_while_the_file_fails(ledger: Ledger, tmp_pa
     with closing(sqlite3.connect(tmp_path / "usage.sqlite3")) as other:
         other.execute("ALTER TABLE usage RENAME TO moved")
         ledger.record(replace(RECORD, id="lost"))
-        with pytest.raises(sqlite3.Error):
+        with pytest.raises(Unavailable, match="no such table"):
             await ledger.get("lost")
         other.execute("ALTER TABLE moved RENAME TO usage")
     ledger.record(replace(RECORD, id="kept"))
     assert await ledger.get("lost") is None
     assert await ledger.get("kept") is not None
-    assert ledger.lost == 1
+    assert ledger.database.lost == 1
 
 
 async def test_a_ledger_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> None:
@@ -235,22 +235,19 @@ async def test_a_ledger_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path)
 
 
 async def ids(ledger: Ledger) -> set[str]:
-    rows = await ledger._read("SELECT id FROM usage UNION ALL SELECT id FROM response", ())
+    rows = await ledger.database.run(("SELECT id FROM usage UNION ALL SELECT id FROM response", ()))
     return {name for (name,) in rows}
 
 
 async def fill(ledger: Ledger) -> None:
     """Put in what is a day and what is nine days old."""
 
-    def age(name: str, made_s: float) -> None:
-        with ledger._database as database:
-            database.execute("UPDATE response SET created_s = ? WHERE id = ?", (made_s, name))
-
+    age = "UPDATE response SET created_s = ? WHERE id = ?"
     for name, days in (("new", 1), ("old", 9)):
         made_s = time.time() - days * DAY_S
         ledger.record(replace(RECORD, id=name, created_s=made_s))
         await ledger.keep(KeptResponse(f"response-{name}", "anna", b"{}", b"[]"), 10)
-        await ledger._run(partial(age, f"response-{name}", made_s))
+        await ledger.database.run((age, (made_s, f"response-{name}")))
 
 
 async def test_what_is_older_than_its_days_is_deleted_at_the_start(tmp_path: Path) -> None:
@@ -292,8 +289,9 @@ def test_one_that_is_dropped_closes_its_file(tmp_path: Path) -> None:
     """Python 3.13 warns of a database that is not closed, and warnings are errors here."""
     path = tmp_path / "usage.sqlite3"
     ledger = Ledger(str(path))
-    database = ledger._database
+    assert isinstance(ledger.database, Sqlite)
+    connection = ledger.database._connection
     del ledger
     gc.collect()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        database.execute("SELECT 1")
+        connection.execute("SELECT 1")

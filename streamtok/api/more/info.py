@@ -12,6 +12,7 @@ from importlib.resources import files
 from msgspec import structs
 
 from streamtok.api.anthropic.types import ModelInfo, ModelInfoList
+from streamtok.api.more.sums import UsageFilter, sum_usage
 from streamtok.api.more.types import UsageQuery
 from streamtok.api.more.vllm import AlsoVllm
 from streamtok.api.openai import answers
@@ -20,7 +21,6 @@ from streamtok.api.services import Call, Services
 from streamtok.api.validation import checked
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.response import Response, json_response
-from streamtok.ledger import UsageFilter
 
 PAGE = files("streamtok.api").joinpath("static/index.html").read_bytes()
 
@@ -97,7 +97,7 @@ async def usage_sums(services: Services, call: Call) -> Response:
     key = query.key if query.key is not None or call.sees_all else call.key
     where = UsageFilter(_time(query.since, "since"), _time(query.until, "until"), key)
     hidden = not call.sees_all and key != call.key
-    sums = [] if hidden else await services.meter.ledger.sums(where, query.group_by)
+    sums = [] if hidden else await sum_usage(services.meter.ledger, where, query.group_by)
     rows = [UsageSumBody(group_by=query.group_by, **asdict(row)) for row in sums]
     return json_response(answers.encode(ListBody(rows)))
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from streamtok.api.more.sums import GROUPS
 from streamtok.api.openai.types import Message, Tool
 from streamtok.api.parameters import MaxTokens, Seed, StopText, Temperature, TokenId, TopP
-from streamtok.ledger import GROUPS
 
 
 class TokenizeRequest(Struct):
