@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +48,7 @@ from streamtok.model.base import Decoder
 from streamtok.model.generation_config import read_generation_config
 from streamtok.model.load import load as load_decoder
 from streamtok.model.load import read_config
+from streamtok.observe.kept import Traces
 from streamtok.observe.sinks import open_tracing
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.tokenizer import Tokenizer
@@ -75,12 +76,13 @@ class App:
         self._keys = _read_keys(config)
         self._tracing = open_tracing(config, self._clock, share.worker if share else None)
         new_request_id = partial(new_ids(config.ids), "req_")
+        self._traces = Traces(self._clock)
         self._hosts = Hosts(config.allowed_hosts)
         pages = Cors(config.cors_origins)
         self._api = Api(self._keys, pages, new_request_id, self._hosts.check)
         self._server = Server(
             Service(
-                handle=under(config.root_path, self._api.handle),
+                handle=under(config.root_path, self._traces.around(self._api.handle)),
                 refuse=refuse,
                 clock=self._clock,
                 limits=config,
@@ -109,7 +111,8 @@ class App:
         held = share is not None or config.fd >= 0
         if not held:
             self._listen(self._endpoint)
-        self._services = await load(config, self._ledger, self._clock, share)
+        services = await load(config, self._ledger, self._clock, share)
+        self._services = replace(services, find_trace=self._traces.find)
         self._api.open(self._services)
         if held:
             self._listen(self._endpoint)

@@ -67,13 +67,15 @@ def example(method: str, path: str) -> tuple[dict[str, Any] | None, dict[str, An
 @pytest.fixture(scope="module")
 def made(server: RunningServer) -> dict[str, str]:
     """Return an id that there is, for each path with one."""
-    response = httpx.post(f"{server.url}/v1/responses", json={"input": "x", "max_output_tokens": 1})
+    body, headers = {"input": "x", "max_output_tokens": 1}, {"x-trace": "1"}
+    response = httpx.post(f"{server.url}/v1/responses", json=body, headers=headers)
     made = str(response.json()["id"])
     return {
         "/v1/responses/{id}": made,
         "/v1/responses/{id}/input_items": made,
         "/v1/models/{id}": "fireside",
         "/v1/usage/{id}": made,
+        "/v1/traces/{id}": response.headers["x-request-id"],
     }
 
 

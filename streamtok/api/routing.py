@@ -16,7 +16,7 @@ from typing import Protocol
 
 from streamtok.api.anthropic import messages as anthropic
 from streamtok.api.auth import KeyFile
-from streamtok.api.more import info, link, openapi, tokens
+from streamtok.api.more import info, link, openapi, tokens, traces
 from streamtok.api.openai import answers, chat, completions, embeddings
 from streamtok.api.responses import responses
 from streamtok.api.route import Route
@@ -57,6 +57,7 @@ ROUTES = (
     Route("GET", "/v1/models/*", info.model),
     Route("GET", "/v1/usage", info.usage_sums),
     Route("GET", "/v1/usage/*", info.usage),
+    Route("GET", "/v1/traces/*", traces.trace),
     Route("GET", "/metrics", info.metrics),
     # A browser cannot send a key with an address that is typed in, and the page holds no secret:
     # what it asks this server for afterwards needs one.
@@ -65,11 +66,7 @@ ROUTES = (
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Media types a JSON body may be declared as: curl -d says the second unless told otherwise.
 JSON_TYPES = ("", "application/json", "application/x-www-form-urlencoded", "text/plain")
-
-
-def new_request_id() -> str:
-    """Return an id that no other request has."""
-    return random_id("req_")
+new_request_id = partial(random_id, "req_")
 
 
 class Pages(Protocol):
@@ -210,7 +207,7 @@ class Api:
         # Whoever may not come in has been refused by now, without being asked for a body.
         call = replace(call, request=await request.complete())
         if request.trace is not None:
-            request.trace.step("admit", route=route.path)
+            request.trace.step("admit", route=route.path, key=call.key)
         return await route.endpoint(self._services, call, *rest)
 
     def _health(self) -> Response:

@@ -57,7 +57,7 @@ class Feed:
         """Give a record; called on the event loop."""
         if self._over:
             return
-        self._given += _weight(record)
+        self._given += weight(record)
         if self._given - self._taken > MOST_BEHIND_BYTES:
             self._end("it lags behind")
             return
@@ -79,7 +79,7 @@ class Feed:
             except Exception:
                 log.exception("a trace failed")
                 self._end("see above")
-            self._taken += _weight(record)
+            self._taken += weight(record)
         self._finish()
 
     def _end(self, reason: str) -> None:
@@ -155,5 +155,6 @@ def _terminal_width() -> int | None:
     return os.get_terminal_size(STDOUT).columns if os.isatty(STDOUT) else None
 
 
-def _weight(record: Record) -> int:
+def weight(record: Record) -> int:
+    """Return about how many bytes a record takes in memory."""
     return RECORD_BYTES + (len(record.data) if isinstance(record, Bytes) else 0)

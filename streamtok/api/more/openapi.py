@@ -117,6 +117,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         example={"group_by": "finish_reason"},
     ),
     ("GET", "/v1/usage/*"): Operation(answers.UsageRecordBody),
+    ("GET", "/v1/traces/*"): Operation(media_type=LINES),
     ("GET", "/health"): Operation(answers.Health, summary="Whether the server is ready."),
     ("GET", "/metrics"): Operation(media_type=PLAIN),
     ("GET", "/openapi.json"): Operation(dict[str, Any], summary="This description."),
