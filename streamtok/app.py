@@ -20,6 +20,7 @@ from streamtok.answer.limits import Limits
 from streamtok.answer.meter import Meter
 from streamtok.api.auth import KeyFile
 from streamtok.api.constraints.compiler import Constraints
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
@@ -79,7 +80,7 @@ class App:
         self._traces = Traces(self._clock)
         self._hosts = Hosts(config.allowed_hosts)
         pages = Cors(config.cors_origins)
-        self._api = Api(self._keys, pages, new_request_id, self._hosts.check)
+        self._api = Api(ROUTES, self._keys, pages, new_request_id, self._hosts.check)
         self._server = Server(
             Service(
                 handle=under(config.root_path, self._traces.around(self._api.handle)),

@@ -85,7 +85,7 @@ async def _generate(settings: EngineConfig, path: str, body: bytes) -> int:
     shared = {setting.name: getattr(settings, setting.name) for setting in fields(EngineConfig)}
     config = ServeConfig(**shared, ledger=":memory:")
     services = await load(config, Ledger(config.ledger), SystemClock())
-    api = Api()
+    api = Api((*chat_endpoint.ROUTES, *completions_endpoint.ROUTES))
     api.open(services)
     try:
         response = await api.handle(Request("POST", path, (), body, "1.1", "terminal"))

@@ -14,6 +14,7 @@ from test_wire import CHUNKED, HEAD, Peer, chunk
 from streamtok.api.anthropic.history import conversation
 from streamtok.api.anthropic.types import DOCUMENTED, CountRequest, MessageRequest
 from streamtok.api.auth import KeyFile
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
 from streamtok.api.validation import convert
@@ -134,7 +135,7 @@ async def engine() -> ScriptedEngine:
 @pytest.fixture
 async def api(tiny_model: Path, engine: ScriptedEngine) -> AsyncIterator[Api]:
     services = make_services(tiny_model, engine, FakeClock())
-    api = Api(new_request_id=lambda: "req_1")
+    api = Api(ROUTES, new_request_id=lambda: "req_1")
     api.open(services)
     yield api
     await services.meter.close()
@@ -319,7 +320,7 @@ async def test_a_key_may_come_as_anthropics_clients_send_it(
 ) -> None:
     path = tmp_path / "keys"
     path.write_text(f"anna:{sha256(b'sk-anna').hexdigest()}\n")
-    api = Api(KeyFile(path), new_request_id=lambda: "req_1")
+    api = Api(ROUTES, KeyFile(path), new_request_id=lambda: "req_1")
     services = make_services(tiny_model, ScriptedEngine([A]), FakeClock())
     api.open(services)
     for headers, status in (
@@ -503,7 +504,7 @@ def api_that_says(folder: Path, content: str) -> tuple[Api, ScriptedEngine, Serv
     vocabulary = Vocabulary(tokenizer.backend.to_str(), 261, tokenizer.stop_ids)
     engine = EndingEngine(tokenizer.encode(content, special=False), context=4096)
     services = make_services(folder, engine, FakeClock(), grammars=Grammars(vocabulary))
-    api = Api(new_request_id=lambda: "req_1")
+    api = Api(ROUTES, new_request_id=lambda: "req_1")
     api.open(services)
     return api, engine, services
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.http.request import Request
 from streamtok.http.response import Response
@@ -20,7 +21,7 @@ HI = [{"role": "user", "content": "hi"}]
 
 @pytest.fixture
 async def api(tiny_model: Path) -> AsyncIterator[Api]:
-    api = Api(new_request_id=lambda: "req_1")
+    api = Api(ROUTES, new_request_id=lambda: "req_1")
     services = make_services(tiny_model, ScriptedEngine([65, 66, 67], context=64), FakeClock())
     api.open(services)
     yield api
@@ -187,7 +188,7 @@ async def test_options_names_the_methods(api: Api) -> None:
 
 
 async def test_health_says_loading_ok_and_draining(api: Api) -> None:
-    loading = Api()
+    loading = Api(ROUTES)
     response, answer = await send(loading, "GET", "/health")
     assert (response.status, answer) == (503, {"status": "loading"})
     response, answer = await send(loading, "POST", CHAT, {"messages": HI})
@@ -236,7 +237,7 @@ async def test_a_batch_of_prompts_and_choices_is_numbered_in_order(api: Api) -> 
 
 
 async def test_what_was_cached_counts_once_for_all_choices_of_a_prompt(tiny_model: Path) -> None:
-    engine, api = ScriptedEngine([65], held=True, context=64), Api()
+    engine, api = ScriptedEngine([65], held=True, context=64), Api(ROUTES)
     services = make_services(tiny_model, engine, FakeClock())
     api.open(services)
     body = {"prompt": [[1, 2, 3], [1, 2]], "n": 2, "max_tokens": 1}
@@ -356,7 +357,7 @@ async def test_a_clock_that_jumps_back_disturbs_nothing(tiny_model: Path) -> Non
     """Durations come from the monotonic clock; the wall clock only dates the row."""
     clock, engine = FakeClock(), ScriptedEngine([65], held=True, context=64)
     services = make_services(tiny_model, engine, clock)
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     asked = asyncio.ensure_future(send(api, "POST", CHAT, {"messages": HI, "max_tokens": 1}))
     await engine.submitted()
@@ -374,7 +375,7 @@ async def test_a_clock_that_jumps_back_disturbs_nothing(tiny_model: Path) -> Non
 async def test_the_books_tell_queue_and_prefill_apart(tiny_model: Path) -> None:
     clock, engine = FakeClock(), ScriptedEngine([65], held=True, context=64)
     services = make_services(tiny_model, engine, clock)
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     body = {"messages": HI, "max_tokens": 1}
     asked = asyncio.ensure_future(send(api, "POST", CHAT, body))

@@ -18,8 +18,9 @@ from test_wire import CHAT, post
 from streamtok import cli
 from streamtok.api import auth
 from streamtok.api.auth import KeyFile, new_key
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
-from streamtok.api.routing import ROUTES, Api
+from streamtok.api.routing import Api
 from streamtok.config import ConnectionConfig, ServeConfig
 from streamtok.errors import ConfigError, Unauthorized
 from streamtok.http.connection import Connection
@@ -189,7 +190,7 @@ class Site:
     def __init__(self, model: Path, path: Path, admins: str = "") -> None:
         self.services = make_services(model, ScriptedEngine([65, 66]), FakeClock())
         self.keys = KeyFile(path, admins)
-        self.api = Api(self.keys, new_request_id=lambda: "req_1")
+        self.api = Api(ROUTES, self.keys, new_request_id=lambda: "req_1")
         self.api.open(self.services)
 
     async def send(
@@ -252,7 +253,7 @@ async def test_health_page_and_options_are_open(
 
 
 async def test_keys_are_needed_while_the_model_is_loaded_too(path: Path) -> None:
-    api = Api(KeyFile(path))
+    api = Api(ROUTES, KeyFile(path))
     request = Request("GET", "/v1/models", (), b"", "1.1", "test")
     assert (await api.handle(request)).status == 401
 

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from test_conformance import answer
 from test_tools import grammars_of, put_together
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
 from streamtok.model.load import load
@@ -50,7 +51,7 @@ async def serving(folder: Path) -> AsyncIterator[Api]:
     grammars = grammars_of(folder)
     engine = local_engine(load(folder), EngineConfig(max_streams=8), grammars)
     services = make_services(folder, engine, FakeClock(), grammars=grammars)
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     yield api
     await engine.close()

@@ -11,6 +11,7 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
 from streamtok.http.request import Request
@@ -27,7 +28,7 @@ async def api(tiny_model: Path) -> AsyncIterator[Api]:
     config = EngineConfig(max_streams=8, max_queue=40, step_tokens=8)
     engine = local_engine(load(tiny_model), config)
     services = make_services(tiny_model, engine, FakeClock())
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     yield api
     await engine.close()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from streamtok.api.auth import KeyFile
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.config import ApiConfig
 from streamtok.errors import ConfigError
@@ -24,7 +25,7 @@ class Site:
     def __init__(self, model: Path, origins: str, keys: KeyFile | None = None) -> None:
         limits = ApiConfig(requests_per_minute=1)
         self.services = make_services(model, ScriptedEngine([65, 66]), FakeClock(), limits=limits)
-        self.api = Api(keys, Cors(origins), lambda: "req_1")
+        self.api = Api(ROUTES, keys, Cors(origins), lambda: "req_1")
         self.api.open(self.services)
 
     async def send(
@@ -110,7 +111,7 @@ async def test_every_answer_allows_the_page(tiny_model: Path) -> None:
         exposed = headers["access-control-expose-headers"].split(", ")
         assert {"x-request-id", "retry-after", "x-ratelimit-remaining-tokens"} <= set(exposed)
         assert {name for name in headers if name.startswith("x-r")} <= set(exposed)
-    loading = Api(pages=Cors(PAGE))
+    loading = Api(ROUTES, pages=Cors(PAGE))
     response = await loading.handle(Request("GET", "/v1/models", (), b"", "1.1", "test"))
     assert response.status == 503
     assert (ALLOW_ORIGIN, PAGE) in response.headers
@@ -189,7 +190,7 @@ async def test_any_other_request_id_is_replaced(tiny_model: Path, given: str) ->
 
 
 async def test_made_request_ids_differ() -> None:
-    api, ids = Api(), set()
+    api, ids = Api(ROUTES), set()
     for _ in range(100):
         response = await api.handle(Request("GET", "/health", (), b"", "1.1", "test"))
         ids.add(dict(response.headers)["x-request-id"])

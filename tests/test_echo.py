@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from streamtok.answer.complete import CompleteChoice, best
 from streamtok.answer.events import Token
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
 from streamtok.http.request import Request
@@ -33,7 +34,7 @@ async def api(tiny_model: Path) -> AsyncIterator[Api]:
     config = EngineConfig(max_streams=4, max_queue=40, step_tokens=8)
     engine = local_engine(load(tiny_model), config)
     services = make_services(tiny_model, engine, FakeClock())
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     yield api
     await engine.close()

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
 from streamtok.engine.extras.embeddings import pool
@@ -127,7 +128,7 @@ def test_an_error_in_an_embedding_ends_its_sequence_once() -> None:
 @pytest.fixture
 async def api(tiny_model: Path) -> AsyncIterator[Api]:
     services = make_services(tiny_model, ScriptedEngine([], context=8), FakeClock())
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     yield api
     await services.meter.settled()

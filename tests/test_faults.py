@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from processes import serving
 from test_wire import CHAT, CHUNKED, DONE, HEAD, ROLE, Peer, chat_event, chunk, post, said
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.clock import Clock, SystemClock
@@ -545,7 +546,7 @@ async def test_the_doctor_finds_a_fault(
     fault: str, tiny_model: Path, faults: Faults, listen: Callable[[Any, Clock], str]
 ) -> None:
     ids = Tokenizer(tiny_model).encode("The fox lit a lantern in Zurich.", special=False)
-    api = Api()
+    api = Api(ROUTES)
     services = make_services(tiny_model, ScriptedEngine(ids), SystemClock(), faults=faults)
     api.open(services)
     report = await examined(fault, api, listen)

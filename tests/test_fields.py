@@ -10,6 +10,7 @@ import pytest
 from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.openai.types import HINTS, REFUSED, ChatRequest, CompletionRequest
 from streamtok.api.routing import Api
 from streamtok.api.validation import MAX_IGNORED, ignored_header
@@ -75,7 +76,7 @@ DOCUMENTED = [
 @pytest.fixture
 async def api(tiny_model: Path) -> AsyncIterator[Api]:
     services = make_services(tiny_model, ScriptedEngine([65, 66]), FakeClock())
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     yield api
     await services.meter.close()
@@ -137,7 +138,7 @@ async def test_what_belongs_to_completions_is_refused_in_a_chat(
 
 async def test_unknown_fields_are_refused_where_the_server_is_told_to(tiny_model: Path) -> None:
     services = make_services(tiny_model, ScriptedEngine([65]), FakeClock())
-    api = Api()
+    api = Api(ROUTES)
     api.open(replace(services, refuse_unknown=True))
     for path, (body, _, _) in ENDPOINTS.items():
         assert (await ask(api, path, body | {"user": "x", "seed": 1}))[0] == 200
@@ -195,7 +196,7 @@ async def test_a_fault_is_a_known_field_where_faults_may_be_asked_for(tiny_model
     services = make_services(tiny_model, ScriptedEngine([65]), FakeClock())
     body = {"prompt": "x", "stream": True, "fault": "done-missing"}
     for faults, status in ((None, 400), (Faults(), 200)):
-        api = Api()
+        api = Api(ROUTES)
         api.open(replace(services, refuse_unknown=True, faults=faults))
         response = await api.handle(
             Request("POST", COMPLETIONS, (), json.dumps(body).encode(), "1.1", "t")

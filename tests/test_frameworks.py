@@ -14,6 +14,7 @@ from openai.types.responses import InputTokenCountResponse  # type: ignore[attr-
 from openai.types.responses.response_item_list import ResponseItemList
 from pydantic import BaseModel
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.openai.types import CONSTRAINTS
 from streamtok.api.responses.types import Includable
 from streamtok.api.routing import Api
@@ -52,7 +53,7 @@ class Site:
     def __init__(self, folder: Path, engine: Any, **services: Any) -> None:
         self.engine = engine
         self.services = make_services(folder, engine, FakeClock(), **services)
-        self.api = Api()
+        self.api = Api(ROUTES)
         self.api.open(self.services)
 
     async def send(

@@ -27,6 +27,7 @@ from test_wire import (
     said,
 )
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.clock import Clock
 from streamtok.config import ServeConfig
@@ -175,7 +176,7 @@ async def test_tokens_cost_no_tasks(tiny_model: Path, heartbeat: bool) -> None:
         engine = ScriptedEngine([65] * tokens)
         timer = FakeTimer() if heartbeat else None
         services = make_services(tiny_model, engine, FakeClock(), heartbeat=timer)
-        api, made = Api(), []
+        api, made = Api(ROUTES), []
         api.open(services)
 
         def make(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
@@ -199,7 +200,7 @@ async def test_the_official_client_takes_them(
 ) -> None:
     engine = ScriptedEngine([], held=True)
     services = make_services(tiny_model, engine, FakeClock(), heartbeat=timer)
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     url = listen(api, services.meter.clock)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.errors import ConfigError, Forbidden, Misdirected
 from streamtok.http.edge.cors import Cors
@@ -127,7 +128,7 @@ async def test_a_cross_site_request_computes_and_changes_nothing(
     tiny_model: Path, method: str, target: str, status: int
 ) -> None:
     engine = ScriptedEngine([65])
-    api = Api(pages=Cors(""), check_host=Hosts("", local=True).check)
+    api = Api(ROUTES, pages=Cors(""), check_host=Hosts("", local=True).check)
     api.open(make_services(tiny_model, engine, FakeClock()))
     asked = request(method, target, host="localhost", sec_fetch_site="cross-site")
     response = await api.handle(asked)

@@ -69,13 +69,6 @@ SYNCHRONOUS = (
     *("teach/lessons/learn.py", "teach/lessons/lesson.py", "teach/lessons/progress.py"),
     "teach/lessons/screen.py",
 )
-DEBTS: dict[str, tuple[str, ...]] = {  # heart -> rooms it still imports; to be emptied
-    "api/routing.py": (
-        "api/anthropic/",
-        "api/more/",
-        "api/responses/",
-    ),
-}
 PACKAGE = Path(streamtok.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 NAMES = {
@@ -151,17 +144,8 @@ def wrong_room(path: str, other: str) -> Iterator[str]:
     """Yield what forbids the module at `path`, if of the heart, to import the one at `other`."""
     in_heart = path.startswith(HEART) and room_of(path) is None and path not in COMPOSITION
     room = room_of(other)
-    if in_heart and room and room not in DEBTS.get(path, ()):
+    if in_heart and room:
         yield f"{room} is a room, {path} is of the heart"
-
-
-def test_no_debt_is_kept_that_was_paid() -> None:
-    for path, rooms in DEBTS.items():
-        tree = ast.parse((PACKAGE / path).read_text("utf-8"))
-        found = {
-            room_of(module_of(n.split("."))) for n in imports(tree) if n.startswith("streamtok.")
-        }
-        assert set(rooms) <= found, path
 
 
 @pytest.mark.parametrize("path", MODULES)

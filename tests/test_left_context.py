@@ -12,6 +12,7 @@ import pytest
 from shapes import normalising
 from tokenizers import processors
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
@@ -43,7 +44,7 @@ async def api(folder: Path) -> AsyncIterator[Api]:
     grammars = Grammars(vocabulary)
     engine = local_engine(decoder, EngineConfig(max_streams=4), grammars)
     services = make_services(folder, engine, FakeClock(), grammars=grammars)
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     yield api
     await engine.close()

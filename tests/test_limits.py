@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from streamtok.answer.limits import SWEEP_AT, Account, Bucket, Limits, duration, network
 from streamtok.api.auth import KeyFile
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.clock import Clock
 from streamtok.config import ApiConfig
@@ -182,7 +183,7 @@ class Site:
         self.clock = FakeClock()
         self.engine = ScriptedEngine([65] * 100, held=held)
         self.services = make_services(model, self.engine, self.clock, limits=ApiConfig(**limits))
-        self.api = Api(keys)
+        self.api = Api(ROUTES, keys)
         self.api.open(self.services)
 
     async def post(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.offload import LONG_BYTES, SHORT_BYTES, Lane, Offload
 from streamtok.api.routing import Api
 from streamtok.api.services import MOST_VALUES, Services
@@ -107,7 +108,7 @@ def services(tiny_model: Path, context: int = 64) -> Services:
 
 
 async def send(services: Services, path: str, body: Any) -> tuple[int, Any]:
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = await api.handle(Request("POST", path, (), data, "1.1", "127.0.0.1"))

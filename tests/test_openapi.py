@@ -7,8 +7,8 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from streamtok.api.more.openapi import OPERATIONS, document
-from streamtok.api.routing import ROUTES
+from streamtok.api.more.openapi import document
+from streamtok.api.more.routes import ROUTES
 from streamtok.testing import RunningServer
 
 SPECIFICATION: dict[str, Any] = json.loads(document(ROUTES))
@@ -37,7 +37,6 @@ def test_its_schemas_are_valid() -> None:
 def test_every_route_is_in_it_and_nothing_else() -> None:
     routes = [(route.method.lower(), route.path.replace("*", "{id}")) for route in ROUTES]
     assert sorted(routes) == sorted(SAID)
-    assert {(route.method, route.path) for route in ROUTES} == set(OPERATIONS)
     names = [operation(*said)["operationId"] for said in SAID]
     assert len(set(names)) == len(names)
     for said in SAID:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok import app
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.clock import SystemClock
 from streamtok.config import EngineConfig, ServeConfig
@@ -267,7 +268,7 @@ async def test_health_and_metrics_say_that_the_engine_is_restarting(
 ) -> None:
     clock, ledger = SystemClock(), Ledger(":memory:")
     services = await app.load(ServeConfig(model=str(tiny_model)), ledger, clock)
-    api, engine = Api(), services.engine
+    api, engine = Api(ROUTES), services.engine
     api.open(services)
     assert isinstance(engine, ProcessEngine)
     assert await get(api, "/health") == (200, b'{"status":"ok"}')

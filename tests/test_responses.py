@@ -17,6 +17,7 @@ from test_anthropic import api_that_says, written
 from test_wire import Peer, post
 
 from streamtok.api.auth import KeyFile
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.responses.types import DOCUMENTED, ResponseRequest
 from streamtok.api.routing import Api
 from streamtok.config import ServeConfig
@@ -53,7 +54,7 @@ class Site:
     def __init__(self, folder: Path, keys: KeyFile | None = None, **services: Any) -> None:
         self.engine = ScriptedEngine([A, A + 1, A + 2, A + 3], context=64)
         self.services = make_services(folder, self.engine, FakeClock(), **services)
-        self.api = Api(keys)
+        self.api = Api(ROUTES, keys)
         self.api.open(self.services)
 
     async def send(

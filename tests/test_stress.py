@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from streamtok.answer.generation import Generation
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
@@ -48,7 +49,7 @@ class Running:
 async def running(folder: Path, driven: bool = True) -> AsyncIterator[Running]:
     engine = ScriptedEngine(Tokenizer(folder).encode(TEXT, special=False), held=True)
     services = make_services(folder, engine, SystemClock())
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     server = Server(Service(api.handle, refuse, SystemClock(), ConnectionConfig()))
     address = listen_locally(server)

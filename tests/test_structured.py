@@ -20,6 +20,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel, Field
 from test_conformance import answer, conform
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.app import load_files
 from streamtok.config import EngineConfig, ServeConfig
@@ -82,7 +83,7 @@ async def api(tiny_model: Path) -> AsyncIterator[Api]:
     config = EngineConfig(max_streams=8, max_queue=40, step_tokens=8)
     engine = local_engine(decoder, config, grammars)
     services = make_services(tiny_model, engine, FakeClock(), grammars=grammars)
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     yield api
     await engine.close()
@@ -298,7 +299,7 @@ async def test_what_cannot_be_is_refused_before_anything_is_sent(
 
 async def test_without_the_library_it_is_said_how_to_get_it(tiny_model: Path) -> None:
     services = make_services(tiny_model, ScriptedEngine([65]), FakeClock())
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     body = {"messages": HI, "response_format": {"type": "json_object"}}
     response = await api.handle(Request("POST", CHAT, (), json.dumps(body).encode(), "1.1", "t"))
@@ -332,7 +333,7 @@ async def test_a_grammar_is_compiled_beside_the_event_loop(
     tokenizer = Tokenizer(tiny_model)
     grammars = Grammars(Vocabulary(tokenizer.backend.to_str(), 261, tokenizer.stop_ids))
     services = make_services(tiny_model, ScriptedEngine([65, 66]), FakeClock(), grammars=grammars)
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     slow = asyncio.create_task(answer(api, COMPLETIONS, {"prompt": "x", "grammar": grammar("AB")}))
     await begun.wait()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from test_api import send
 
 from streamtok import __version__
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.testing import FakeClock, ScriptedEngine, make_services
 
@@ -18,7 +19,7 @@ HI = [{"role": "user", "content": "hi"}]
 
 @pytest.fixture
 async def api(tiny_model: Path) -> AsyncIterator[Api]:
-    api = Api(new_request_id=lambda: "req_1")
+    api = Api(ROUTES, new_request_id=lambda: "req_1")
     services = make_services(tiny_model, ScriptedEngine([], context=64), FakeClock())
     api.open(services)
     yield api

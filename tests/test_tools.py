@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from test_conformance import answer, conform
 from test_structured import CHAT, HI, schema_format
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
@@ -65,7 +66,7 @@ async def api(folder: Path) -> AsyncIterator[Api]:
     config = EngineConfig(max_streams=8, max_queue=40, step_tokens=64)
     engine = local_engine(load(folder), config, grammars)
     services = make_services(folder, engine, FakeClock(), grammars=grammars)
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     yield api
     await engine.close()
@@ -243,7 +244,7 @@ async def said(folder: Path, text: str, body: dict[str, Any], cut: bool = False)
     for stream in (True, False):
         engine = ScriptedEngine([], held=True, context=2048)
         services = make_services(folder, engine, FakeClock(), grammars=grammars_of(folder))
-        api = Api()
+        api = Api(ROUTES)
         api.open(services)
         asking = asyncio.create_task(answer(api, CHAT, ASK | body | {"stream": stream}))
         await engine.submitted()
@@ -417,7 +418,7 @@ KNOWS = (
 
 async def prompt(folder: Path, body: dict[str, Any]) -> str:
     services = make_services(folder, ScriptedEngine([65]), FakeClock())
-    api = Api()
+    api = Api(ROUTES)
     api.open(services)
     made = await answer(api, "/apply-template", body)
     await services.meter.close()

@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import refused, serving
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.config import ConnectionConfig, ServeConfig
@@ -61,7 +62,7 @@ def trace_of(folder: Path, *requests: bytes, tokens: bytes = b"abc") -> tuple[li
         records: list[Record] = []
         clock, stream = FakeClock(), MemoryStream()
         tap = Tap(stream, Tracer(clock, [records.append]).begin(CLIENT, SERVER, encrypted=False))
-        api = Api(None, new_request_id=lambda: "req_1")
+        api = Api(ROUTES, None, new_request_id=lambda: "req_1")
         api.open(make_services(folder, ScriptedEngine(tokens), clock))
         running = asyncio.ensure_future(
             Connection(tap, Service(api.handle, refuse, clock, ConnectionConfig()), tap.trace).run()
@@ -116,7 +117,7 @@ def test_a_reset_is_told_once_and_the_end_comes_last(tiny_model: Path) -> None:
         clock, stream = FakeClock(), MemoryStream()
         tap = Tap(stream, Tracer(clock, [records.append]).begin(None, None, encrypted=False))
         engine = ScriptedEngine(b"abc", held=True)
-        api = Api(None)
+        api = Api(ROUTES, None)
         api.open(make_services(tiny_model, engine, clock))
         running = asyncio.ensure_future(
             Connection(tap, Service(api.handle, refuse, clock, ConnectionConfig()), tap.trace).run()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from streamtok import __version__
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.config import ConnectionConfig
@@ -73,7 +74,7 @@ class Peer:
         self.engine = ScriptedEngine(ids, held=held)
         clock = FakeClock()
         self.services = make_services(folder, self.engine, clock, **services)
-        api = Api(new_request_id=lambda: "req_1")
+        api = Api(ROUTES, new_request_id=lambda: "req_1")
         api.open(self.services)
         self.stream = MemoryStream()
         service = Service(api.handle, refuse, clock, ConnectionConfig())

@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.clock import SystemClock
@@ -47,7 +48,7 @@ def serve_streamtok(pipe: Connection, events: list[bytes]) -> None:
     async def run() -> None:
         with TemporaryDirectory() as folder:
             engine = ScriptedEngine([97] * TOKENS)
-            api, clock = Api(), SystemClock()
+            api, clock = Api(ROUTES), SystemClock()
             api.open(make_services(write_model(Path(folder) / "tiny"), engine, clock))
             server = Server(Service(api.handle, refuse, clock, ConnectionConfig()))
             pipe.send(listen_locally(server)[1])

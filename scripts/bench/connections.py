@@ -28,7 +28,9 @@ def serve(pipe: Connection) -> None:
     """Run the server; say where, then answer each message with the resident memory in bytes."""
     import asyncio
 
-    from streamtok.api.routing import Api, refuse
+    from streamtok.api.more.routes import ROUTES
+    from streamtok.api.route import refuse
+    from streamtok.api.routing import Api
     from streamtok.clock import SystemClock
     from streamtok.config import ServeConfig
     from streamtok.http.server import Server
@@ -40,7 +42,7 @@ def serve(pipe: Connection) -> None:
             model = write_model(Path(folder))
             engine = ScriptedEngine([65] * 1000, held=True)
             services = make_services(model, engine, SystemClock())
-        api = Api()
+        api = Api(ROUTES)
         api.open(services)
         config = ServeConfig(max_connections=100_000)
         server = Server(Service(api.handle, refuse, SystemClock(), config))

@@ -24,6 +24,7 @@ HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
 
 def stream(tokens: int) -> None:
     """Stream so many tokens on each connection."""
+    from streamtok.api.more.routes import ROUTES
     from streamtok.api.route import refuse
     from streamtok.api.routing import Api
     from streamtok.config import ConnectionConfig
@@ -40,7 +41,7 @@ def stream(tokens: int) -> None:
     async def run(folder: Path) -> None:
         clock, engine = FakeClock(), ScriptedEngine([70] * tokens, held=True)
         engine.streams = STREAMS
-        api = Api(None, new_request_id=lambda: "req")
+        api = Api(ROUTES, None, new_request_id=lambda: "req")
         api.open(make_services(folder, engine, clock))
         streams = [MemoryStream() for _ in range(STREAMS)]
         service = Service(api.handle, refuse, clock, ConnectionConfig())

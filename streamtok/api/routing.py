@@ -1,68 +1,32 @@
-"""Which path and method leads where, who may go there, and how failures become JSON answers.
+"""From a request to its endpoint: finds the route, checks key, origin and limits, reports errors.
 
 `Api.handle` is the one function the HTTP layer calls. It never raises: a RequestError is answered
 with its own status, anything else is our bug, logged with its traceback and answered with 500.
-Whatever the answer, it gets its request id, what web pages need, and how the caller's limits stand.
+Every answer gets its request id, CORS headers and the caller's rate limits.
 
 Read next: `streamtok.api.route`.
 """
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cache, partial
-from typing import Protocol
+from functools import partial
+from typing import Literal, Protocol
 
-from streamtok.api.anthropic import messages as anthropic
 from streamtok.api.auth import KeyFile
-from streamtok.api.more import info, link, openapi, tokens, traces
-from streamtok.api.openai import answers, chat, completions, embeddings
-from streamtok.api.responses import responses
-from streamtok.api.route import Route
+from streamtok.api.route import OPENAI, ErrorFormat, Route, Router
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import too_deep
 from streamtok.errors import MethodNotAllowed, NotFound, RequestError, Unavailable, Unsupported
 from streamtok.http.request import HeaderList, Request
-from streamtok.http.response import Response, json_response
+from streamtok.http.response import Response
 from streamtok.ids import random_id
 
 log = logging.getLogger(__name__)
 
-_anthropic = partial(Route, refuse=anthropic.refuse, id_headers=("request-id", "x-request-id"))
-HEALTH = Route("GET", "/health", info.page, open=True)  # answered by the Api itself
-DESCRIPTION = Route("GET", "/openapi.json", info.page)  # this one too
-NOWHERE = Route("", "none", info.page)  # what is not found
-ANTHROPIC = _anthropic("", "none", info.page)  # what its clients read, wherever they ask
+State = Literal["loading", "ok", "restarting", "draining"]
 SAFE = ("GET", "HEAD", "OPTIONS")  # RFC 9110 section 9.2.1: they change nothing
-ROUTES = (
-    HEALTH,
-    DESCRIPTION,
-    Route("POST", chat.ENDPOINT, chat.chat, limited=True),
-    Route("POST", completions.ENDPOINT, completions.complete, limited=True),
-    Route("GET", link.ENDPOINT, link.generate, limited=True),
-    Route("POST", responses.ENDPOINT, responses.respond, limited=True),
-    Route("POST", f"{responses.ENDPOINT}/input_tokens", responses.count_input),
-    Route("GET", f"{responses.ENDPOINT}/*/input_items", responses.list_input),
-    Route("GET", f"{responses.ENDPOINT}/*", responses.response),
-    Route("DELETE", f"{responses.ENDPOINT}/*", responses.delete),
-    _anthropic("POST", anthropic.ENDPOINT, anthropic.message, limited=True),
-    _anthropic("POST", f"{anthropic.ENDPOINT}/count_tokens", anthropic.count_tokens),
-    Route("POST", embeddings.ENDPOINT, embeddings.embed, limited=True),
-    Route("POST", "/tokenize", tokens.tokenize),
-    Route("POST", "/detokenize", tokens.detokenize),
-    Route("POST", "/apply-template", tokens.apply_template),
-    Route("GET", "/props", tokens.props),
-    Route("GET", "/v1/models", info.models),
-    Route("GET", "/v1/models/*", info.model),
-    Route("GET", "/v1/usage", info.usage_sums),
-    Route("GET", "/v1/usage/*", info.usage),
-    Route("GET", "/v1/traces/*", traces.trace),
-    Route("GET", "/metrics", info.metrics),
-    # A browser cannot send a key with an address that is typed in, and the page holds no secret:
-    # what it asks this server for afterwards needs one.
-    Route("GET", "/", info.page, open=True),
-)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Media types a JSON body may be declared as: curl -d says the second unless told otherwise.
 JSON_TYPES = ("", "application/json", "application/x-www-form-urlencoded", "text/plain")
@@ -87,7 +51,7 @@ class Pages(Protocol):
 
 
 class Api:
-    """Answers requests. Until `open` is called, and after `drain`, only to say that it does not.
+    """Answers requests by the table of `routes`; before `open`, only those that are early.
 
     Without `keys` nobody needs one; `pages` decides what browsers may do; `check_host` refuses, by
     a RequestError, what names another host than this server's.
@@ -95,11 +59,15 @@ class Api:
 
     def __init__(
         self,
+        routes: Sequence[Route],
         keys: KeyFile | None = None,
         pages: Pages | None = None,
         new_request_id: Callable[[], str] = new_request_id,
         check_host: Callable[[Request], None] | None = None,
     ) -> None:
+        self.routes = tuple(routes)
+        self._router = Router(routes)
+        self._formats = dict.fromkeys(route.errors for route in routes if route.errors.marker)
         self._keys = keys
         self._pages = pages
         self._check_host = check_host
@@ -115,42 +83,60 @@ class Api:
         """Let what runs go on, but report to load balancers that this server is leaving."""
         self._draining = True
 
+    @property
+    def state(self) -> State:
+        """Whether requests are served, or why not."""
+        if self._draining:
+            return "draining"
+        if self._services is None:
+            return "loading"
+        return "ok" if self._services.engine.ready else "restarting"
+
     # A request, in the order of its way through
 
     async def handle(self, request: Request) -> Response:
         """Answer `request`, whatever it is."""
         request_id = self._request_id(request)
-        route, rest = _find(request)
-        shape = ANTHROPIC if request.header("anthropic-version") is not None else route
+        route, rest = self._router.find(request.method, request.path)
+        errors = self._error_format(request, route)
         call = Call(request)
         try:
             self._check_sender(request, route)
             call = self._identify(request, route)
             response = await self._dispatch(call, route, rest)
         except RequestError as error:
-            response = shape.refuse(error)
+            response = errors.refuse(error)
         except RecursionError:  # JSON that could just be read, and not gone through any further
-            response = shape.refuse(too_deep())
+            response = errors.refuse(too_deep())
         except Exception:
             log.exception("%s: %s %s failed", request_id, request.method, request.path)
-            response = shape.refuse(
+            response = errors.refuse(
                 RequestError("an internal error occurred; the server's log has more")
             )
-        ids = tuple((name, request_id) for name in shape.id_headers)
+        ids = tuple((name, request_id) for name in errors.id_headers)
         headers = (*ids, *(self._pages.headers(request) if self._pages else ()))
         if self._services:
             meter = self._services.meter
-            meter.metrics.requests.labels(route.path, str(response.status), call.key).inc()
-            if route.limited:
+            labels = (route.path if route else "none", str(response.status), call.key)
+            meter.metrics.requests.labels(*labels).inc()
+            if route and route.limited:
                 headers += meter.limits.headers(call.caller)
         return _labelled(response, request_id, headers)
+
+    def _error_format(self, request: Request, route: Route | None) -> ErrorFormat:
+        """Return how errors are reported: as the client's headers say, or else as the route does.
+
+        A client of another API's reads that API's errors wherever it asks.
+        """
+        marked = (form for form in self._formats if request.header(form.marker) is not None)
+        return next(marked, route.errors if route else OPENAI)
 
     def _request_id(self, request: Request) -> str:
         """Return the id that the client gave, if it is fit to be logged, or a new one."""
         given = request.header("x-request-id") or ""
         return given if REQUEST_ID.fullmatch(given) else self._new_request_id()
 
-    def _check_sender(self, request: Request, route: Route) -> None:
+    def _check_sender(self, request: Request, route: Route | None) -> None:
         """Check that a browser is not made to send this by a page that has no business here.
 
         Raises:
@@ -161,30 +147,31 @@ class Api:
             self._check_host(request)
         # GET /v1/generate is safe by its method, and still keeps the engine busy. OPTIONS is how a
         # browser asks what it may send.
-        works = request.method not in SAFE or (route.limited and request.method != "OPTIONS")
+        limited = route is not None and route.limited
+        works = request.method not in SAFE or (limited and request.method != "OPTIONS")
         if self._pages is not None and works:
             self._pages.check(request)
 
-    def _identify(self, request: Request, route: Route) -> Call:
+    def _identify(self, request: Request, route: Route | None) -> Call:
         """Return the call with the name of its key.
 
         Raises:
             Unauthorized: it needs a key and has none that is known.
         """
         # A browser asks by OPTIONS, without a key, whether it may send one.
-        if self._keys is None or request.method == "OPTIONS" or route.open:
+        if self._keys is None or request.method == "OPTIONS" or (route and route.open):
             return Call(request)
         given = request.header("authorization"), request.header("x-api-key")
         key = self._keys.authenticate(*given)
         return Call(request, key, sees_all=self._keys.is_admin(key))
 
-    async def _dispatch(self, call: Call, route: Route, rest: tuple[str, ...]) -> Response:
+    async def _dispatch(self, call: Call, route: Route | None, rest: tuple[str, ...]) -> Response:
         request = call.request
         if request.target == "*":  # the server as a whole (RFC 9110 section 9.3.7)
             return Response(204, (("allow", "GET, HEAD, POST, DELETE, OPTIONS"),))
-        if route is NOWHERE:
+        if route is None:
             raise NotFound(f"there is nothing at {request.path}", code="unknown_url")
-        allowed = _allowed(route)
+        allowed = self._router.methods(route)
         if request.method == "OPTIONS":
             allow = ("allow", ", ".join(allowed))
             more = self._pages.preflight(request, allowed) if self._pages else ()
@@ -194,10 +181,8 @@ class Api:
                 f"{request.method} is not allowed at {request.path}; allowed: {', '.join(allowed)}",
                 allowed,
             )
-        if route is HEALTH:
-            return self._health()
-        if route is DESCRIPTION:
-            return json_response(_description())
+        if route.early:
+            return await route.endpoint(self, call)
         if self._services is None:
             raise Unavailable("the model is still being loaded", code="loading")
         if route.limited:
@@ -210,21 +195,6 @@ class Api:
             request.trace.step("admit", route=route.path, key=call.key)
         return await route.endpoint(self._services, call, *rest)
 
-    def _health(self) -> Response:
-        state: answers.State = "ok"
-        if self._draining:
-            state = "draining"
-        elif self._services is None:
-            state = "loading"
-        elif not self._services.engine.ready:
-            state = "restarting"
-        return json_response(answers.encode(answers.Health(state)), 200 if state == "ok" else 503)
-
-
-@cache
-def _description() -> bytes:
-    return openapi.document(ROUTES)
-
 
 def _labelled(response: Response, request_id: str, headers: HeaderList) -> Response:
     """Return `response` with `headers` too, and with its id in the access log."""
@@ -233,34 +203,6 @@ def _labelled(response: Response, request_id: str, headers: HeaderList) -> Respo
         return " ".join(filter(None, (request_id, response.summary())))
 
     return replace(response, headers=(*response.headers, *headers), summary=summary)
-
-
-def _find(request: Request) -> tuple[Route, tuple[str, ...]]:
-    """Return the route of a request, and what stands in place of its "*".
-
-    Where its path has none for its method it is one for another.
-    """
-    path = request.path
-    for route in ROUTES:
-        stem, star, tail = route.path.partition("*")
-        if path == route.path and not star:
-            return _with_method(route, request.method), ()
-        rest = path.removeprefix(stem).removesuffix(tail)
-        if star and rest and path == stem + rest + tail:
-            return _with_method(route, request.method), (rest,)
-    return NOWHERE, ()
-
-
-def _with_method(found: Route, method: str) -> Route:
-    same = (route for route in ROUTES if route.path == found.path and route.method == method)
-    return next(same, found)
-
-
-def _allowed(found: Route) -> tuple[str, ...]:
-    """Return the methods of a route's path."""
-    methods = [route.method for route in ROUTES if route.path == found.path]
-    head = ["HEAD"] if "GET" in methods else []
-    return (*methods[:1], *head, *methods[1:], "OPTIONS")
 
 
 def _check_type(request: Request) -> None:

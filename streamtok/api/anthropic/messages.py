@@ -13,12 +13,16 @@ from streamtok.api.anthropic.history import conversation, wanted
 from streamtok.api.anthropic.types import (
     DOCUMENTED,
     CountRequest,
+    ErrorEvent,
+    Event,
+    MessageBody,
     MessageRequest,
     TokenCount,
 )
 from streamtok.api.endpoint import answer
 from streamtok.api.openai import answers
 from streamtok.api.parameters import Parameters, ask_chat, prompt_ids
+from streamtok.api.route import ErrorFormat, Operation, Route
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import ignored_header
 from streamtok.errors import RequestError
@@ -66,3 +70,26 @@ def _ask(services: Services, call: Call, fields: MessageRequest) -> Ask:
         seed=fields.seed,
     )
     return ask_chat(services, call, parameters, conversation(fields), wanted(fields), MESSAGES)
+
+
+ERRORS = ErrorFormat(
+    "Anthropic", ErrorEvent, refuse, ("request-id", "x-request-id"), "anthropic-version"
+)
+HI = {"messages": [{"role": "user", "content": "Who are you?"}]}
+ROUTES = (
+    Route(
+        "POST",
+        ENDPOINT,
+        message,
+        Operation(MessageBody, MessageRequest, event=Event, example=HI | {"max_tokens": 8}),
+        limited=True,
+        errors=ERRORS,
+    ),
+    Route(
+        "POST",
+        f"{ENDPOINT}/count_tokens",
+        count_tokens,
+        Operation(TokenCount, CountRequest, example=HI),
+        errors=ERRORS,
+    ),
+)

@@ -3,7 +3,6 @@
 import math
 from base64 import b64encode
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -12,11 +11,21 @@ from importlib.resources import files
 from msgspec import structs
 
 from streamtok.api.anthropic.types import ModelInfo, ModelInfoList
+from streamtok.api.more.answers import (
+    Health,
+    ListBody,
+    ModelBody,
+    ModelList,
+    UsageRecordBody,
+    UsageSumBody,
+    UsageSums,
+)
 from streamtok.api.more.sums import UsageFilter, sum_usage
 from streamtok.api.more.types import UsageQuery
 from streamtok.api.more.vllm import AlsoVllm
 from streamtok.api.openai import answers
-from streamtok.api.openai.answers import ListBody, ModelBody, UsageRecordBody, UsageSumBody
+from streamtok.api.route import Operation, Route
+from streamtok.api.routing import Api
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import checked
 from streamtok.errors import InvalidRequest, NotFound
@@ -50,6 +59,11 @@ PAGE_HEADERS = (
     ("referrer-policy", "no-referrer"),
     ("cache-control", "no-cache"),
 )
+
+
+async def health(api: Api, _: Call) -> Response:
+    """`GET /health`: whether the server is ready."""
+    return json_response(answers.encode(Health(api.state)), 200 if api.state == "ok" else 503)
 
 
 async def models(services: Services, call: Call) -> Response:
@@ -98,7 +112,7 @@ async def usage_sums(services: Services, call: Call) -> Response:
     where = UsageFilter(_time(query.since, "since"), _time(query.until, "until"), key)
     hidden = not call.sees_all and key != call.key
     sums = [] if hidden else await sum_usage(services.meter.ledger, where, query.group_by)
-    rows = [UsageSumBody(group_by=query.group_by, **asdict(row)) for row in sums]
+    rows = [UsageSumBody(group_by=query.group_by, **structs.asdict(row)) for row in sums]
     return json_response(answers.encode(ListBody(rows)))
 
 
@@ -136,3 +150,21 @@ def _time(text: str | None, name: str) -> float | None:
             f"{name}: expected seconds since 1970 or an ISO 8601 time, found {text!r}", param=name
         ) from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+ROUTES = (
+    Route("GET", "/health", health, Operation(Health), open=True, early=True),
+    Route("GET", "/v1/models", models, Operation(ModelList)),
+    Route("GET", "/v1/models/*", model, Operation(ModelBody)),
+    Route(
+        "GET",
+        "/v1/usage",
+        usage_sums,
+        Operation(UsageSums, query=UsageQuery, example={"group_by": "finish_reason"}),
+    ),
+    Route("GET", "/v1/usage/*", usage, Operation(UsageRecordBody)),
+    Route("GET", "/metrics", metrics, Operation(media_type="text/plain")),
+    # A browser cannot send a key with an address that is typed in, and the page holds no secret:
+    # what it asks this server for afterwards needs one.
+    Route("GET", "/", page, Operation(media_type="text/html"), open=True),
+)

@@ -10,7 +10,9 @@ from streamtok.answer.ask import Surface
 from streamtok.api.endpoint import answer
 from streamtok.api.more.types import LinkQuery
 from streamtok.api.openai import chat, completions
+from streamtok.api.openai.answers import Completion
 from streamtok.api.openai.types import ChatRequest, CompletionRequest, Message
+from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import checked
 from streamtok.http.framings import EVENT_STREAM, JSON_LINES, PLAIN_TEXT, Offer
@@ -42,3 +44,12 @@ async def generate(services: Services, call: Call) -> Response:
     text = CompletionRequest(prompt=query.prompt, stream=True, **given)
     asked = await services.run(call, partial(completions.ask, services, call, text, COMPLETION))
     return await answer(services, call, asked, completions.dialect(services, text, asked), ())
+
+
+OPERATION = Operation(
+    query=LinkQuery,
+    event=Completion,
+    media_type="text/plain",
+    example={"prompt": "Once upon a time", "max_tokens": 8},
+)
+ROUTES = (Route("GET", ENDPOINT, generate, OPERATION, limited=True),)

@@ -1,28 +1,24 @@
-"""What this server answers, as OpenAPI 3.1: made from the types of its JSON and from its routes.
+"""`GET /openapi.json`: what this server answers, as OpenAPI 3.1.
 
-Types say what their fields are, docstrings what they mean; here stands only which route takes and
-gives what, with an example. Read next: `streamtok.api.routing`, which answers with this.
+Made from the routes with their operations, from the types of their JSON, and from docstrings.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
 
 from streamtok import __version__, errors
-from streamtok.api.anthropic import types as anthropic
-from streamtok.api.more import types as more
 from streamtok.api.openai import answers
-from streamtok.api.openai import types as requests
-from streamtok.api.responses import answers as response_answers
-from streamtok.api.responses import types as responses
-from streamtok.api.route import Route
+from streamtok.api.route import ErrorFormat, Operation, Route
+from streamtok.api.routing import Api
+from streamtok.api.services import Call
 from streamtok.api.validation import EXTRA
 from streamtok.errors import RequestError
+from streamtok.http.response import Response, json_response
 
-HI = [{"role": "user", "content": "Who are you?"}]
 JSON, EVENTS, LINES, PLAIN = (
     "application/json",
     "text/event-stream",
@@ -33,103 +29,17 @@ TEXT = {"type": "string"}
 IDENTIFIER = {"name": "id", "in": "path", "required": True, "schema": TEXT}
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What a route takes and gives: types of JSON, or text of a `media_type`.
-
-    `event` is what an event of a stream is, where there can be one. `summary` stands in place of
-    the docstring of an endpoint that has none.
-    """
-
-    answer: Any = None
-    body: Any = None
-    query: Any = None
-    event: Any = None
-    media_type: str = JSON
-    example: Mapping[str, Any] | None = None
-    summary: str = ""
+async def describe(api: Api, _: Call) -> Response:
+    """`GET /openapi.json`: this description."""
+    return json_response(document(api.routes))
 
 
-OPERATIONS: Mapping[tuple[str, str], Operation] = {
-    ("POST", "/v1/chat/completions"): Operation(
-        answers.ChatCompletion,
-        requests.ChatRequest,
-        event=answers.ChatCompletionChunk,
-        example={"messages": HI, "max_tokens": 8},
-    ),
-    ("POST", "/v1/completions"): Operation(
-        answers.Completion,
-        requests.CompletionRequest,
-        event=answers.Completion,
-        example={"prompt": "Once upon a time", "max_tokens": 8},
-    ),
-    ("GET", "/v1/generate"): Operation(
-        query=more.LinkQuery,
-        event=answers.Completion,
-        media_type=PLAIN,
-        example={"prompt": "Once upon a time", "max_tokens": 8},
-    ),
-    ("POST", "/v1/responses"): Operation(
-        response_answers.ResponseBody,
-        responses.ResponseRequest,
-        event=response_answers.Event,
-        example={"input": "Who are you?", "max_output_tokens": 8},
-    ),
-    ("POST", "/v1/responses/input_tokens"): Operation(
-        response_answers.InputTokens,
-        responses.InputTokensRequest,
-        example={"input": "Who are you?"},
-    ),
-    ("GET", "/v1/responses/*/input_items"): Operation(
-        response_answers.InputItemList, query=responses.InputItemsQuery
-    ),
-    ("GET", "/v1/responses/*"): Operation(response_answers.ResponseBody),
-    ("DELETE", "/v1/responses/*"): Operation(response_answers.ResponseDeleted),
-    ("POST", "/v1/messages"): Operation(
-        anthropic.MessageBody,
-        anthropic.MessageRequest,
-        event=anthropic.Event,
-        example={"messages": HI, "max_tokens": 8},
-    ),
-    ("POST", "/v1/messages/count_tokens"): Operation(
-        anthropic.TokenCount, anthropic.CountRequest, example={"messages": HI}
-    ),
-    ("POST", "/v1/embeddings"): Operation(
-        answers.Embeddings, requests.EmbeddingRequest, example={"input": "Once upon a time"}
-    ),
-    ("POST", "/tokenize"): Operation(
-        answers.Tokens,
-        more.TokenizeRequest,
-        example={"content": "Once upon a time", "with_pieces": True},
-    ),
-    ("POST", "/detokenize"): Operation(
-        answers.Detokenized, more.DetokenizeRequest, example={"tokens": [1, 2]}
-    ),
-    ("POST", "/apply-template"): Operation(
-        answers.Prompt, more.TemplateRequest, example={"messages": HI}
-    ),
-    ("GET", "/props"): Operation(answers.Props),
-    ("GET", "/v1/models"): Operation(answers.ModelList),
-    ("GET", "/v1/models/*"): Operation(answers.ModelBody),
-    ("GET", "/v1/usage"): Operation(
-        answers.UsageSums,
-        query=more.UsageQuery,
-        example={"group_by": "finish_reason"},
-    ),
-    ("GET", "/v1/usage/*"): Operation(answers.UsageRecordBody),
-    ("GET", "/v1/traces/*"): Operation(media_type=LINES),
-    ("GET", "/health"): Operation(answers.Health, summary="Whether the server is ready."),
-    ("GET", "/metrics"): Operation(media_type=PLAIN),
-    ("GET", "/openapi.json"): Operation(dict[str, Any], summary="This description."),
-    ("GET", "/"): Operation(media_type="text/html"),
-}
-
-
+@cache
 def document(routes: Sequence[Route]) -> bytes:
     """Return the description of `routes` as JSON text."""
-    known = [(route, OPERATIONS[route.method, route.path]) for route in routes]
-    types = [answers.ErrorResponse, anthropic.ErrorEvent]
-    for _, operation in known:
+    formats = list(dict.fromkeys(route.errors for route in routes))
+    types = [form.body for form in formats]
+    for operation in (route.operation for route in routes):
         named = (operation.answer, operation.body, operation.query, operation.event)
         types += [kind for kind in named if kind is not None]
     schemas, components = msgspec.json.schema_components(
@@ -139,9 +49,9 @@ def document(routes: Sequence[Route]) -> bytes:
         schema.get("properties", {}).pop(EXTRA, None)  # that is no field of the JSON
     maker = _Maker({id(kind): schema for kind, schema in zip(types, schemas, strict=True)})
     paths: dict[str, dict[str, Any]] = {}
-    for route, operation in known:
+    for route in routes:
         path = paths.setdefault(route.path.replace("*", "{id}"), {})
-        path[route.method.lower()] = maker.operation(route, operation, components)
+        path[route.method.lower()] = maker.operation(route, components)
     return answers.encode(
         {
             "openapi": "3.1.0",
@@ -155,7 +65,7 @@ def document(routes: Sequence[Route]) -> bytes:
             "paths": paths,
             "components": {
                 "schemas": components,
-                "responses": dict(maker.responses()),
+                "responses": dict(maker.responses(formats)),
                 "securitySchemes": {
                     "bearer": {"type": "http", "scheme": "bearer"},
                     "key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
@@ -171,17 +81,16 @@ class _Maker:
     def __init__(self, schemas: Mapping[int, Any]) -> None:
         self._schemas = schemas
 
-    def operation(
-        self, route: Route, operation: Operation, components: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Return what there is to say of a route."""
+    def operation(self, route: Route, components: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a route's "operation object"."""
+        operation = route.operation
         said = re.sub(r"^`[^`]*`:? ?", "", (route.endpoint.__doc__ or "").partition("\n")[0])
         name = f"{route.method} {route.path.replace('*', 'id')}".lower()
         made: dict[str, Any] = {
             "operationId": re.sub(r"[^a-z0-9]+", "_", name).strip("_"),
-            "summary": operation.summary or said[:1].upper() + said[1:],
-            "parameters": list(self._parameters(route, operation, components)),
-            "responses": self._answers(route, operation),
+            "summary": said[:1].upper() + said[1:],
+            "parameters": list(self._parameters(route, components)),
+            "responses": self._answers(route),
             # Keys are needed where the server has a file of them.
             "security": [{}] if route.open else [{}, {"bearer": []}, {"key": []}],
         }
@@ -190,22 +99,21 @@ class _Maker:
             made["requestBody"] = {"required": True, "content": {JSON: content}}
         return made
 
-    def responses(self) -> Iterator[tuple[str, Any]]:
-        """Yield the answers that are errors, by name, in each of two forms."""
+    def responses(self, formats: Iterable[ErrorFormat]) -> Iterator[tuple[str, Any]]:
+        """Yield the answers that are errors, by name, in each of the `formats`."""
         for kind in ERRORS:
-            for prefix, body in (("", answers.ErrorResponse), ("Anthropic", anthropic.ErrorEvent)):
+            for form in formats:
                 said = {
                     "description": (kind.__doc__ or "").partition(": ")[2].partition("\n")[0],
-                    "content": {JSON: {"schema": self._schema(body)}},
+                    "content": {JSON: {"schema": self._schema(form.body)}},
                 }
-                yield prefix + kind.__name__, said
+                yield _response_name(kind, form), said
 
     def _schema(self, kind: Any) -> Any:
         return self._schemas[id(kind)]
 
-    def _parameters(
-        self, route: Route, operation: Operation, components: Mapping[str, Any]
-    ) -> Iterator[dict[str, Any]]:
+    def _parameters(self, route: Route, components: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        operation = route.operation
         if "*" in route.path:
             yield IDENTIFIER
         if operation.query is None:
@@ -217,23 +125,25 @@ class _Maker:
             parameter["required"] = name in query["required"]
             yield parameter | ({"example": examples[name]} if name in examples else {})
 
-    def _answers(self, route: Route, operation: Operation) -> dict[str, Any]:
+    def _answers(self, route: Route) -> dict[str, Any]:
+        operation = route.operation
         schema = TEXT if operation.answer is None else self._schema(operation.answer)
         content = {operation.media_type: {"schema": schema}}
         if operation.event is not None:
             line = self._schema(operation.event)
             kinds = {EVENTS: _event(line), LINES: line, PLAIN: TEXT}
             content |= {kind: {"schema": schema} for kind, schema in kinds.items()}
-        prefix = (
-            "Anthropic"
-            if operation.body in (anthropic.MessageRequest, anthropic.CountRequest)
-            else ""
-        )
         failures = {
-            str(kind.status): {"$ref": f"#/components/responses/{prefix}{kind.__name__}"}
-            for kind in sorted(_errors(route, operation), key=lambda kind: kind.status)
+            str(kind.status): {
+                "$ref": f"#/components/responses/{_response_name(kind, route.errors)}"
+            }
+            for kind in sorted(_errors(route), key=lambda kind: kind.status)
         }
         return {"200": {"description": "The answer.", "content": content}} | failures
+
+
+def _response_name(kind: type[RequestError], form: ErrorFormat) -> str:
+    return form.name + kind.__name__
 
 
 def _event(data: Any) -> dict[str, Any]:
@@ -257,8 +167,9 @@ ERRORS: Sequence[type[RequestError]] = (
 )
 
 
-def _errors(route: Route, operation: Operation) -> Iterator[type[RequestError]]:
+def _errors(route: Route) -> Iterator[type[RequestError]]:
     """Yield what may go wrong with a route's requests."""
+    operation = route.operation
     if operation.body or operation.query or operation.event:
         yield errors.InvalidRequest
     if not route.open:
@@ -273,3 +184,6 @@ def _errors(route: Route, operation: Operation) -> Iterator[type[RequestError]]:
     if operation.event:
         yield from (errors.NotAcceptable, errors.EngineFailed)
     yield errors.Unavailable
+
+
+ROUTES = (Route("GET", "/openapi.json", describe, Operation(dict[str, Any]), early=True),)

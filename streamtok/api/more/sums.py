@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from streamtok.ledger import DATES, Ledger
 
 COLUMNS = ("key", "model", "endpoint", "finish_reason")
 GROUPS = (*COLUMNS, *DATES)  # what rows may be grouped by
 
 
-@dataclass(frozen=True, slots=True)
-class UsageSum:
+class UsageSum(Struct, frozen=True):
     """Sums over the requests of one group; `group` is empty where nothing was grouped."""
 
     group: str

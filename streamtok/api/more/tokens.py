@@ -7,9 +7,7 @@ anything with the model.
 from functools import partial
 
 from streamtok.api.conversation import Conversation
-from streamtok.api.more.types import DetokenizeRequest, TemplateRequest, TokenizeRequest
-from streamtok.api.openai import answers
-from streamtok.api.openai.answers import (
+from streamtok.api.more.answers import (
     Detokenized,
     GenerationSettings,
     Prompt,
@@ -17,8 +15,11 @@ from streamtok.api.openai.answers import (
     TokenPiece,
     Tokens,
 )
+from streamtok.api.more.types import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from streamtok.api.openai import answers
 from streamtok.api.openai.history import read_messages, tools
 from streamtok.api.parameters import check_ids, render
+from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import ignored_header
 from streamtok.http.response import Response, json_response
@@ -87,3 +88,32 @@ def _piece(services: Services, token: int) -> TokenPiece:
 
 def _answer(body: object, ignored: tuple[str, ...] = ()) -> Response:
     return json_response(answers.encode(body), headers=ignored_header(ignored))
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/tokenize",
+        tokenize,
+        Operation(
+            Tokens, TokenizeRequest, example={"content": "Once upon a time", "with_pieces": True}
+        ),
+    ),
+    Route(
+        "POST",
+        "/detokenize",
+        detokenize,
+        Operation(Detokenized, DetokenizeRequest, example={"tokens": [1, 2]}),
+    ),
+    Route(
+        "POST",
+        "/apply-template",
+        apply_template,
+        Operation(
+            Prompt,
+            TemplateRequest,
+            example={"messages": [{"role": "user", "content": "Who are you?"}]},
+        ),
+    ),
+    Route("GET", "/props", props, Operation(Props)),
+)

@@ -1,5 +1,6 @@
 """`GET /v1/traces/{id}`: what left the server in answer to a request that asked for a trace."""
 
+from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
 from streamtok.errors import NotFound
 from streamtok.http.response import Response
@@ -19,3 +20,6 @@ async def trace(services: Services, call: Call, request_id: str) -> Response:
     lines = await services.offload.run(kept.bytes, call.caller, kept.lines)
     headers = (("content-type", "application/x-ndjson"), ("cache-control", "no-store"))
     return Response(200, headers, lines)
+
+
+ROUTES = (Route("GET", "/v1/traces/*", trace, Operation(media_type="application/x-ndjson")),)

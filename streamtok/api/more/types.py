@@ -52,3 +52,13 @@ class UsageQuery(Struct, forbid_unknown_fields=True):
     until: str | None = None
     key: str | None = None
     group_by: Literal[*GROUPS] | None = None  # type: ignore[valid-type]
+
+
+class EmbeddingRequest(Struct, kw_only=True):
+    """`POST /v1/embeddings`; a list of strings or of id lists is a batch."""
+
+    input: StopText | Annotated[list[StopText | TokenId | list[TokenId]], Meta(min_length=1)]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    user: str | None = None

@@ -5,27 +5,15 @@ Answers are declared field by field, so that each one on the wire has exactly th
 Read next: `streamtok.answer.complete`.
 """
 
-from collections.abc import Mapping
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from streamtok import __version__
 from streamtok.answer.events import Usage
 from streamtok.errors import RequestError
-from streamtok.ledger import UsageRecord
 
 Choice = TypeVar("Choice")
-Item = TypeVar("Item")
-State = Literal["loading", "ok", "restarting", "draining"]
-
-
-class TokenPiece(Struct):
-    """A token of `POST /tokenize`: its text, or its bytes where they are no text by themselves."""
-
-    id: int
-    piece: str | list[int]
 
 
 class ErrorBody(Struct):
@@ -200,117 +188,6 @@ class ChatCompletionChunk(Envelope[ChatChunkChoice], kw_only=True):
 
 class Completion(Envelope[CompletionChoice], kw_only=True):
     """The answer of `POST /v1/completions`, and one event of it if it is streamed."""
-
-
-class ModelBody(Struct):
-    """One entry of `GET /v1/models`."""
-
-    id: str
-    created: int
-    owned_by: str = "streamtok"
-    object: str = "model"
-
-
-class ListBody(Struct, Generic[Item]):
-    """A list of objects."""
-
-    data: list[Item]
-    object: str = "list"
-
-
-class EmbeddingBody(Struct):
-    """A text as a point: numbers, or their 32 bits each, the least significant first, as base64."""
-
-    index: int
-    embedding: list[float] | str
-    object: str = "embedding"
-
-
-class EmbeddingUsage(Struct):
-    """What embeddings cost, in tokens."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class Embeddings(Struct):
-    """The answer of `POST /v1/embeddings`."""
-
-    data: list[EmbeddingBody]
-    model: str
-    usage: EmbeddingUsage
-    object: str = "list"
-
-
-class Tokens(Struct):
-    """The answer of `POST /tokenize`."""
-
-    tokens: list[int | TokenPiece]
-    count: int
-
-
-class Detokenized(Struct):
-    """The answer of `POST /detokenize`."""
-
-    content: str
-
-
-class Prompt(Struct):
-    """The answer of `POST /apply-template`."""
-
-    prompt: str
-
-
-class GenerationSettings(Struct):
-    """The context, in tokens, and the sampling parameters of who names none."""
-
-    n_ctx: int
-    params: Mapping[str, float]
-
-
-class Props(Struct):
-    """The answer of `GET /props`."""
-
-    default_generation_settings: GenerationSettings
-    total_slots: int
-    model_alias: str
-    chat_template: str
-    bos_token: str
-    eos_token: str
-    faults: bool
-    build_info: str = f"streamtok/{__version__}"
-
-
-class UsageRecordBody(UsageRecord, frozen=True, kw_only=True, tag="usage", tag_field="object"):
-    """What one request cost: tokens, and seconds since 1970 or of its duration."""
-
-    total_tokens: int
-
-
-class UsageSumBody(Struct, kw_only=True):
-    """What the requests of one group cost."""
-
-    object: str = "usage.sum"
-    group_by: str | None
-    group: str
-    requests: int
-    prompt_tokens: int
-    generated_tokens: int
-    delivered_tokens: int
-
-
-class ModelList(ListBody[ModelBody]):
-    """The answer of `GET /v1/models`."""
-
-
-class UsageSums(ListBody[UsageSumBody]):
-    """The answer of `GET /v1/usage`."""
-
-
-class Health(Struct):
-    """The answer of `GET /health`."""
-
-    status: State
 
 
 _encoder = msgspec.json.Encoder()

@@ -38,6 +38,7 @@ from streamtok.api.openai.history import conversation, wanted
 from streamtok.api.openai.streaming import Chunks
 from streamtok.api.openai.types import OPENAI, ChatRequest
 from streamtok.api.parameters import ask_chat, check_streamed
+from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
@@ -175,3 +176,12 @@ def chat_logprob(detokenizers: Detokenizers, token: Token) -> ChatLogprob:
     own = alternative(token.id, token.logprobs.logprob)
     top = [alternative(*other) for other in token.logprobs.top]
     return ChatLogprob(own.token, own.logprob, own.bytes, top)
+
+
+OPERATION = Operation(
+    answers.ChatCompletion,
+    ChatRequest,
+    event=answers.ChatCompletionChunk,
+    example={"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 8},
+)
+ROUTES = (Route("POST", ENDPOINT, chat, OPERATION, limited=True),)

@@ -1,6 +1,6 @@
 """`POST /v1/completions`: a text in, its continuation out.
 
-Read next: `streamtok.api.openai.embeddings`.
+Read next: `streamtok.api.parameters`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,11 +15,12 @@ from streamtok.answer.complete import CompleteChoice
 from streamtok.answer.events import ChoiceEnded, ChoiceEvent, Echo, TextDelta, Token
 from streamtok.api.conversation import Wanted
 from streamtok.api.endpoint import answer
-from streamtok.api.openai.answers import CompletionChoice, CompletionLogprobs
+from streamtok.api.openai.answers import Completion, CompletionChoice, CompletionLogprobs
 from streamtok.api.openai.history import forms
 from streamtok.api.openai.streaming import Chunks
 from streamtok.api.openai.types import OPENAI, CompletionRequest
 from streamtok.api.parameters import check_count, check_ids, check_length, check_streamed, draft
+from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Constrained, Services
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
@@ -230,3 +231,12 @@ def _checked(services: Services, ids: Sequence[int], field: str) -> tuple[int, .
     if not ids:
         raise InvalidRequest(f"{field}: a list of token ids must not be empty", param=field)
     return tuple(ids)
+
+
+OPERATION = Operation(
+    Completion,
+    CompletionRequest,
+    event=Completion,
+    example={"prompt": "Once upon a time", "max_tokens": 8},
+)
+ROUTES = (Route("POST", ENDPOINT, complete, OPERATION, limited=True),)

@@ -229,16 +229,6 @@ class CompletionRequest(StructuredFields, kw_only=True):
     best_of: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES)] | None = None
 
 
-class EmbeddingRequest(Struct, kw_only=True):
-    """`POST /v1/embeddings`; a list of strings or of id lists is a batch."""
-
-    input: StopText | Annotated[list[StopText | TokenId | list[TokenId]], Meta(min_length=1)]
-    model: str | None = None
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: Annotated[int, Meta(ge=1)] | None = None
-    user: str | None = None
-
-
 # What says what an answer must be, by the name that it has in one server or another
 CONSTRAINTS = (
     "ebnf",

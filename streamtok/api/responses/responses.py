@@ -19,6 +19,7 @@ from streamtok.api.endpoint import answer
 from streamtok.api.openai import answers
 from streamtok.api.parameters import Parameters, ask_chat, check_streamed, prompt_ids
 from streamtok.api.responses.answers import (
+    Event,
     InputItemList,
     InputTokens,
     ResponseBody,
@@ -34,6 +35,7 @@ from streamtok.api.responses.types import (
     InputTokensRequest,
     ResponseRequest,
 )
+from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import checked, ignored_header
 from streamtok.errors import InvalidRequest, NotFound
@@ -219,3 +221,33 @@ async def _find(services: Services, call: Call, response_id: str) -> KeptRespons
     if kept is None or kept.key != call.key:
         raise NotFound(f"no response is kept for {response_id!r}", code="response_not_found")
     return kept
+
+
+ROUTES = (
+    Route(
+        "POST",
+        ENDPOINT,
+        respond,
+        Operation(
+            ResponseBody,
+            ResponseRequest,
+            event=Event,
+            example={"input": "Who are you?", "max_output_tokens": 8},
+        ),
+        limited=True,
+    ),
+    Route(
+        "POST",
+        f"{ENDPOINT}/input_tokens",
+        count_input,
+        Operation(InputTokens, InputTokensRequest, example={"input": "Who are you?"}),
+    ),
+    Route(
+        "GET",
+        f"{ENDPOINT}/*/input_items",
+        list_input,
+        Operation(InputItemList, query=InputItemsQuery),
+    ),
+    Route("GET", f"{ENDPOINT}/*", response, Operation(ResponseBody)),
+    Route("DELETE", f"{ENDPOINT}/*", delete, Operation(ResponseDeleted)),
+)

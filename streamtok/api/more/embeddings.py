@@ -1,8 +1,6 @@
-"""`POST /v1/embeddings`: texts in, points out.
+"""`POST /v1/embeddings`: texts in, vectors out.
 
-Goes the way of all that is generated, with nothing to generate. Never streamed.
-
-Read next: `streamtok.api.parameters`.
+Runs like a completion of no tokens. Never streamed.
 """
 
 import struct
@@ -13,11 +11,12 @@ from functools import partial
 from streamtok.answer.ask import Surface
 from streamtok.answer.complete import CompleteAnswer
 from streamtok.api.endpoint import answer
+from streamtok.api.more.answers import EmbeddingBody, Embeddings, EmbeddingUsage
+from streamtok.api.more.types import EmbeddingRequest
 from streamtok.api.openai import answers
-from streamtok.api.openai.answers import EmbeddingBody, Embeddings, EmbeddingUsage
 from streamtok.api.openai.completions import is_batch, read_prompts
-from streamtok.api.openai.types import EmbeddingRequest
 from streamtok.api.parameters import Parameters, check_count, draft
+from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import Documented
 from streamtok.errors import InvalidRequest
@@ -66,3 +65,7 @@ class Points:
         if self._as_base64:
             return b64encode(struct.pack(f"<{len(embedding)}f", *embedding)).decode()
         return list(embedding)
+
+
+OPERATION = Operation(Embeddings, EmbeddingRequest, example={"input": "Once upon a time"})
+ROUTES = (Route("POST", ENDPOINT, embed, OPERATION, limited=True),)
