@@ -14,6 +14,7 @@ import pytest
 
 from streamtok.answer.generation import Generation
 from streamtok.api.more.routes import ROUTES
+from streamtok.api.more.sums import UsageFilter, sum_usage
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
@@ -23,7 +24,6 @@ from streamtok.http.connection import Connection
 from streamtok.http.server import Server
 from streamtok.http.service import Service
 from streamtok.http.transport import SocketStream
-from streamtok.ledger import UsageFilter
 from streamtok.testing import ScriptedEngine, listen_locally, make_services
 from streamtok.text.tokenizer import Tokenizer
 
@@ -127,7 +127,7 @@ async def test_five_hundred_connections_a_third_abandoned_a_third_slow(tiny_mode
         assert await run.server.wait(timeout_s=20)
         assert run.engine.stats().running == 0
         await run.services.meter.settled()
-        sums = await run.services.meter.ledger.sums(UsageFilter(), "finish_reason")
+        sums = await sum_usage(run.services.meter.ledger, UsageFilter(), "finish_reason")
         assert sum(row.requests for row in sums) <= 501
         finished = {row.group: row.requests for row in sums}
         assert finished["length"] >= 334
