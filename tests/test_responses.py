@@ -125,6 +125,48 @@ async def test_a_stream_is_numbered_and_typed(site: Site) -> None:
     assert last["usage"]["total_tokens"] == last["usage"]["input_tokens"] + 3 == 9
 
 
+async def test_the_oldest_turns_are_dropped_from_what_is_too_long(
+    tiny_model: Path,
+) -> None:
+    site = Site(tiny_model)
+    turns: list[Any] = [
+        {"role": role, "content": f"{role[0]}{number} "}
+        for number in range(9)
+        for role in ("user", "assistant")
+    ]
+    asked = {"input": [*turns, {"role": "user", "content": "now"}], "instructions": "be"}
+    status, body = await site.ask(**asked)
+    assert status == 400
+    assert body["error"]["code"] == "context_length_exceeded"
+    status, body = await site.ask(**asked, truncation="auto")
+    assert (status, body["truncation"]) == (200, "auto")
+    prompt = site.prompt(body["id"])
+    first = min(number for number in range(9) if f"u{number}" in prompt)
+    assert 0 < first < 9  # as few as can be are dropped, in whole turns
+    kept = [f"{role}{number} " for number in range(first, 9) for role in "ua"]
+    assert re.findall(r"[ua]\d ", prompt) == kept
+    assert "be" in prompt
+    assert "now" in prompt
+    tokens = len(site.engine.requests[body["id"]][0].prompt_ids)
+    assert tokens < 48  # a quarter of the context is free for the answer
+    _, counted = await site.send(
+        "POST", f"{RESPONSES}/input_tokens", asked | {"truncation": "auto"}
+    )
+    assert counted["input_tokens"] == tokens
+
+
+async def test_a_last_turn_that_is_too_long_is_an_error(tiny_model: Path) -> None:
+    status, body = await Site(tiny_model).ask(input="x" * 100, truncation="auto")
+    assert (status, body["error"]["code"]) == (400, "context_length_exceeded")
+
+
+async def test_what_fits_is_not_truncated(tiny_model: Path) -> None:
+    site = Site(tiny_model)
+    turns = [{"role": "user", "content": text} for text in ("one", "two")]
+    _, body = await site.ask(input=turns, truncation="auto")
+    assert "one" in site.prompt(body["id"])
+
+
 async def test_a_whole_response_is_the_last_events(site: Site) -> None:
     _, events = await site.ask(stream=True)
     _, whole = await site.ask()

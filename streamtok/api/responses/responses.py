@@ -27,6 +27,7 @@ from streamtok.api.responses.answers import (
 )
 from streamtok.api.responses.events import ResponseEvents
 from streamtok.api.responses.history import continued, conversation, input_items, wanted
+from streamtok.api.responses.truncation import truncated
 from streamtok.api.responses.types import (
     DOCUMENTED,
     LOGPROBS,
@@ -107,9 +108,12 @@ async def count_input(services: Services, call: Call) -> Response:
     fields, ignored = await services.read(call, InputTokensRequest, DOCUMENTED)
     services.check_model(fields.model)
     given = conversation(fields.input) if fields.input is not None else []
-    chat = _chat(fields, [*await _before(services, call, fields), *given])
-    chat = replace(chat, tools=wanted(fields).tools)
-    count = len(await services.run(call, partial(prompt_ids, services, chat)))
+    messages = [*await _before(services, call, fields), *given]
+
+    def work() -> int:
+        return len(prompt_ids(services, _chat(services, fields, messages)))
+
+    count = await services.run(call, work)
     return json_response(answers.encode(InputTokens(count)), headers=ignored_header(ignored))
 
 
@@ -133,7 +137,7 @@ def _ask(
         min_p=fields.min_p,
         seed=fields.seed,
     )
-    chat = _chat(fields, messages)
+    chat = _chat(services, fields, messages)
     asked = ask_chat(services, call, parameters, chat, wanted(fields), RESPONSES)
     if LOGPROBS not in (fields.include or ()):
         return asked
@@ -144,10 +148,11 @@ def _ask(
     )
 
 
-def _chat(fields: InputFields, messages: Sequence[Message]) -> Conversation:
+def _chat(services: Services, fields: InputFields, messages: Sequence[Message]) -> Conversation:
     if fields.instructions:
         messages = [Message(role="system", content=fields.instructions), *messages]
-    return Conversation(messages=messages)
+    chat = Conversation(messages=messages, tools=wanted(fields).tools)
+    return truncated(services, chat) if fields.truncation == "auto" else chat
 
 
 # What is kept
