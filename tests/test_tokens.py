@@ -44,6 +44,17 @@ async def test_special_tokens_are_added_where_asked_for_and_keep_their_names(api
     assert again == answer
 
 
+async def test_special_tokens_are_text_where_they_are_not_to_be_parsed(api: Api) -> None:
+    body = {"content": "a<|end|>", "add_special": True}
+    _, parsed = await send(api, "POST", "/tokenize", body)
+    _, plain = await send(api, "POST", "/tokenize", body | {"parse_special": False})
+    assert parsed["count"] == 3
+    assert plain["tokens"][:2] == parsed["tokens"][:2]
+    assert plain["count"] == 2 + len("<|end|>")
+    _, back = await send(api, "POST", "/detokenize", {"tokens": plain["tokens"][1:]})
+    assert back["content"] == body["content"]
+
+
 async def test_pieces_are_text_or_bytes(api: Api) -> None:
     body = {"content": "aé", "with_pieces": True, "colour": 1}
     response, answer = await send(api, "POST", "/tokenize", body)

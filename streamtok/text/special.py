@@ -120,6 +120,10 @@ class SpecialTokens:
             last = special
         return tuple(ids)
 
+    def as_text(self, text: str, *, special: bool) -> tuple[int, ...]:
+        """Return the ids of `text` with special tokens in it as text, and its ends if `special`."""
+        return tuple(encode(self._without_special[0], text, special=special).ids)
+
     def _needs_marks(self, text: str) -> bool:
         return bool(self._spans(text)) or self._begins_within(text) or self._ends_within(text)
 

@@ -16,7 +16,6 @@ from jinja2 import Template, TemplateError
 
 from streamtok.errors import ContextTooLong, InvalidRequest, ModelError
 from streamtok.text.jinja import compile_template
-from streamtok.text.special import SpecialTokens
 from streamtok.text.template_files import Source, named_tokens, read_templates
 from streamtok.text.tokenizer import Tokenizer
 
@@ -58,7 +57,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._special = SpecialTokens(tokenizer.backend)
+        self._special = tokenizer.special_tokens
         self._names = named_tokens(tokenizer.settings)
         sources = read_templates(tokenizer.folder, tokenizer.settings)
         self.source = sources["default"].text

@@ -30,7 +30,9 @@ async def tokenize(services: Services, call: Call) -> Response:
     fields, ignored = await services.read(call, TokenizeRequest)
 
     def work() -> bytes:
-        ids = services.tokenizer.encode(fields.content, special=fields.add_special)
+        tokenizer = services.tokenizer
+        encode = tokenizer.encode if fields.parse_special else tokenizer.special_tokens.as_text
+        ids = encode(fields.content, special=fields.add_special)
         tokens = [_piece(services, token) if fields.with_pieces else token for token in ids]
         return answers.encode(Tokens(tokens, len(ids)))
 

@@ -14,6 +14,7 @@ class TokenizeRequest(Struct):
 
     content: str
     add_special: bool = False
+    parse_special: bool = True
     with_pieces: bool = False
 
 
