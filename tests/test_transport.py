@@ -114,6 +114,8 @@ def test_tls_has_modern_settings(
         assert connection.selected_alpn_protocol() == "http/1.1"
     context = Certificate(*map(str, files)).context()
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    older = [cipher for cipher in context.get_ciphers() if cipher["protocol"] != "TLSv1.3"]
+    assert {(cipher["aead"], cipher["kea"]) for cipher in older} == {(True, "kx-ecdhe")}
 
 
 def test_who_ends_a_tls_connection_frees_its_place(

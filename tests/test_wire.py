@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from streamtok import __version__
+from streamtok.api.auth import KeyFile
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
@@ -69,12 +71,20 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 class Peer:
     """A client on a connection in memory, served by a scripted engine that says `text`."""
 
-    def __init__(self, folder: Path, text: str, *, held: bool = False, **services: Any):
+    def __init__(
+        self,
+        folder: Path,
+        text: str,
+        *,
+        held: bool = False,
+        keys: KeyFile | None = None,
+        **services: Any,
+    ):
         ids = Tokenizer(folder).encode(text, special=False)
         self.engine = ScriptedEngine(ids, held=held)
         clock = FakeClock()
         self.services = make_services(folder, self.engine, clock, **services)
-        api = Api(ROUTES, new_request_id=lambda: "req_1")
+        api = Api(ROUTES, keys, new_request_id=lambda: "req_1")
         api.open(self.services)
         self.stream = MemoryStream()
         service = Service(api.handle, refuse, clock, ConnectionConfig())
@@ -230,6 +240,28 @@ async def test_an_engine_that_fails_in_the_stream_gives_an_error_event(
     assert answer == (
         HEAD + CHUNKED + chat_event(1, ROLE) + chat_event(1, said("x")) + error + DONE
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"POST /v1/nothing", b"404"),
+        (b"DELETE /v1/chat/completions", b"405"),
+        (b"POST /v1/chat/completions", b"401"),
+        (b"POST /v1/completions", b"415"),
+    ],
+)
+async def test_who_would_be_refused_is_not_asked_for_a_body(
+    peer: Callable[..., Peer], tmp_path: Path, line: bytes, status: bytes
+) -> None:
+    """Path, method, key and type are judged by the head, and so before 100 Continue."""
+    keys = tmp_path / "keys"
+    keys.write_text(f"anna:{sha256(b'sk-anna').hexdigest()}\n")
+    held = peer("", keys=KeyFile(keys) if status == b"401" else None)
+    fields = b"Content-Length: 9\r\nContent-Type: text/html\r\nExpect: 100-continue\r\n"
+    got = await held.converse(line + b" HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n")
+    assert got.startswith(b"HTTP/1.1 " + status)
+    assert got.count(b"HTTP/1.1 ") == 1
 
 
 async def test_the_connection_serves_the_next_request(peer: Callable[..., Peer]) -> None:
