@@ -8,8 +8,20 @@ from collections.abc import Sequence
 from dataclasses import Field, fields
 from typing import Any
 
-from streamtok import __version__, config
+from streamtok import __version__
+from streamtok.config import ServeConfig
 from streamtok.errors import ConfigError, StreamtokError
+from streamtok.settings import (
+    ChatConfig,
+    GenerateConfig,
+    LearnConfig,
+    ProxyConfig,
+    choices,
+    flag_name,
+    read,
+    secret,
+    variable_name,
+)
 
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C has ended
 GROUPS = {  # the class of a setting -> its heading in the help
@@ -75,7 +87,7 @@ def serve(given: dict[str, Any]) -> int:
     return run(lambda: App(settings), attach_signals, _announce)
 
 
-def serve_config(flags: Sequence[str]) -> config.ServeConfig:
+def serve_config(flags: Sequence[str]) -> ServeConfig:
     """Return the settings that flags of `serve` give, as tests do that start a server themselves.
 
     Raises:
@@ -89,9 +101,8 @@ def serve_config(flags: Sequence[str]) -> config.ServeConfig:
         ) from error
 
 
-def _serve_config(given: dict[str, Any]) -> config.ServeConfig:
-    settings: config.ServeConfig = config.read(config.ServeConfig, given)
-    return settings
+def _serve_config(given: dict[str, Any]) -> ServeConfig:
+    return read(ServeConfig, given)
 
 
 def _announce(url: str) -> None:
@@ -112,14 +123,14 @@ def chat(given: dict[str, Any]) -> int:
     """Talk to a server in the terminal."""
     from streamtok.terminal import chat
 
-    return chat(config.read(config.ChatConfig, given))
+    return chat(read(ChatConfig, given))
 
 
 def generate(given: dict[str, Any]) -> int:
     """Write one answer to standard output."""
     from streamtok.terminal import generate
 
-    return generate(config.read(config.GenerateConfig, given), given["prompt"])
+    return generate(read(GenerateConfig, given), given["prompt"])
 
 
 def doctor(given: dict[str, Any]) -> int:
@@ -134,7 +145,7 @@ def doctor(given: dict[str, Any]) -> int:
             direct,
             given["via"],
             model=given["model"],
-            key=config.secret(given["key_env"]),
+            key=secret(given["key_env"]),
             timeout_s=given["timeout"],
         )
     if not given["url"] or given["direct"]:
@@ -142,7 +153,7 @@ def doctor(given: dict[str, Any]) -> int:
     return doctor(
         given["url"],
         model=given["model"],
-        key=config.secret(given["key_env"]),
+        key=secret(given["key_env"]),
         timeout_s=given["timeout"],
         as_json=given["json"],
         http=given["http"],
@@ -154,7 +165,7 @@ def learn(given: dict[str, Any]) -> int:
     from streamtok.serve.signals import interruptible
     from streamtok.teach.lessons.learn import learn, list_lessons
 
-    settings = config.read(config.LearnConfig, given)
+    settings = read(LearnConfig, given)
     with interruptible():
         return list_lessons(settings) if given["list"] else learn(settings, given["lessons"])
 
@@ -164,7 +175,7 @@ def proxy(given: dict[str, Any]) -> int:
     from streamtok.proxy.app import ProxyApp
     from streamtok.serve.process import attach_signals, run
 
-    settings: config.ProxyConfig = config.read(config.ProxyConfig, given)
+    settings = read(ProxyConfig, given)
     logging.basicConfig(
         level=settings.log_level.upper(),
         stream=sys.stderr,
@@ -192,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve until a signal comes. More on these flags: streamtok help settings",
     )
     command.set_defaults(command=serve)
-    _add_settings(command, config.ServeConfig)
+    _add_settings(command, ServeConfig)
     command = commands.add_parser(
         "key", help="make an API key", description=f"{key.__doc__} serve --api-keys reads the line."
     )
@@ -200,13 +211,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", help="what the key is called in the ledger and the metrics")
     command = commands.add_parser("chat", help="chat in the terminal", description=chat.__doc__)
     command.set_defaults(command=chat)
-    _add_settings(command, config.ChatConfig)
+    _add_settings(command, ChatConfig)
     command = commands.add_parser(
         "generate", help="answer one prompt, without a server", description=generate.__doc__
     )
     command.set_defaults(command=generate)
     command.add_argument("prompt", help="what to answer; with --raw, the text to continue")
-    _add_settings(command, config.GenerateConfig)
+    _add_settings(command, GenerateConfig)
     command = commands.add_parser(
         "doctor", help="check the streams of any server", description=doctor.__doc__
     )
@@ -244,14 +255,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "upstream", nargs="?", default="", help="the server, such as https://api.example.com"
     )
-    _add_settings(command, config.ProxyConfig)
+    _add_settings(command, ProxyConfig)
     command = commands.add_parser(
         "learn", help="learn how streaming works", description=learn.__doc__
     )
     command.set_defaults(command=learn)
     command.add_argument("lessons", nargs="*", metavar="NUMBER", help="lessons (default: all)")
     command.add_argument("--list", action="store_true", help="name the lessons")
-    _add_settings(command, config.LearnConfig)
+    _add_settings(command, LearnConfig)
     command = commands.add_parser(
         "help", help="the reference, by topic", description=help_on.__doc__
     )
@@ -267,7 +278,7 @@ def _add_settings(command: argparse.ArgumentParser, kind: type[Any]) -> None:
         title = GROUPS.get(_declared_in(kind, setting), "")
         if title not in groups:
             groups[title] = command.add_argument_group(title) if title else command
-        groups[title].add_argument(config.flag_name(setting), **_options(setting))
+        groups[title].add_argument(flag_name(setting), **_options(kind, setting))
 
 
 def _rank(kind: type[Any], setting: Field[Any]) -> int:
@@ -280,27 +291,27 @@ def _declared_in(kind: type[Any], setting: Field[Any]) -> str:
     return next(c.__name__ for c in kind.__mro__ if setting.name in inspect.get_annotations(c))
 
 
-def _options(setting: Field[Any]) -> dict[str, Any]:
+def _options(kind: type[Any], setting: Field[Any]) -> dict[str, Any]:
     """Return how argparse is to take a field, and what its help says."""
     shown = setting.default not in ("", False, None)
     default = f" (default: {setting.default})" if shown else ""
-    text = f"{setting.metadata['help']}{default} [{config.variable_name(setting)}]"
+    text = f"{setting.metadata['help']}{default} [{variable_name(setting)}]"
     options: dict[str, Any] = {"dest": setting.name, "default": None}
     options["help"] = text.replace("%", "%%")
     if setting.default is False:
         return options | {"action": "store_const", "const": "true"}
-    return options | {"metavar": _metavar(setting)}
+    return options | {"metavar": _metavar(kind, setting)}
 
 
-def _metavar(setting: Field[Any]) -> str:
+def _metavar(kind: type[Any], setting: Field[Any]) -> str:
     """Return what stands for a field's value in the help: its choices, its unit, or its kind."""
-    if choices := setting.metadata.get("choices"):
-        return "{" + ",".join(choices) + "}"
+    if values := choices(kind, setting.name):
+        return "{" + ",".join(values) + "}"
     unit = setting.name.rpartition("_")[2]
     return METAVARS.get(setting.name) or UNITS.get(unit) or "N"
 
 
-def _log_to_stderr(settings: config.ServeConfig) -> None:
+def _log_to_stderr(settings: ServeConfig) -> None:
     process = " [%(process)d]" if settings.workers > 1 else ""
     logging.basicConfig(
         level=settings.log_level.upper(),

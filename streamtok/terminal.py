@@ -20,7 +20,7 @@ from streamtok.api.openai import completions as completions_endpoint
 from streamtok.api.routing import Api
 from streamtok.app import App, load
 from streamtok.clock import SystemClock
-from streamtok.config import ChatConfig, EngineConfig, GenerateConfig, ServeConfig
+from streamtok.config import EngineConfig, ServeConfig
 from streamtok.errors import StreamtokError
 from streamtok.http.client import ClientError, post
 from streamtok.http.request import Request
@@ -28,6 +28,7 @@ from streamtok.http.sse import EventDecoder
 from streamtok.ledger import Ledger
 from streamtok.serve.process import LOOP
 from streamtok.serve.signals import interruptible
+from streamtok.settings import ChatConfig, GenerateConfig
 
 Message = dict[str, str]
 

@@ -62,16 +62,23 @@ def test_settings_come_from_the_environment_and_flags_win(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["serve", "--port", "x"], "--port: expected a whole number, found 'x'"),
-        (["serve", "--port", "-1"], "--port: expected 0 to 65535, found -1"),
-        (["serve", "--port", "99999"], "--port: expected 0 to 65535, found 99999"),
+        (["serve", "--port", "x"], "--port: expected a whole number, 0 to 65535, found 'x'"),
+        (["serve", "--port", "-1"], "--port: expected a whole number, 0 to 65535, found '-1'"),
+        (
+            ["serve", "--port", "99999"],
+            "--port: expected a whole number, 0 to 65535, found '99999'",
+        ),
         (["serve", "--host", "256.1.1.1"], "--host 256.1.1.1"),
         (["serve", "--model", "/nowhere"], "/nowhere/config.json"),
         (["serve", "--kv-memory", "1MiB"], "--kv-memory: 1.0 MiB cannot hold the model's context"),
         (["serve", "--log-level", "loud"], "--log-level: expected one of debug"),
         (["serve", "--ledger", "/proc/none/usage"], "--ledger /proc/none/usage"),
-        (["generate", "hi", "--max-streams", "0"], "--max-streams: expected 1 or more"),
-        (["generate", "hi", "--max-tokens", "-1"], "max_tokens"),
+        (
+            ["generate", "hi", "--max-streams", "0"],
+            "--max-streams: expected a whole number, 1 or more",
+        ),
+        (["generate", "hi", "--max-tokens", "-1"], "--max-tokens: expected a whole number"),
+        (["generate", "hi", "--seed", "9" * 30], "seed"),
         (["generate", "word " * 2000], "context"),
         (["sing"], "invalid choice: 'sing'"),
         ([], "COMMAND"),

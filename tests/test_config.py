@@ -7,15 +7,9 @@ from typing import Any
 
 import pytest
 
-from streamtok.config import (
-    EngineConfig,
-    ServeConfig,
-    default_model,
-    flag_name,
-    read,
-    variable_name,
-)
+from streamtok.config import EngineConfig, ServeConfig, default_model
 from streamtok.errors import ConfigError
+from streamtok.settings import GenerateConfig, choices, flag_name, read, variable_name
 
 SETTINGS = {setting.name: setting for setting in fields(ServeConfig)}
 
@@ -38,8 +32,8 @@ def test_flags_win_over_variables_and_variables_over_defaults(
 ) -> None:
     values: dict[type, tuple[str, str]] = {bool: ("true", "no"), float: ("2.5", "3.5")}
     texts = values.get(type(setting.default), ("2048", "4096"))
-    if choices := setting.metadata.get("choices"):
-        texts = (choices[0], choices[-1])
+    if words := choices(ServeConfig, setting.name):
+        texts = (words[0], words[-1])
     parsed = [getattr(read(ServeConfig, {setting.name: text}), setting.name) for text in texts]
     assert len({*parsed, setting.default}) >= 2
     assert {type(value) for value in parsed} == {type(setting.default)}
@@ -59,23 +53,23 @@ def test_names_come_from_the_field() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("port", "http", "a whole number"),
-        ("port", "80.5", "a whole number"),
-        ("port", "", "a whole number"),
-        ("port", "-1", "0 to 65535"),
-        ("port", "65536", "0 to 65535"),
-        ("max_streams", "0", "1 or more"),
-        ("max_queue", "-1", "0 or more"),
-        ("step_tokens", "0", "1 or more"),
+        ("port", "http", "a whole number, 0 to 65535"),
+        ("port", "80.5", "a whole number, 0 to 65535"),
+        ("port", "", "a whole number, 0 to 65535"),
+        ("port", "-1", "a whole number, 0 to 65535"),
+        ("port", "65536", "a whole number, 0 to 65535"),
+        ("max_streams", "0", "a whole number, 1 or more"),
+        ("max_queue", "-1", "a whole number, 0 or more"),
+        ("step_tokens", "0", "a whole number, 1 or more"),
         ("kv_memory", "-1", "bytes, such as 512MiB or 2GiB"),
         ("kv_memory", "1.5GiB", "bytes, such as 512MiB or 2GiB"),
         ("kv_memory", "2GB", "bytes, such as 512MiB or 2GiB"),
         ("kv_memory", "", "bytes, such as 512MiB or 2GiB"),
-        ("max_body_bytes", "0", "1 or more"),
-        ("max_header_bytes", "1023", "1024 or more"),
-        ("drain_timeout_s", "soon", "a number"),
-        ("drain_timeout_s", "-0.1", "0 or more"),
-        ("drain_timeout_s", "nan", "0 or more"),
+        ("max_body_bytes", "0", "a whole number, 1 or more"),
+        ("max_header_bytes", "1023", "a whole number, 1024 or more"),
+        ("drain_timeout_s", "soon", "a number, 0 or more"),
+        ("drain_timeout_s", "-0.1", "a number, 0 or more"),
+        ("drain_timeout_s", "nan", "a number, 0 or more"),
         ("close_after_stream", "maybe", "true or false"),
         ("log_level", "loud", "one of debug, info, warning, error"),
     ],
@@ -89,6 +83,14 @@ def test_errors_name_the_flag_or_the_variable(
     monkeypatch.setenv(variable_name(setting), text)
     with pytest.raises(ConfigError, match=f"^{variable_name(setting)}: expected {expected}, found"):
         read(ServeConfig, {})
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "temperature", "seed"])
+def test_what_may_be_left_out_is_checked_where_it_is_given(name: str) -> None:
+    assert read(GenerateConfig, {name: "1"}) == GenerateConfig(**{name: 1})
+    for text in ("null", "x", ""):
+        with pytest.raises(ConfigError, match=r"expected a (whole )?number"):
+            read(GenerateConfig, {name: text})
 
 
 @pytest.mark.parametrize(

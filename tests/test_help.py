@@ -10,7 +10,8 @@ from rich.console import Console
 
 from streamtok import cli
 from streamtok import help as pages
-from streamtok.config import ServeConfig, flag_name
+from streamtok.config import ServeConfig
+from streamtok.settings import ChatConfig, LearnConfig, ProxyConfig, flag_name
 
 
 def test_every_page_is_listed_once_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +87,6 @@ def test_the_flags_of_serve_are_grouped_and_say_what_they_take(
 
 
 def test_every_metavar_is_that_of_a_setting() -> None:
-    config = cli.config
-    kinds = (config.ServeConfig, config.ProxyConfig, config.ChatConfig, config.LearnConfig)
+    kinds = (ServeConfig, ProxyConfig, ChatConfig, LearnConfig)
     names = {setting.name for kind in kinds for setting in fields(kind)}
     assert cli.METAVARS.keys() <= names

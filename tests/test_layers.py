@@ -19,7 +19,7 @@ LAYERS = (  # a module imports from its own layer and from those after it
     ("answer",),
     ("http", "text", "engine", "ledger", "metrics"),
     ("model",),
-    ("config", "messages", "errors", "clock", "ids", "__init__"),
+    ("settings", "config", "messages", "errors", "clock", "ids", "__init__"),
 )
 SEPARATE = LAYERS[4]  # do not import each other
 COMPOSITION = ("app.py", "model/load.py")  # plug rooms into the heart

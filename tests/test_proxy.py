@@ -14,10 +14,11 @@ import httpx
 import pytest
 
 from streamtok.app import App
-from streamtok.config import ProxyConfig, ServeConfig
+from streamtok.config import ServeConfig
 from streamtok.errors import ConfigError
 from streamtok.observe.reader import MessageReader
 from streamtok.proxy.app import ProxyApp
+from streamtok.settings import ProxyConfig
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

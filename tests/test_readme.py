@@ -15,7 +15,8 @@ import pytest
 from documents import PAGES, ROOT, blocks, commands, help_page, rows
 from test_layers import HEART, MODULES, ROOMS, room_of
 
-from streamtok.config import ServeConfig, flag_name
+from streamtok.config import ServeConfig
+from streamtok.settings import choices, flag_name
 
 TEXT = PAGES["README.md"]
 SERVE = "pip install . && python -m streamtok serve"
@@ -165,7 +166,7 @@ def test_every_setting_is_in_one_table_with_its_default() -> None:
             assert [int(n) * SIZES[unit] for n, unit in numbers] == defaults, flags
         elif shown in ("off", "none") or shown.startswith("any"):
             assert all(default in ("", 0, -1, False) for default in defaults), flags
-        elif settings[flags[0]].metadata.get("choices"):
+        elif choices(ServeConfig, settings[flags[0]].name):
             assert [shown] == defaults
     assert sorted(seen) == sorted(settings)
 

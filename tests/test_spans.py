@@ -8,9 +8,10 @@ import pytest
 from processes import serving
 
 from streamtok.api.auth import new_key
-from streamtok.config import ServeConfig, span_exporter
+from streamtok.config import ServeConfig
 from streamtok.observe import spans
 from streamtok.observe.spans import Spans, open_spans
+from streamtok.settings import span_exporter
 from streamtok.testing import running_server
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
-from streamtok import config
 from streamtok.clock import Clock
 from streamtok.config import TraceConfig
 from streamtok.errors import ConfigError
@@ -20,6 +19,7 @@ from streamtok.observe.jsonl import JsonTrace
 from streamtok.observe.pcapng import Capture
 from streamtok.observe.text import TextTrace
 from streamtok.observe.trace import Bytes, Record, Take, Tracer
+from streamtok.settings import span_exporter
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def open_tracing(settings: TraceConfig, clock: Clock, worker: int | None) -> Tra
         feeds.append(_to_file("--trace-pcapng", settings.trace_pcapng, capture, capture.header))
     if settings.trace:
         feeds.append(_feed("the terminal", os.dup(STDOUT), TextTrace(_terminal_width())))
-    if exporter := config.span_exporter():
+    if exporter := span_exporter():
         from streamtok.observe.spans import open_spans
 
         if spans := open_spans(exporter):

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from streamtok.api.route import refuse
 from streamtok.clock import SystemClock
-from streamtok.config import ProxyConfig
 from streamtok.errors import ConfigError, RequestError
 from streamtok.faults.inject import Faults
 from streamtok.http.edge.forwarded import Proxies, under
@@ -27,6 +26,7 @@ from streamtok.observe.sinks import open_tracing
 from streamtok.proxy.forward import Forward, Options, Replay
 from streamtok.proxy.judge import Judge
 from streamtok.proxy.recording import Recorder, Replayer
+from streamtok.settings import ProxyConfig
 
 DRAIN_S = 5.0  # how long running answers have at the end
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from streamtok.config import LearnConfig
 from streamtok.errors import ConfigError
+from streamtok.settings import LearnConfig
 from streamtok.teach.lessons import LESSONS
 from streamtok.teach.lessons.lab import Lab, open_lab
 from streamtok.teach.lessons.lesson import Block, Lesson, Mistake, Question, Table, Wire
