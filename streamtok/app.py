@@ -51,6 +51,7 @@ from streamtok.model.load import load as load_decoder
 from streamtok.model.load import read_config
 from streamtok.observe.kept import Traces
 from streamtok.observe.sinks import open_tracing
+from streamtok.postgres import open_ledger
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.tokenizer import Tokenizer
 from streamtok.text.tool_calls.template import ToolChatTemplate
@@ -91,7 +92,7 @@ class App:
                 tracer=self._tracing.tracer if self._tracing else None,
             )
         )
-        self._ledger = Ledger(config.ledger, config.ledger_days)
+        self._ledger = open_ledger(config.ledger, config.ledger_days)
         self._endpoint: Endpoint | None = None
         self._services: Services | None = None
         self._stopped = False

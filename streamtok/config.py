@@ -162,7 +162,7 @@ class ServeConfig(EngineConfig, ListenConfig, ConnectionConfig, ApiConfig, Trace
 
     ledger: str = setting(
         str(user_state_path("streamtok", appauthor=False) / "usage.sqlite3"),
-        "file of the usage ledger; :memory: keeps it while the server runs",
+        "file of the usage ledger, or a postgresql:// URL; :memory: keeps it while the server runs",
     )
     ledger_days: Count = setting(0, "days the ledger's rows are kept, 0: for ever")
     drain_timeout_s: Duration = setting(30.0, "seconds running streams have to finish at a stop")

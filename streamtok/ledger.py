@@ -70,12 +70,8 @@ def _declared(field: FieldInfo) -> str:
 FIELDS = structs.fields(UsageRecord)
 COLUMNS = {field.name: _declared(field) for field in FIELDS}
 LATER = [field.name for field in FIELDS if not field.required]  # earlier ledgers lack these
-INSERT_USAGE = (
-    f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES ({', '.join('?' for _ in COLUMNS)})"
-)
-TABLES = ("usage", "response")
+INSERT_USAGE = f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES (?{', ?' * (len(FIELDS) - 1)})"
 EXPIRE_EVERY_S = 3600.0
-RESPONSE_COLUMNS = "PRAGMA table_info(response)"
 DATES = {  # what the moment of a row is grouped by -> its SQL
     "day": "date(created_s, 'unixepoch')",
     "hour": "strftime('%Y-%m-%dT%H:00:00Z', created_s, 'unixepoch')",
@@ -114,11 +110,14 @@ class KeptResponse:
 class Database(Protocol):
     """Where a ledger's rows are; its SQL is what SQLite and PostgreSQL have in common."""
 
-    lost: int  # how many rows could not be written
     dates: Mapping[str, str]  # as DATES
 
-    def write(self, *steps: Step) -> None:
-        """Execute steps in one transaction, without waiting for it."""
+    @property
+    def lost(self) -> int:
+        """How many writes were lost."""
+
+    def write(self, *steps: Step) -> Future[Sequence[Row]]:
+        """Execute steps in one transaction, without waiting for it; the future has its end."""
 
     async def run(self, *steps: Step) -> Sequence[Row]:
         """Execute steps in one transaction, behind what was written; return the last one's rows.
@@ -197,7 +196,7 @@ class Ledger:
     def _expire(self) -> None:
         """Delete what is too old."""
         before_s = time.time() - self._days * 86400
-        for table in TABLES if self._days else ():
+        for table in ("usage", "response") if self._days else ():
             self.database.write((f"DELETE FROM {table} WHERE created_s < ?", (before_s,)))
 
 
@@ -208,7 +207,7 @@ class Sqlite:
         ConfigError: the file cannot be opened or is no ledger.
     """
 
-    dates = DATES
+    dates: Mapping[str, str] = DATES
 
     def __init__(self, path: str) -> None:
         self.lost = 0
@@ -221,9 +220,11 @@ class Sqlite:
         # One that is dropped unclosed closes its file; at exit its thread may still be writing.
         finalize(self, self._connection.close).atexit = False
 
-    def write(self, *steps: Step) -> None:
+    def write(self, *steps: Step) -> Future[Sequence[Row]]:
         """See `Database.write`."""
-        self._thread.submit(self._execute, *steps).add_done_callback(self._count_loss)
+        written = self._thread.submit(self._execute, *steps)
+        written.add_done_callback(self._count_loss)
+        return written
 
     async def run(self, *steps: Step) -> Sequence[Row]:
         """See `Database.run`."""
@@ -259,10 +260,11 @@ def _open(path: str) -> sqlite3.Connection:
     try:
         for statement in SCHEMA:
             database.execute(statement)
-        there = {row[1] for row in database.execute("PRAGMA table_info(usage)")}
-        for column in set(LATER) - there:
+        tables = "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c"
+        there = set(database.execute(tables))
+        for column in [name for name in LATER if ("usage", name) not in there]:
             database.execute(f"ALTER TABLE usage ADD COLUMN {column} {COLUMNS[column]}")
-        if not any(row[1] == "created_s" for row in database.execute(RESPONSE_COLUMNS)):
+        if ("response", "created_s") not in there:
             database.execute("ALTER TABLE response ADD COLUMN created_s REAL NOT NULL DEFAULT 0")
             database.execute("UPDATE response SET created_s = ?", (time.time(),))
         database.commit()

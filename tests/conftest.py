@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from postgres_server import PostgresServer, missing, running_postgres
 
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
@@ -39,6 +40,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     ledger = tmp_path_factory.mktemp("ledger") / "usage.sqlite3"
     with running_server(ServeConfig(port=0, ledger=str(ledger))) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL; tests that use it are skipped where it is not installed."""
+    if reason := missing():
+        pytest.skip(reason)
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture

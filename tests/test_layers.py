@@ -15,7 +15,7 @@ import streamtok
 LAYERS = (  # a module imports from its own layer and from those after it
     ("__main__", "cli", "help", "pytest_plugin", "terminal", "testing"),
     ("app", "first", "proxy", "serve", "teach"),
-    ("api", "faults", "observe"),
+    ("api", "faults", "observe", "postgres"),
     ("answer",),
     ("http", "text", "engine", "ledger", "metrics"),
     ("model",),
@@ -30,13 +30,15 @@ HEART = (
 ROOMS = (
     *("http/edge/", "engine/remote/", "engine/extras/", "model/gpt/", "text/tool_calls/"),
     *("api/constraints/", "api/responses/", "api/anthropic/", "api/more/"),
-    *("faults/", "help/", "observe/", "proxy/", "teach/", "testing/", "serve/"),
+    *("faults/", "help/", "observe/", "postgres/", "proxy/", "teach/", "testing/", "serve/"),
 )
 ONLY_IN = {  # library -> where it may be imported
     "h11": ("http/", "first/"),
     "jinja2": ("text/", "testing/"),
     "opentelemetry": ("observe/spans.py",),
     "numpy": ("model/", "engine/", "testing/", "first/"),
+    "psycopg": ("postgres/",),
+    "psycopg_pool": ("postgres/",),
     "sqlite3": ("ledger.py",),
     "tokenizers": ("text/", "testing/", "first/"),
 }

@@ -23,7 +23,6 @@ from streamtok.api.routing import Api
 from streamtok.config import ServeConfig
 from streamtok.errors import EngineFailed
 from streamtok.http.request import Request
-from streamtok.ledger import KeptResponse, Ledger
 from streamtok.messages import Failed, Started, TokenEvent
 from streamtok.testing import (
     FakeClock,
@@ -346,19 +345,6 @@ async def test_a_server_may_keep_nothing(tiny_model: Path) -> None:
     status, answer = await site.ask(store=True)
     assert (status, answer["error"]["param"]) == (400, "store")
     await site.services.meter.close()
-
-
-async def test_only_the_last_ones_of_each_key_are_kept() -> None:
-    ledger = Ledger(":memory:")
-    for number in range(5):
-        for key in ("a", "b"):
-            assert await ledger.keep(KeptResponse(f"{key}{number}", key, b"{}", b"[]"), 2)
-    await ledger.forget("a4")
-    assert await ledger.keep(KeptResponse("a5", "a", b"{}", b"[]"), 2)
-    kept = [n for n in range(6) if await ledger.kept(f"a{n}")]
-    assert kept == [3, 5]
-    assert [n for n in range(6) if await ledger.kept(f"b{n}")] == [3, 4]
-    ledger.close()
 
 
 async def test_what_cannot_be_kept_is_said_not_to_be(site: Site) -> None:
