@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from streamtok.answer.ask import Alarm, Timer, Timers
-from streamtok.answer.limits import Limits
 from streamtok.answer.meter import Meter
-from streamtok.api.auth import KeyFile
+from streamtok.api.access.keys import KeyFile
+from streamtok.api.access.lanes import Lanes
+from streamtok.api.access.limits import RateLimits
 from streamtok.api.constraints.compiler import Constraints
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
@@ -212,7 +213,7 @@ def _services(
         meter=Meter(
             ledger,
             Metrics(engine.stats, share.worker if share else None),
-            Limits(config, clock),
+            RateLimits(config, clock),
             clock,
         ),
         new_id=new_ids(config.ids),
@@ -221,6 +222,7 @@ def _services(
         timers=Timers(_timer(config.heartbeat_s), _timer(config.request_timeout_s)),
         faults=Faults() if config.faults else None,
         refuse_unknown=config.unknown_fields == "refuse",
+        offload=Lanes(),
         stored_responses=config.stored_responses,
         constraints=Constraints(files.grammars, template, close=not config.open_objects),
         aliases=tuple(filter(None, map(str.strip, config.model_alias.split(",")))),

@@ -111,7 +111,7 @@ def _announce(url: str) -> None:
 
 def key(given: dict[str, Any]) -> int:
     """Show a new API key on standard error, and write its line for the key file to the output."""
-    from streamtok.api.auth import new_key
+    from streamtok.api.access.keys import new_key
 
     made, line = new_key(given["name"])
     print(f"the key, which nobody can show again: {made}", file=sys.stderr)

@@ -1,7 +1,4 @@
-"""What `GET /metrics` shows, in Prometheus' text format. A registry per server, no globals.
-
-Read next: `streamtok.http.client`.
-"""
+"""What `GET /metrics` shows, in Prometheus' text format. A registry per server, no globals."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping

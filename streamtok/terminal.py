@@ -22,7 +22,7 @@ from streamtok.app import App, load
 from streamtok.clock import SystemClock
 from streamtok.config import EngineConfig, ServeConfig
 from streamtok.errors import StreamtokError
-from streamtok.http.client import ClientError, post
+from streamtok.http.edge.client import ClientError, post
 from streamtok.http.request import Request
 from streamtok.http.sse import EventDecoder
 from streamtok.ledger import Ledger

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from test_wire import CHUNKED, HEAD, Peer, chunk
 
+from streamtok.api.access.keys import KeyFile
 from streamtok.api.anthropic.history import conversation
 from streamtok.api.anthropic.types import DOCUMENTED, CountRequest, MessageRequest
-from streamtok.api.auth import KeyFile
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.api.services import Services

@@ -16,8 +16,8 @@ from processes import serving
 from test_wire import CHAT, post
 
 from streamtok import cli
-from streamtok.api import auth
-from streamtok.api.auth import KeyFile, new_key
+from streamtok.api.access import keys as auth
+from streamtok.api.access.keys import KeyFile, new_key
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api

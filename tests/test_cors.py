@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streamtok.api.auth import KeyFile
+from streamtok.api.access.keys import KeyFile
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.config import ApiConfig

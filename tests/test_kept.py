@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from streamtok.api.auth import new_key
+from streamtok.api.access.keys import new_key
 from streamtok.config import ServeConfig
 from streamtok.errors import InvalidRequest
 from streamtok.http.request import Request

@@ -29,7 +29,7 @@ HEART = (
 )
 ROOMS = (
     *("http/edge/", "engine/remote/", "engine/extras/", "model/gpt/", "text/tool_calls/"),
-    *("api/constraints/", "api/responses/", "api/anthropic/", "api/more/"),
+    *("api/access/", "api/constraints/", "api/responses/", "api/anthropic/", "api/more/"),
     *("faults/", "help/", "observe/", "postgres/", "proxy/", "teach/", "testing/", "serve/"),
 )
 ONLY_IN = {  # library -> where it may be imported

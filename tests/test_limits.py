@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamtok.answer.limits import SWEEP_AT, Account, Bucket, Limits, duration, network
-from streamtok.api.auth import KeyFile
+from streamtok.answer.limits import network
+from streamtok.api.access.keys import KeyFile
+from streamtok.api.access.limits import SWEEP_AT, Account, Bucket, RateLimits, duration
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.clock import Clock
@@ -72,7 +73,7 @@ def test_only_the_last_request_overdraws_and_debts_are_paid(
 @given(st.integers(1, 1000), st.lists(PAUSES_S, max_size=60))
 def test_who_waits_as_long_as_told_is_let_in(per_minute: int, pauses_s: list[float]) -> None:
     clock = FakeClock()
-    limits = Limits(ApiConfig(requests_per_minute=per_minute), clock)
+    limits = RateLimits(ApiConfig(requests_per_minute=per_minute), clock)
     for pause_s in pauses_s:
         clock.advance(pause_s)
         if (wait_s := told_to_wait(limits)) is not None:
@@ -81,7 +82,7 @@ def test_who_waits_as_long_as_told_is_let_in(per_minute: int, pauses_s: list[flo
             assert told_to_wait(limits) is None
 
 
-def told_to_wait(limits: Limits) -> int | None:
+def told_to_wait(limits: RateLimits) -> int | None:
     try:
         limits.admit("a")
     except RateLimited as error:
@@ -100,7 +101,7 @@ def test_a_bucket_is_never_more_than_full() -> None:
 
 
 def test_each_caller_has_limits_of_its_own() -> None:
-    limits = Limits(ApiConfig(requests_per_minute=1), FakeClock())
+    limits = RateLimits(ApiConfig(requests_per_minute=1), FakeClock())
     limits.admit("a")
     limits.admit("b")
     with pytest.raises(RateLimited):
@@ -108,7 +109,7 @@ def test_each_caller_has_limits_of_its_own() -> None:
 
 
 def test_without_a_limit_nothing_is_remembered() -> None:
-    limits = Limits(ApiConfig(), FakeClock())
+    limits = RateLimits(ApiConfig(), FakeClock())
     for _ in range(1000):
         limits.admit("a")
         limits.check_streams("a", 1000)
@@ -119,7 +120,7 @@ def test_without_a_limit_nothing_is_remembered() -> None:
 
 def test_callers_with_full_buckets_are_forgotten() -> None:
     clock = FakeClock()
-    limits = Limits(ApiConfig(requests_per_minute=60, streams_per_key=9), clock)
+    limits = RateLimits(ApiConfig(requests_per_minute=60, streams_per_key=9), clock)
     limits.admit("streaming")
     limits.begin("streaming", 1, 0)
     for number in range(20 * SWEEP_AT):
@@ -337,7 +338,7 @@ async def test_only_generation_is_limited(tiny_model: Path) -> None:
 
 
 def test_errors_of_limits_are_the_client_s() -> None:
-    limits = Limits(ApiConfig(streams_per_key=2), FakeClock())
+    limits = RateLimits(ApiConfig(streams_per_key=2), FakeClock())
     with pytest.raises(InvalidRequest):
         limits.check_streams("a", 3)
     limits.begin("a", 2, 0)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
+from streamtok.api.access.lanes import LONG_BYTES, SHORT_BYTES, Lane, Lanes
 from streamtok.api.more.routes import ROUTES
-from streamtok.api.offload import LONG_BYTES, SHORT_BYTES, Lane, Offload
 from streamtok.api.routing import Api
 from streamtok.api.services import MOST_VALUES, Services
 from streamtok.config import default_model
@@ -88,7 +88,7 @@ async def test_an_error_is_the_callers_and_the_lane_goes_on() -> None:
 
 
 async def test_short_work_is_done_at_once_and_long_work_holds_up_its_own_kind() -> None:
-    offload, work = Offload(), Work()
+    offload, work = Lanes(), Work()
     long = asyncio.create_task(offload.run(LONG_BYTES + 1, "a", work("long")))
     await asyncio.sleep(0)
     here = threading.get_ident()

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from streamtok.api.auth import new_key
+from streamtok.api.access.keys import new_key
 from streamtok.api.openai.types import ChatRequest
 from streamtok.config import ServeConfig
 from streamtok.http.framings import OFFERS

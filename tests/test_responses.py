@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from test_anthropic import api_that_says, written
 from test_wire import Peer, post
 
-from streamtok.api.auth import KeyFile
+from streamtok.api.access.keys import KeyFile
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.responses.types import DOCUMENTED, ResponseRequest
 from streamtok.api.routing import Api

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from processes import serving
 
-from streamtok.api.auth import new_key
+from streamtok.api.access.keys import new_key
 from streamtok.config import ServeConfig
 from streamtok.observe import spans
 from streamtok.observe.spans import Spans, open_spans

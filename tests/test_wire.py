@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streamtok import __version__
-from streamtok.api.auth import KeyFile
+from streamtok.api.access.keys import KeyFile
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api

@@ -3,7 +3,7 @@
 Each endpoint's module has the routes to it, as `ROUTES`; `streamtok.api.more.routes` puts them
 together into the one table of the server.
 
-Read next: `streamtok.api.auth`.
+Read next: `streamtok.api.services`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping

@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal, Protocol
 
-from streamtok.api.auth import KeyFile
 from streamtok.api.route import OPENAI, ErrorFormat, Route, Router
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import too_deep
@@ -31,6 +30,20 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Media types a JSON body may be declared as: curl -d says the second unless told otherwise.
 JSON_TYPES = ("", "application/json", "application/x-www-form-urlencoded", "text/plain")
 new_request_id = partial(random_id, "req_")
+
+
+class Keys(Protocol):
+    """API keys; `streamtok.api.access.keys` is plugged in here."""
+
+    def authenticate(self, authorization: str | None, api_key: str | None) -> str:
+        """Return the name of the key in an `Authorization` or an `X-Api-Key` header.
+
+        Raises:
+            Unauthorized: there is none, or it is not known.
+        """
+
+    def is_admin(self, name: str) -> bool:
+        """Whether the key of this name may see what all keys have used."""
 
 
 class Pages(Protocol):
@@ -60,7 +73,7 @@ class Api:
     def __init__(
         self,
         routes: Sequence[Route],
-        keys: KeyFile | None = None,
+        keys: Keys | None = None,
         pages: Pages | None = None,
         new_request_id: Callable[[], str] = new_request_id,
         check_host: Callable[[Request], None] | None = None,

@@ -1,6 +1,6 @@
 """What the endpoints are made from; put together once, by `streamtok.app`.
 
-Read next: `streamtok.api.offload`.
+Read next: `streamtok.ids`.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +14,6 @@ from streamtok.answer.limits import network
 from streamtok.answer.meter import Meter
 from streamtok.answer.render import Interceptor
 from streamtok.api.conversation import Wanted
-from streamtok.api.offload import Offload
 from streamtok.api.validation import Documented, Kind, convert, read_object
 from streamtok.engine.base import Engine
 from streamtok.errors import InvalidRequest, NotFound
@@ -94,6 +93,20 @@ class Constraints(Protocol):
         Raises:
             InvalidRequest: it cannot, or nothing can be enforced here.
         """
+
+
+class Offload:
+    """Runs what requests of any size need, such as tokenising; here at once, on the event loop.
+
+    `streamtok.app` plugs in `streamtok.api.access.lanes`, where long work delays no stream.
+    """
+
+    async def run(self, size: int, caller: str, work: Callable[[], Result]) -> Result:
+        """Return the result of `work` on `size` bytes that `caller` has sent."""
+        return work()
+
+    def close(self) -> None:
+        """Stop what runs it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from itertools import count
 from pathlib import Path
 
 from streamtok.answer.ask import Timer, Timers
-from streamtok.answer.limits import Limits
 from streamtok.answer.meter import Meter
+from streamtok.api.access.lanes import Lanes
+from streamtok.api.access.limits import RateLimits
 from streamtok.api.constraints.compiler import Constraints
 from streamtok.api.services import Services
 from streamtok.clock import Clock
@@ -52,7 +53,7 @@ def make_services(
         meter=Meter(
             Ledger(":memory:"),
             Metrics(engine.stats),
-            Limits(limits or ApiConfig(), clock),
+            RateLimits(limits or ApiConfig(), clock),
             clock,
         ),
         new_id=lambda prefix: f"{prefix}{next(numbers)}",
@@ -60,6 +61,7 @@ def make_services(
         close_after_stream=close_after_stream,
         timers=Timers(heartbeat, deadline),
         stored_responses=stored_responses,
+        offload=Lanes(),
         faults=faults,
         constraints=Constraints(grammars, template),
     )

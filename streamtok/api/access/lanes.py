@@ -4,8 +4,6 @@ What is short is done at once: another thread would cost more than the work. Wha
 a thread, so that no stream waits for it; there are two, so that a request of usual size does not
 wait for one of megabytes. In each, callers take turns, so that one who sends many does not keep
 another waiting for more than the piece of work that is being done.
-
-Read next: `streamtok.ids`.
 """
 
 import asyncio
@@ -16,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from streamtok.api.services import Offload
 
 Result = TypeVar("Result")
 
@@ -68,15 +68,15 @@ class Lane:
         self._busy = False
 
 
-class Offload:
-    """The lanes of a server."""
+class Lanes(Offload):
+    """The lanes of a server: for short work and for long."""
 
     def __init__(self) -> None:
         self._short = Lane("prompts")
         self._long = Lane("long prompts", NICENESS)
 
     async def run(self, size: int, caller: str, work: Callable[[], Result]) -> Result:
-        """Return the result of `work` on `size` bytes that `caller` has sent."""
+        """See `Offload.run`."""
         if size <= SHORT_BYTES:
             return work()
         lane = self._short if size <= LONG_BYTES else self._long

@@ -1,11 +1,9 @@
-"""Who sends a request: API keys, of which the server knows no more than their hashes.
+"""API keys, of which the server knows no more than their hashes.
 
 A key file has one key a line, `name:sha256-hex`; blank lines and lines that begin with `#` are
 skipped. `streamtok key NAME` makes a key and its line. A fast hash is enough since keys are made of
 256 random bits: there is no list of likely ones to try. Names go into the ledger, the metrics and
 the limits; keys go nowhere. Does not decide what needs a key: see `streamtok.api.routing`.
-
-Read next: `streamtok.api.services`.
 """
 
 import hmac
