@@ -322,7 +322,7 @@ async def test_a_fault_is_found_by_its_name_alone(name: str) -> None:
     assert [(finding.rule, finding.seen) for finding in report.findings][1:] == []
     assert report.findings[0].rule == name
     finding = report.findings[0]
-    assert all((finding.seen, finding.says, finding.source, finding.breaks, finding.mend))
+    assert all((finding.seen, finding.says, finding.source, finding.breaks, finding.fix))
 
 
 async def test_an_unknown_model_that_answers_is_a_warning() -> None:

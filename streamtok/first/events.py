@@ -14,7 +14,7 @@ Uses `streamtok.first.chunks` to read a request and to write a head and chunks.
 
 What this does not do: a stream that fails just ends (`streamtok.api.endpoint` sends an error
 event); one field of the request counts (`streamtok.api.openai.types` has all); a wrong request gets
-no response, and the connection closes. Read next: `streamtok.first.framing`, which mends both.
+no response, and the connection closes. Read next: `streamtok.first.framing`, which does both right.
 """
 
 import asyncio

@@ -5,12 +5,11 @@ Read next: `streamtok.api.anthropic.messages`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import msgspec
 
 from streamtok.answer.complete import CompleteAnswer
-from streamtok.answer.events import AnswerEvent, Began, Ended, Failed, Usage
+from streamtok.answer.events import Began, Ended, Failed, Usage
 from streamtok.answer.render import Chunk
 from streamtok.api.anthropic.types import (
     BlockDelta,
@@ -32,7 +31,7 @@ from streamtok.api.anthropic.types import (
     ToolUseBlock,
 )
 from streamtok.api.openai import answers
-from streamtok.api.responses.transcript import Item, ItemBegan, ItemEnded, ItemGrew, Transcript
+from streamtok.api.responses.transcript import Item, ItemBegan, ItemDialect, ItemEnded, ItemGrew
 from streamtok.errors import RequestError
 
 ERROR_TYPES = {
@@ -46,7 +45,7 @@ ERROR_TYPES = {
 REASONS = {"stop": "end_turn", "tool_calls": "tool_use"}
 
 
-class MessageEvents:
+class MessageEvents(ItemDialect):
     """One answer in Anthropic's words.
 
     `is_cut` says that the context leaves less room than the client allows to be generated.
@@ -55,21 +54,7 @@ class MessageEvents:
     def __init__(self, new_call_id: Callable[[], str], is_cut: bool) -> None:
         self._new_call_id = new_call_id
         self._is_cut = is_cut
-        self._transcript = Transcript()
-        self._table: dict[type, Callable[[Any], Iterable[Chunk]]] = {
-            Began: self._began,
-            Failed: self._failed,
-            ItemBegan: self._item_began,
-            ItemGrew: self._item_grew,
-            ItemEnded: self._item_ended,
-        }
-
-    def chunks(self, event: AnswerEvent) -> Iterator[Chunk]:
-        """See `Dialect.chunks`."""
-        if made := self._table.get(type(event)):
-            yield from made(event)
-        for change in self._transcript.feed(event):
-            yield from self._table[type(change)](change)
+        super().__init__()
 
     async def end(self, event: Ended) -> Iterable[Chunk]:
         """See `Dialect.end`."""
@@ -79,7 +64,7 @@ class MessageEvents:
     async def complete(self, answer: CompleteAnswer) -> bytes:
         """See `CompleteDialect.complete`; a call that was cut has no input, and is left out."""
         (choice,) = answer.choices
-        items = [(item, self._block(item)) for item in self._transcript.take(choice.events)]
+        items = [(item, self._block(item)) for item in self.transcript.take(choice.events)]
         ending = self._ending()
         body = MessageBody(
             id=answer.began.id,
@@ -118,9 +103,9 @@ class MessageEvents:
 
     def _ending(self) -> Ending:
         """Return why the message ended."""
-        reason = self._transcript.reason
-        if self._transcript.stop_text is not None:
-            return Ending("stop_sequence", self._transcript.stop_text)
+        reason = self.transcript.reason
+        if self.transcript.stop_text is not None:
+            return Ending("stop_sequence", self.transcript.stop_text)
         if reason in REASONS:
             return Ending(REASONS[reason], None)
         return Ending("model_context_window_exceeded" if self._is_cut else "max_tokens", None)

@@ -5,10 +5,9 @@ that a client that has read it can continue from it. Read next: `streamtok.api.r
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
 
 from streamtok.answer.complete import CompleteAnswer
-from streamtok.answer.events import AnswerEvent, Began, Ended, Failed, Token, Usage
+from streamtok.answer.events import Began, Ended, Failed, Token, Usage
 from streamtok.answer.render import Chunk
 from streamtok.api.openai import answers
 from streamtok.api.openai.answers import ChatLogprob
@@ -39,7 +38,7 @@ from streamtok.api.responses.answers import (
     ResponseInProgress,
     ResponseUsage,
 )
-from streamtok.api.responses.transcript import Item, ItemBegan, ItemEnded, ItemGrew, Transcript
+from streamtok.api.responses.transcript import Item, ItemBegan, ItemDialect, ItemEnded, ItemGrew
 from streamtok.api.responses.types import LOGPROBS, OutputText, ResponseRequest, TextConfig
 from streamtok.api.services import Services
 from streamtok.messages import SamplingParams
@@ -47,7 +46,7 @@ from streamtok.messages import SamplingParams
 Keep = Callable[[ResponseBody], Awaitable[bool]]  # whether it could be stored
 
 
-class ResponseEvents:
+class ResponseEvents(ItemDialect):
     """One answer in the words of the Responses API: a message of one text, calls, or both."""
 
     def __init__(
@@ -65,23 +64,9 @@ class ResponseEvents:
         self._keep = keep
         self._obfuscated = bool(fields.stream_options and fields.stream_options.include_obfuscation)
         self._numbers = iter(range(2**63))
-        self._transcript = Transcript()
+        super().__init__()
         self._output: list[OutputItem] = []  # the transcript's items as JSON
         self._body: ResponseBody | None = None
-        self._table: dict[type, Callable[[Any], Iterable[Chunk]]] = {
-            Began: self._began,
-            Failed: self._failed,
-            ItemBegan: self._item_began,
-            ItemGrew: self._item_grew,
-            ItemEnded: self._item_ended,
-        }
-
-    def chunks(self, event: AnswerEvent) -> Iterator[Chunk]:
-        """See `Dialect.chunks`."""
-        if made := self._table.get(type(event)):
-            yield from made(event)
-        for change in self._transcript.feed(event):
-            yield from self._table[type(change)](change)
 
     async def end(self, event: Ended) -> Iterable[Chunk]:
         """See `Dialect.end`."""
@@ -94,7 +79,7 @@ class ResponseEvents:
         """See `CompleteDialect.complete`."""
         (choice,) = answer.choices
         self._body = self._new_body(answer.began)
-        for item in self._transcript.take(choice.events):
+        for item in self.transcript.take(choice.events):
             self._add(item)
         return answers.encode(await self._finish(answer.usage))
 
@@ -152,7 +137,7 @@ class ResponseEvents:
 
     def _filled(self, status: str) -> list[OutputItem]:
         """Return the output with all of its text; the last item has this `status`."""
-        for item, output in zip(self._transcript.items, self._output, strict=True):
+        for item, output in zip(self.transcript.items, self._output, strict=True):
             output.status = "completed"
             if isinstance(output, OutputMessage):
                 output.content = [OutputText(item.text, logprobs=self._logprobs(item.tokens))]
@@ -170,7 +155,7 @@ class ResponseEvents:
 
     @property
     def _status(self) -> str:
-        complete = self._transcript.reason in ("stop", "tool_calls")
+        complete = self.transcript.reason in ("stop", "tool_calls")
         return "completed" if complete else "incomplete"
 
     async def _finish(self, usage: Usage) -> ResponseBody:

@@ -1,22 +1,27 @@
 """An answer as a list of items, each a text or a tool call: what Responses and Messages share.
 
-Both APIs tell of each item when it begins, when it grows and when it has ended, before the next
-begins. The answer's events go in, these changes come out; how they look as JSON is each dialect's.
-Pure. Read next: `streamtok.api.responses.events` and `streamtok.api.anthropic.events`.
+Both APIs report each item when it begins, grows and ends, before the next one begins. `Transcript`
+makes these changes of answer events; an `ItemDialect` makes JSON of both. No IO. Read next:
+`streamtok.api.responses.events` and `streamtok.api.anthropic.events`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from streamtok.answer.events import (
     AnswerEvent,
+    Began,
     ChoiceEnded,
     Ended,
+    Failed,
     TextDelta,
     Token,
     ToolCallBegan,
     ToolCallDelta,
 )
+from streamtok.answer.render import Chunk
 
 
 @dataclass(slots=True)
@@ -71,27 +76,27 @@ class Transcript:
         self.items: list[Item] = []
         self.reason: str | None = None
         self.stop_text: str | None = None
-        self._untold: list[Token] = []  # of which no text is certain yet
+        self._pending: list[Token] = []  # of which no text is certain yet
 
     def feed(self, event: AnswerEvent) -> Iterator[Change]:
         """Yield what an event changes."""
         match event:
             case TextDelta(text=text):
-                self._untold += event.tokens
+                self._pending += event.tokens
                 if text and (not self.items or self.items[-1].tool):
                     yield from self._begin("")
                 if text:
                     yield self._grow(text)
             case ToolCallBegan(name=name):
-                self._untold += event.tokens
+                self._pending += event.tokens
                 yield from self._begin(name)
             case ToolCallDelta(arguments=arguments):
-                self._untold += event.tokens
+                self._pending += event.tokens
                 yield self._grow(arguments)
             case ChoiceEnded():
                 self.reason, self.stop_text = event.reason, event.stop_text
                 if self.items:
-                    self.items[-1].tokens += [*self._untold, *filter(None, [event.stop])]
+                    self.items[-1].tokens += [*self._pending, *filter(None, [event.stop])]
             case Ended() if self.items:
                 yield ItemEnded(self.items[-1], is_last=True)
 
@@ -110,7 +115,43 @@ class Transcript:
 
     def _grow(self, delta: str) -> Change:
         item = self.items[-1]
-        tokens, self._untold = self._untold, []
+        tokens, self._pending = self._pending, []
         item.deltas.append(delta)
         item.tokens += tokens
         return ItemGrew(item, delta, tokens)
+
+
+class ItemDialect(ABC):
+    """A dialect that reports items: the chunks of an event, then those of the changes it makes."""
+
+    def __init__(self) -> None:
+        self.transcript = Transcript()
+        self._table: dict[type, Callable[[Any], Iterable[Chunk]]] = {
+            Began: self._began,
+            Failed: self._failed,
+            ItemBegan: self._item_began,
+            ItemGrew: self._item_grew,
+            ItemEnded: self._item_ended,
+        }
+
+    def chunks(self, event: AnswerEvent) -> Iterator[Chunk]:
+        """See `Dialect.chunks`."""
+        if made := self._table.get(type(event)):
+            yield from made(event)
+        for change in self.transcript.feed(event):
+            yield from self._table[type(change)](change)
+
+    @abstractmethod
+    def _began(self, event: Began) -> Iterable[Chunk]: ...
+
+    @abstractmethod
+    def _failed(self, event: Failed) -> Iterable[Chunk]: ...
+
+    @abstractmethod
+    def _item_began(self, change: ItemBegan) -> Iterable[Chunk]: ...
+
+    @abstractmethod
+    def _item_grew(self, change: ItemGrew) -> Iterable[Chunk]: ...
+
+    @abstractmethod
+    def _item_ended(self, change: ItemEnded) -> Iterable[Chunk]: ...

@@ -50,7 +50,7 @@ def _error(answer: Answer) -> Any:
     "error",
     source="RFC 9110 section 15.5; OpenAI API reference, error codes",
     breaks="all clients: openai-python raises by status, and retries 5xx",
-    mend="validate before the head is sent, and answer 400",
+    fix="validate before the head is sent, and answer 400",
 )
 def error_status(answer: Answer) -> Iterator[str]:
     """A request that is wrong is answered with 4xx."""
@@ -67,7 +67,7 @@ def _hidden(answer: Answer) -> bool:
     "error",
     source="RFC 9110 section 15; OpenAI API reference, error codes",
     breaks="all clients: they show an empty answer; balancers and monitors see success",
-    mend="validate before the head is sent, and answer 4xx or 5xx",
+    fix="validate before the head is sent, and answer 4xx or 5xx",
 )
 def error_under_200(answer: Answer) -> Iterator[str]:
     """An error is not hidden under status 200."""
@@ -79,7 +79,7 @@ def error_under_200(answer: Answer) -> Iterator[str]:
     "error",
     source="OpenAI API reference, error object",
     breaks="openai-python and openai-node: message, param and code of what they raise are empty",
-    mend='send `{"error": {"message", "type", "param", "code"}}` with all four keys',
+    fix='send `{"error": {"message", "type", "param", "code"}}` with all four keys',
 )
 def error_shape(answer: Answer) -> Iterator[str]:
     """An error's body is OpenAI's error object, with its four keys."""
@@ -92,7 +92,7 @@ def error_shape(answer: Answer) -> Iterator[str]:
     "warning",
     source="OpenAI API reference; RFC 9110 section 8.3",
     breaks="clients that parse by type: they show JSON text as the message",
-    mend="send `Content-Type: application/json`",
+    fix="send `Content-Type: application/json`",
 )
 def error_type(answer: Answer) -> Iterator[str]:
     """An error is declared as JSON."""
@@ -108,7 +108,7 @@ ERRORS = (error_status, error_under_200, error_shape, error_type)
     "warning",
     source="OpenAI API reference: 404, model_not_found",
     breaks="users who mistype a name: another model answers, and they do not notice",
-    mend="answer 404 with the code model_not_found",
+    fix="answer 404 with the code model_not_found",
 )
 def unknown_model(answer: Answer) -> Iterator[str]:
     """A model that is not served is refused."""
@@ -123,7 +123,7 @@ UNKNOWN = (unknown_model, error_under_200, error_shape, error_type)
     "error",
     source="RFC 9112 section 9.3",
     breaks="clients that keep connections (all official ones): their next request fails",
-    mend="serve the next request after the zero chunk, or announce `Connection: close`",
+    fix="serve the next request after the zero chunk, or announce `Connection: close`",
 )
 def keep_alive(second: Answer | None) -> Iterator[str]:
     """After a stream the connection takes another request, unless the answer says it does not."""
@@ -137,7 +137,7 @@ def keep_alive(second: Answer | None) -> Iterator[str]:
     "error",
     source="OpenAI API reference, stop: the returned text will not contain the stop sequence",
     breaks="agents, which parse what stands before it",
-    mend="hold back text that could still become a stop string",
+    fix="hold back text that could still become a stop string",
 )
 def stop_leak(stopped: Stopped) -> Iterator[str]:
     """A stop string is not part of the text."""
@@ -149,7 +149,7 @@ def stop_leak(stopped: Stopped) -> Iterator[str]:
     "error",
     source="WHATWG Fetch, CORS protocol",
     breaks="web pages: the preflight succeeds, and then the browser withholds the answer",
-    mend="send Access-Control-Allow-Origin with every answer, errors too",
+    fix="send Access-Control-Allow-Origin with every answer, errors too",
 )
 def cors_on_answer(answers: Iterable[Answer]) -> Iterator[str]:
     """Who allows an origin in the preflight allows it in the answer."""
@@ -162,7 +162,7 @@ def cors_on_answer(answers: Iterable[Answer]) -> Iterator[str]:
     "error",
     source="RFC 9110 section 15 does not say; what users pay for",
     breaks="everybody else: tokens are made for nobody, and others wait for them",
-    mend="watch the connection while generating, and cancel when it ends",
+    fix="watch the connection while generating, and cancel when it ends",
 )
 def cancelled(leaving: Leaving) -> Iterator[str]:
     """A request whose client left is given up."""

@@ -36,7 +36,7 @@ def _is_done(block: Block) -> bool:
     "error",
     source="OpenAI API reference; RFC 8259",
     breaks="all clients: openai-python raises JSONDecodeError",
-    mend="write each event with a JSON encoder, on one line",
+    fix="write each event with a JSON encoder, on one line",
 )
 def bad_json(stream: Stream) -> Iterator[str]:
     """The data of each event but [DONE] are a JSON object."""
@@ -49,7 +49,7 @@ def bad_json(stream: Stream) -> Iterator[str]:
     "error",
     source="OpenAI API reference: a stream is terminated by data: [DONE]",
     breaks="clients that wait for it, and those that take its absence for a cut stream",
-    mend="send `data: [DONE]` as the last event",
+    fix="send `data: [DONE]` as the last event",
 )
 def done_missing(stream: Stream) -> Iterator[str]:
     """A stream ends with [DONE]."""
@@ -61,7 +61,7 @@ def done_missing(stream: Stream) -> Iterator[str]:
     "error",
     source="OpenAI API reference: a stream is terminated by data: [DONE]",
     breaks="clients that go on with the next answer after the first [DONE]",
-    mend="send `data: [DONE]` once",
+    fix="send `data: [DONE]` once",
 )
 def done_repeated(stream: Stream) -> Iterator[str]:
     """[DONE] comes once."""
@@ -72,7 +72,7 @@ def done_repeated(stream: Stream) -> Iterator[str]:
     "error",
     source="OpenAI API reference: a stream is terminated by data: [DONE]",
     breaks="all clients: they stop at [DONE] and never see what follows",
-    mend="send usage and everything else before `data: [DONE]`",
+    fix="send usage and everything else before `data: [DONE]`",
 )
 def done_not_last(stream: Stream) -> Iterator[str]:
     """Nothing follows [DONE]."""
@@ -87,7 +87,7 @@ def done_not_last(stream: Stream) -> Iterator[str]:
     "error",
     source=SCHEMA,
     breaks="typed clients (Go, Rust, Java), which refuse the event; others fail where they use it",
-    mend="send id, object, created, model and choices in each chunk, and index and delta in each "
+    fix="send id, object, created, model and choices in each chunk, and index and delta in each "
     "choice, with the types of the schema",
 )
 def chunk_schema(stream: Stream) -> Iterator[str]:
@@ -126,7 +126,7 @@ def _constant(key: str, stream: Stream) -> Iterator[str]:
     "error",
     source=SCHEMA + ": each chunk has the same ID",
     breaks="clients that sort chunks by it: they make several messages of one",
-    mend="choose the id once for each request",
+    fix="choose the id once for each request",
 )
 def id_changes(stream: Stream) -> Iterator[str]:
     """The id is the same in all chunks."""
@@ -137,7 +137,7 @@ def id_changes(stream: Stream) -> Iterator[str]:
     "warning",
     source=SCHEMA + ": each chunk has the same timestamp",
     breaks="clients that compare chunks",
-    mend="take the time once for each request",
+    fix="take the time once for each request",
 )
 def created_changes(stream: Stream) -> Iterator[str]:
     """The time of creation is the same in all chunks."""
@@ -148,7 +148,7 @@ def created_changes(stream: Stream) -> Iterator[str]:
     "warning",
     source=SCHEMA,
     breaks="clients that book tokens by model",
-    mend="send the same name in each chunk",
+    fix="send the same name in each chunk",
 )
 def model_changes(stream: Stream) -> Iterator[str]:
     """The model is the same in all chunks."""
@@ -167,7 +167,7 @@ def _by_index(stream: Stream) -> dict[Any, list[tuple[dict[str, Any], dict[str, 
     "error",
     source="OpenAI API reference, streaming: the first delta holds the role",
     breaks="clients that make a message of the role: they have none, or one without author",
-    mend='send `"delta": {"role": "assistant", "content": ""}` first for each choice',
+    fix='send `"delta": {"role": "assistant", "content": ""}` first for each choice',
 )
 def role_missing(stream: Stream) -> Iterator[str]:
     """Each choice has a role."""
@@ -180,7 +180,7 @@ def role_missing(stream: Stream) -> Iterator[str]:
     "error",
     source="OpenAI API reference, streaming: the first delta holds the role",
     breaks="clients that begin a message at the role: the text before it is lost",
-    mend="send the role in the first delta of each choice",
+    fix="send the role in the first delta of each choice",
 )
 def role_late(stream: Stream) -> Iterator[str]:
     """The role comes before any text."""
@@ -194,7 +194,7 @@ def role_late(stream: Stream) -> Iterator[str]:
     "error",
     source="OpenAI API reference, streaming: the first delta holds the role",
     breaks="clients that join deltas (`assistantassistant`) or begin a message at each role",
-    mend="send the role in the first delta only",
+    fix="send the role in the first delta only",
 )
 def role_repeated(stream: Stream) -> Iterator[str]:
     """The role is said once."""
@@ -206,7 +206,7 @@ def role_repeated(stream: Stream) -> Iterator[str]:
     "error",
     source=SCHEMA,
     breaks="clients that read choice.finish_reason of each chunk (a KeyError)",
-    mend="send `finish_reason: null` until the end",
+    fix="send `finish_reason: null` until the end",
 )
 def finish_key(stream: Stream) -> Iterator[str]:
     """Each choice has the key finish_reason."""
@@ -217,7 +217,7 @@ def finish_key(stream: Stream) -> Iterator[str]:
     "error",
     source=SCHEMA,
     breaks="typed clients, which know these values only",
-    mend="map the engine's reasons to stop and length",
+    fix="map the engine's reasons to stop and length",
 )
 def finish_value(stream: Stream) -> Iterator[str]:
     """A finish_reason is null or one of those in the schema."""
@@ -236,7 +236,7 @@ def _finishes(parts: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[int]:
     "error",
     source=SCHEMA,
     breaks="clients that wait for it, and agents, which ask whether the answer was cut",
-    mend="end each choice with an empty delta and a finish_reason",
+    fix="end each choice with an empty delta and a finish_reason",
 )
 def finish_missing(stream: Stream) -> Iterator[str]:
     """Each choice ends with a finish_reason."""
@@ -249,7 +249,7 @@ def finish_missing(stream: Stream) -> Iterator[str]:
     "error",
     source=SCHEMA,
     breaks="clients that end a message at it: they end it twice",
-    mend="send the finish_reason in one chunk of each choice",
+    fix="send the finish_reason in one chunk of each choice",
 )
 def finish_repeated(stream: Stream) -> Iterator[str]:
     """A finish_reason comes once for each choice."""
@@ -261,7 +261,7 @@ def finish_repeated(stream: Stream) -> Iterator[str]:
     "error",
     source=SCHEMA,
     breaks="clients that stop at the finish_reason: the text behind it is lost",
-    mend="send the finish_reason behind the last text",
+    fix="send the finish_reason behind the last text",
 )
 def text_after_finish(stream: Stream) -> Iterator[str]:
     """No text follows a finish_reason."""
@@ -274,7 +274,7 @@ def text_after_finish(stream: Stream) -> Iterator[str]:
     "warning",
     source="the request: it asks for a few words",
     breaks="users, who see nothing",
-    mend="look whether text is sent under another key than delta.content",
+    fix="look whether text is sent under another key than delta.content",
 )
 def no_text(stream: Stream) -> Iterator[str]:
     """There is text in the answer."""

@@ -20,7 +20,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
     "error",
     source="WHATWG HTML, Server-sent events",
     breaks="openai-python and openai-node, whose first event is not seen as data",
-    mend="encode as utf-8, not utf-8-sig",
+    fix="encode as utf-8, not utf-8-sig",
 )
 def bom(stream: Stream) -> Iterator[str]:
     """A stream does not begin with a byte order mark."""
@@ -32,7 +32,7 @@ def bom(stream: Stream) -> Iterator[str]:
     "warning",
     source="WHATWG HTML, Server-sent events: allowed, but read wrongly by many",
     breaks="clients that look for two line feeds between events",
-    mend="end lines with LF alone",
+    fix="end lines with LF alone",
 )
 def carriage_return(stream: Stream) -> Iterator[str]:
     """Lines of events end with a line feed alone."""
@@ -43,7 +43,7 @@ def carriage_return(stream: Stream) -> Iterator[str]:
     "error",
     source="WHATWG HTML, Server-sent events",
     breaks="all clients: a line they do not know is ignored, and its text with it",
-    mend="begin each line with `data: `",
+    fix="begin each line with `data: `",
 )
 def unknown_field(stream: Stream) -> Iterator[str]:
     """A line is a comment, or begins with data, event, id or retry."""
@@ -56,7 +56,7 @@ def unknown_field(stream: Stream) -> Iterator[str]:
     "error",
     source="WHATWG HTML, Server-sent events: without an empty line an event is discarded",
     breaks="EventSource and every client that follows the standard: the event is lost",
-    mend="write two line feeds after the last event too",
+    fix="write two line feeds after the last event too",
 )
 def unfinished_event(stream: Stream) -> Iterator[str]:
     """Each event ends with an empty line, the last one too."""
@@ -67,7 +67,7 @@ def unfinished_event(stream: Stream) -> Iterator[str]:
     "error",
     source="WHATWG HTML, Server-sent events: allowed; OpenAI sends none",
     breaks="openai-python, which parses the missing data as JSON",
-    mend="send no event without data; a sign of life is a comment",
+    fix="send no event without data; a sign of life is a comment",
 )
 def event_without_data(stream: Stream) -> Iterator[str]:
     """An event has data."""
@@ -81,7 +81,7 @@ def event_without_data(stream: Stream) -> Iterator[str]:
     "error",
     source="WHATWG HTML, Server-sent events: allowed; OpenAI sends none",
     breaks="openai-python, which parses the missing data as JSON",
-    mend="leave `retry:` out, or put it into an event with data",
+    fix="leave `retry:` out, or put it into an event with data",
 )
 def retry_alone(stream: Stream) -> Iterator[str]:
     """A `retry:` does not stand alone."""
@@ -95,7 +95,7 @@ def retry_alone(stream: Stream) -> Iterator[str]:
     "error",
     source="WHATWG HTML, Server-sent events: allowed; read wrongly",
     breaks="openai-python, which takes the empty line for the end of an event once it knows an id",
-    mend="write one line feed after a comment, not two; or send no `id:`",
+    fix="write one line feed after a comment, not two; or send no `id:`",
 )
 def heartbeat_after_id(stream: Stream) -> Iterator[str]:
     """After an `id:`, no comment stands in a block of its own."""
@@ -119,7 +119,7 @@ def _utf8_error(block: Block) -> UnicodeDecodeError | None:
     "error",
     source="WHATWG HTML, Server-sent events; RFC 8259 section 8.2",
     breaks="all clients: each half becomes U+FFFD, and the letter or emoji is lost",
-    mend="hold bytes back until they make a whole character",
+    fix="hold bytes back until they make a whole character",
 )
 def utf8_split(stream: Stream) -> Iterator[str]:
     """A character is never split between two events."""
@@ -134,7 +134,7 @@ def utf8_split(stream: Stream) -> Iterator[str]:
     "error",
     source="WHATWG HTML, Server-sent events: always UTF-8",
     breaks="all clients: the letters become U+FFFD, strict ones stop",
-    mend="encode events as UTF-8",
+    fix="encode events as UTF-8",
 )
 def utf8_invalid(stream: Stream) -> Iterator[str]:
     """A stream is valid UTF-8."""
@@ -147,7 +147,7 @@ def utf8_invalid(stream: Stream) -> Iterator[str]:
     "warning",
     source="Unicode section 3.9",
     breaks="readers: a token that ends within a character was decoded alone",
-    mend="decode the tokens together, and hold back what is not yet a character",
+    fix="decode the tokens together, and hold back what is not yet a character",
 )
 def replacement(stream: Stream) -> Iterator[str]:
     """No text holds U+FFFD, the mark of what could not be decoded."""
@@ -161,7 +161,7 @@ def replacement(stream: Stream) -> Iterator[str]:
     "warning",
     source="not a rule of HTTP; what streaming is for",
     breaks="no client, but text comes in jerks: several tokens wait for each other",
-    mend="write each event by itself, and set TCP_NODELAY",
+    fix="write each event by itself, and set TCP_NODELAY",
 )
 def coalesced(stream: Stream) -> Iterator[str]:
     """A chunk carries one event."""
@@ -175,7 +175,7 @@ def coalesced(stream: Stream) -> Iterator[str]:
     "warning",
     source="not a rule of HTTP: chunks may be cut anywhere",
     breaks="clients that take a chunk for an event (`for await (const chunk of body)`)",
-    mend="write each event at once, in one chunk",
+    fix="write each event at once, in one chunk",
 )
 def event_split(stream: Stream) -> Iterator[str]:
     """An event lies within one chunk."""

@@ -18,7 +18,7 @@ def _flaws(answer: Answer, name: str) -> Iterator[str]:
     "error",
     source="RFC 9112 sections 4 and 5",
     breaks="all clients: the answer cannot be read, or is read in different ways",
-    mend="end each line of the head with CR LF, and write `name: value` without space before `:`",
+    fix="end each line of the head with CR LF, and write `name: value` without space before `:`",
 )
 def head_syntax(answer: Answer) -> Iterator[str]:
     """A status line, then header fields, each ended by CR LF."""
@@ -29,7 +29,7 @@ def head_syntax(answer: Answer) -> Iterator[str]:
     "error",
     source="OpenAI API reference, RFC 9110 section 15",
     breaks="all clients: they raise an error instead of showing a stream",
-    mend="see the body; a key is given by --key-env, a model by --model",
+    fix="see the body; a key is given by --key-env, a model by --model",
 )
 def status(answer: Answer) -> Iterator[str]:
     """A valid request for a stream is answered with 200."""
@@ -41,7 +41,7 @@ def status(answer: Answer) -> Iterator[str]:
     "error",
     source="WHATWG HTML, Server-sent events; OpenAI API reference",
     breaks="EventSource, which refuses other types; proxies, which buffer and compress them",
-    mend="send `Content-Type: text/event-stream`",
+    fix="send `Content-Type: text/event-stream`",
 )
 def content_type(answer: Answer) -> Iterator[str]:
     """A stream is declared as text/event-stream."""
@@ -55,7 +55,7 @@ def content_type(answer: Answer) -> Iterator[str]:
     "error",
     source="WHATWG HTML, Server-sent events: always UTF-8",
     breaks="clients that believe the header: other letters than English ones come out wrong",
-    mend="send `charset=utf-8` or no charset",
+    fix="send `charset=utf-8` or no charset",
 )
 def charset(answer: Answer) -> Iterator[str]:
     """The declared charset is UTF-8."""
@@ -68,7 +68,7 @@ def charset(answer: Answer) -> Iterator[str]:
     "error",
     source="RFC 9110 section 12.5.3",
     breaks="clients that did not ask for it, and all that wait for a compressor to fill its block",
-    mend="switch compression off for text/event-stream",
+    fix="switch compression off for text/event-stream",
 )
 def content_encoding(answer: Answer) -> Iterator[str]:
     """A stream is not compressed where the client did not say that it may be."""
@@ -80,7 +80,7 @@ def content_encoding(answer: Answer) -> Iterator[str]:
     "error",
     source="RFC 9112 section 6.3",
     breaks="proxies and clients that differ in which of the two they believe: request smuggling",
-    mend="leave Content-Length out where Transfer-Encoding is sent",
+    fix="leave Content-Length out where Transfer-Encoding is sent",
 )
 def length_and_chunked(answer: Answer) -> Iterator[str]:
     """Not both Content-Length and Transfer-Encoding."""
@@ -92,7 +92,7 @@ def length_and_chunked(answer: Answer) -> Iterator[str]:
     "error",
     source="RFC 9112 section 6",
     breaks="all that want tokens early: who knows the length has waited for the last token",
-    mend="send chunks as tokens are made; look for a proxy that collects the answer",
+    fix="send chunks as tokens are made; look for a proxy that collects the answer",
 )
 def known_length(answer: Answer) -> Iterator[str]:
     """A stream's length is not known when it begins."""
@@ -104,7 +104,7 @@ def known_length(answer: Answer) -> Iterator[str]:
     "warning",
     source="RFC 9112 sections 6.3 and 9.8",
     breaks="clients, which cannot tell the end from a connection that was cut, nor use it again",
-    mend="answer HTTP/1.1 requests with `Transfer-Encoding: chunked`",
+    fix="answer HTTP/1.1 requests with `Transfer-Encoding: chunked`",
 )
 def not_chunked(answer: Answer) -> Iterator[str]:
     """The end of a stream is marked, not only followed by the end of the connection."""
@@ -116,7 +116,7 @@ def not_chunked(answer: Answer) -> Iterator[str]:
     "warning",
     source="WHATWG HTML, Server-sent events (authoring notes); RFC 9111 section 5.2",
     breaks="caches on the way may keep the stream, or hold it back to do so",
-    mend="send `Cache-Control: no-cache`",
+    fix="send `Cache-Control: no-cache`",
 )
 def cache_control(answer: Answer) -> Iterator[str]:
     """A stream is not for caches."""
@@ -129,7 +129,7 @@ def cache_control(answer: Answer) -> Iterator[str]:
     "warning",
     source="RFC 9110 section 6.6.1",
     breaks="caches and logs, which compute an answer's age from it",
-    mend="send `Date` in every answer",
+    fix="send `Date` in every answer",
 )
 def date(answer: Answer) -> Iterator[str]:
     """A server with a clock says when it answered."""
@@ -141,7 +141,7 @@ def date(answer: Answer) -> Iterator[str]:
     "error",
     source="RFC 9112 section 7.1",
     breaks="all clients: what follows cannot be read",
-    mend="write the size as hexadecimal digits and nothing else, then CR LF",
+    fix="write the size as hexadecimal digits and nothing else, then CR LF",
 )
 def chunk_size(answer: Answer) -> Iterator[str]:
     """A chunk begins with its size in hexadecimal digits."""
@@ -152,7 +152,7 @@ def chunk_size(answer: Answer) -> Iterator[str]:
     "error",
     source="RFC 9112 section 7.1",
     breaks="all clients: what follows cannot be read",
-    mend="count the bytes of the chunk (not its characters), and write CR LF after them",
+    fix="count the bytes of the chunk (not its characters), and write CR LF after them",
 )
 def chunk_length(answer: Answer) -> Iterator[str]:
     """A chunk has as many bytes as its size says, and CR LF after them."""
@@ -163,7 +163,7 @@ def chunk_length(answer: Answer) -> Iterator[str]:
     "error",
     source="RFC 9112 section 7.1",
     breaks="strict clients and proxies, which close the connection",
-    mend="end lines with CR LF",
+    fix="end lines with CR LF",
 )
 def chunk_line_end(answer: Answer) -> Iterator[str]:
     """The lines between chunks end with CR LF."""
@@ -174,7 +174,7 @@ def chunk_line_end(answer: Answer) -> Iterator[str]:
     "error",
     source="RFC 9112 sections 7.1 and 8",
     breaks="all clients: httpx and aiohttp raise on a body that was cut",
-    mend="finish the chunk; say what went wrong in an error event before closing",
+    fix="finish the chunk; say what went wrong in an error event before closing",
 )
 def body_cut(answer: Answer) -> Iterator[str]:
     """The body does not end within a chunk, before its length, or by a reset."""
@@ -185,7 +185,7 @@ def body_cut(answer: Answer) -> Iterator[str]:
     "error",
     source="RFC 9112 sections 7.1 and 8",
     breaks="all clients: httpx raises RemoteProtocolError, and without a close they wait for ever",
-    mend="send `0` CR LF CR LF after the last chunk",
+    fix="send `0` CR LF CR LF after the last chunk",
 )
 def zero_chunk(answer: Answer) -> Iterator[str]:
     """A chunked body ends with the chunk of size zero, and an empty line."""
@@ -196,7 +196,7 @@ def zero_chunk(answer: Answer) -> Iterator[str]:
     "error",
     source="RFC 9112 section 6.3",
     breaks="the next request on this connection, which gets these bytes as its answer",
-    mend="send nothing behind the zero chunk",
+    fix="send nothing behind the zero chunk",
 )
 def bytes_after_end(answer: Answer) -> Iterator[str]:
     """Nothing follows the end of an answer."""

@@ -58,7 +58,7 @@ def bursts(stream: Stream) -> list[tuple[float, int, int]]:
     "error",
     source="OpenAI API reference: tokens are sent as they become available",
     breaks="users, who look at nothing until all is there",
-    mend="switch buffering off in the proxy (nginx: proxy_buffering off or X-Accel-Buffering: no; "
+    fix="switch buffering off in the proxy (nginx: proxy_buffering off or X-Accel-Buffering: no; "
     "HAProxy: option http-no-delay), and flush each event in the server",
 )
 def buffered_whole(pace: Pace) -> Iterator[str]:
@@ -78,7 +78,7 @@ def buffered_whole(pace: Pace) -> Iterator[str]:
     "warning",
     source="not a rule of HTTP; what streaming is for",
     breaks="no client, but text comes in jerks: something collects events",
-    mend="switch buffering, compression and Nagle's algorithm off in each proxy on the way, and "
+    fix="switch buffering, compression and Nagle's algorithm off in each proxy on the way, and "
     "flush each event in the server",
 )
 def buffered_in_bursts(pace: Pace) -> Iterator[str]:

@@ -97,7 +97,7 @@ def _render_finding(finding: Finding, console: Console) -> None:
         ("seen", f"{finding.seen} [in: {finding.probe}]"),
         ("rule", finding.source),
         ("breaks", finding.breaks),
-        ("fix", finding.mend),
+        ("fix", finding.fix),
     )
     for name, text in lines:
         console.print(Padding(f"[dim]{name:<7}[/]{escape(text)}", (0, 0, 0, 2), expand=False))

@@ -17,7 +17,7 @@ Severity = Literal["error", "warning"]
 class Rule(Generic[Seen]):
     """`check` yields what was seen of each breach, in the order of the bytes.
 
-    `says` is the rule, `source` who made it, `breaks` which client suffers, `mend` what to do.
+    `says` is the rule, `source` who made it, `breaks` which client suffers, `fix` what to do.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Rule(Generic[Seen]):
     says: str
     source: str
     breaks: str
-    mend: str
+    fix: str
     check: Callable[[Seen], Iterator[str]]
 
 
@@ -41,17 +41,17 @@ class Finding:
     says: str
     source: str
     breaks: str
-    mend: str
+    fix: str
 
 
 def rule(
-    severity: Severity, *, source: str, breaks: str, mend: str
+    severity: Severity, *, source: str, breaks: str, fix: str
 ) -> Callable[[Callable[[Seen], Iterator[str]]], Rule[Seen]]:
     """Make a rule of a function: its name is the rule's, its docstring what the rule says."""
 
     def make(check: Callable[[Seen], Iterator[str]]) -> Rule[Seen]:
         name = check.__name__.replace("_", "-")
-        return Rule(name, severity, (check.__doc__ or "").strip(), source, breaks, mend, check)
+        return Rule(name, severity, (check.__doc__ or "").strip(), source, breaks, fix, check)
 
     return make
 
@@ -69,5 +69,5 @@ def findings(rules: Iterable[Rule[Seen]], seen: Seen, probe: str) -> Iterator[Fi
                 one.says,
                 one.source,
                 one.breaks,
-                one.mend,
+                one.fix,
             )

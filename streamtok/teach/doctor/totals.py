@@ -23,7 +23,7 @@ def _usages(stream: Stream) -> list[tuple[int, dict[str, Any]]]:
     "error",
     source="OpenAI API reference, stream_options.include_usage",
     breaks="clients that book tokens: they count none",
-    mend="send a chunk with `choices: []` and usage before [DONE]",
+    fix="send a chunk with `choices: []` and usage before [DONE]",
 )
 def usage_missing(stream: Stream) -> Iterator[str]:
     """Usage is sent where stream_options.include_usage asks for it."""
@@ -35,7 +35,7 @@ def usage_missing(stream: Stream) -> Iterator[str]:
     "warning",
     source="OpenAI API reference, stream_options.include_usage",
     breaks="clients that take choices[0] of each chunk: they did not ask for one without",
-    mend="send usage only where include_usage is true",
+    fix="send usage only where include_usage is true",
 )
 def usage_unasked(stream: Stream) -> Iterator[str]:
     """Usage is not sent where nobody asked for it."""
@@ -47,7 +47,7 @@ def usage_unasked(stream: Stream) -> Iterator[str]:
     "error",
     source="OpenAI API reference, CompletionUsage",
     breaks="clients that book tokens: sums do not agree",
-    mend="total_tokens = prompt_tokens + completion_tokens, all of them integers",
+    fix="total_tokens = prompt_tokens + completion_tokens, all of them integers",
 )
 def usage_sum(stream: Stream) -> Iterator[str]:
     """Usage holds three integers, the last of which is the sum of the others."""
@@ -63,7 +63,7 @@ def usage_sum(stream: Stream) -> Iterator[str]:
     "warning",
     source="OpenAI API reference, stream_options.include_usage: null in all chunks but the last",
     breaks="clients that add up what they get: they count tokens more than once",
-    mend="send `usage: null` in all chunks before the last",
+    fix="send `usage: null` in all chunks before the last",
 )
 def usage_early(stream: Stream) -> Iterator[str]:
     """Usage comes in the last chunk only."""
@@ -76,7 +76,7 @@ def usage_early(stream: Stream) -> Iterator[str]:
     "warning",
     source="OpenAI API reference, stream_options.include_usage: a null value in all other chunks",
     breaks="typed clients that expect the key",
-    mend="send `usage: null` in all chunks before the last",
+    fix="send `usage: null` in all chunks before the last",
 )
 def usage_null(stream: Stream) -> Iterator[str]:
     """Where usage was asked for, each chunk has the key."""
@@ -88,7 +88,7 @@ def usage_null(stream: Stream) -> Iterator[str]:
     "warning",
     source="OpenAI API reference, stream_options.include_usage: choices is an empty array",
     breaks="clients that know the usage chunk by its empty choices",
-    mend="send usage in a chunk of its own, with `choices: []`",
+    fix="send usage in a chunk of its own, with `choices: []`",
 )
 def usage_choices(stream: Stream) -> Iterator[str]:
     """The chunk with usage has no choices."""
@@ -101,7 +101,7 @@ def usage_choices(stream: Stream) -> Iterator[str]:
     "error",
     source="OpenAI API reference, error object",
     breaks="openai-python and openai-node: the error they raise says nothing",
-    mend='send `{"error": {"message", "type", "param", "code"}}` with all four keys',
+    fix='send `{"error": {"message", "type", "param", "code"}}` with all four keys',
 )
 def error_event(stream: Stream) -> Iterator[str]:
     """An error event holds OpenAI's error object, with its four keys."""
@@ -114,7 +114,7 @@ def error_event(stream: Stream) -> Iterator[str]:
     "error",
     source="OpenAI API reference",
     breaks="clients that look whether the key is there: they raise an error where there is none",
-    mend="leave the key out",
+    fix="leave the key out",
 )
 def error_null(stream: Stream) -> Iterator[str]:
     """A chunk without an error does not have the key."""
@@ -125,7 +125,7 @@ def error_null(stream: Stream) -> Iterator[str]:
     "error",
     source="OpenAI API reference",
     breaks="users: the answer is not complete",
-    mend="see the error, and the server's log",
+    fix="see the error, and the server's log",
 )
 def stream_failed(stream: Stream) -> Iterator[str]:
     """A stream for a valid request does not end in an error."""
