@@ -53,6 +53,7 @@ from streamtok.model.load import read_config
 from streamtok.observe.kept import Traces
 from streamtok.observe.sinks import open_tracing
 from streamtok.postgres import open_ledger
+from streamtok.script.stage import before, directed, open_script, without_model
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.tokenizer import Tokenizer
 from streamtok.text.tool_calls.template import ToolChatTemplate
@@ -77,6 +78,7 @@ class App:
         self._certificate = load_certificate(config.certfile, config.keyfile)
         self._clock = FrozenClock() if config.frozen_clock else SystemClock()
         self._keys = _read_keys(config)
+        self._script = open_script(config)
         self._tracing = open_tracing(config, self._clock, share.worker if share else None)
         new_request_id = partial(new_ids(config.ids), "req_")
         self._traces = Traces(self._clock)
@@ -115,6 +117,8 @@ class App:
         if not held:
             self._listen(self._endpoint)
         services = await load(config, self._ledger, self._clock, share)
+        if self._script:
+            services = directed(services, self._script, only=config.script_only)
         self._services = replace(services, find_trace=self._traces.find)
         self._api.open(self._services)
         if held:
@@ -131,6 +135,13 @@ class App:
             self._certificate.reload()
         if self._keys:
             self._keys.reload()
+
+    def change(self, make: Callable[[Services], Services]) -> Services:
+        """Serve from now on with what `make` makes of the services, and return that."""
+        assert self._services is not None
+        self._services = make(self._services)
+        self._api.open(self._services)
+        return self._services
 
     @property
     def meter(self) -> Meter:
@@ -178,10 +189,14 @@ async def load(
         ConfigError: there is no memory for one context of it.
         ModelError: the model cannot be loaded.
     """
-    files = share.files if share else await asyncio.to_thread(read_files, config)
-    engine = await start_engine(config, files)
+    alone, folder = config.script_only, config.model_folder
+    read = partial(load_files, folder, weights=config.engine == "thread" and not alone)
+    files = share.files if share else await asyncio.to_thread(read)
+    engine = without_model(config) if alone else await start_engine(config, files)
     try:
-        await _warm_up(engine)
+        if not alone:
+            await _warm_up(engine)
+        engine = before(engine) if config.script and not alone else engine
         return _services(config, ledger, clock, share, files, engine)
     except BaseException:  # cancelled among them
         await engine.close()

@@ -51,6 +51,7 @@ METAVARS = {
     "record": "FOLDER",
     "replay": "FOLDER",
     "root_path": "PATH",
+    "script": "FILE",
     "system": "TEXT",
     "trace_file": "FILE",
     "trace_pcapng": "FILE",

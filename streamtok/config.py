@@ -168,6 +168,8 @@ class ServeConfig(EngineConfig, ListenConfig, ConnectionConfig, ApiConfig, Trace
     drain_timeout_s: Duration = setting(30.0, "seconds running streams have to finish at a stop")
     close_after_stream: bool = setting(False, "close the connection after each streamed answer")
     faults: bool = setting(False, "let requests ask for faults, to test clients")
+    script: str = setting("", "file of prescribed answers, TOML or JSON (default: none)")
+    script_only: bool = setting(False, "load no model: what --script does not answer is a 404")
     frozen_clock: bool = setting(
         False, "stop the date at the beginning of 2026, so that answers repeat"
     )

@@ -16,7 +16,7 @@ from typing import Literal
 
 from streamtok.errors import RequestError
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "content_filter"]
 ConstraintKind = Literal["json_schema", "lark", "regex", "gbnf"]
 Embedding = tuple[float, ...]  # of length one, in single precision
 

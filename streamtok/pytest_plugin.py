@@ -40,9 +40,30 @@ def streamtok_server(
     request: pytest.FixtureRequest, streamtok_models: Models
 ) -> Iterator[TestedServer]:
     """A server of the test's own, on a free port; the same requests get the same bytes."""
-    from streamtok.testing.fixture import tested_server
+    from streamtok.testing.fixture import fresh_server
 
     markers = reversed(list(request.node.iter_markers("streamtok")))
     flags = [*request.config.getini("streamtok_args"), *(f for m in markers for f in m.args)]
-    with tested_server(flags, streamtok_models) as server:
+    with fresh_server(flags, streamtok_models) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def streamtok_session_server(
+    request: pytest.FixtureRequest, streamtok_models: Models
+) -> Iterator[TestedServer]:
+    """One server for all tests; its ids, books and faults go on from test to test."""
+    from streamtok.testing.fixture import fresh_server
+
+    with fresh_server(request.config.getini("streamtok_args"), streamtok_models) as server:
+        yield server
+
+
+@pytest.fixture
+def streamtok_env(
+    streamtok_server: TestedServer, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """The variables that send programs to the test's server: set in this process, and returned."""
+    for name, value in streamtok_server.env.items():
+        monkeypatch.setenv(name, value)
+    return streamtok_server.env

@@ -15,7 +15,7 @@ import streamtok
 LAYERS = (  # a module imports from its own layer and from those after it
     ("__main__", "cli", "help", "pytest_plugin", "terminal", "testing"),
     ("app", "first", "proxy", "serve", "teach"),
-    ("api", "faults", "observe", "postgres"),
+    ("api", "faults", "observe", "postgres", "script"),
     ("answer",),
     ("http", "text", "engine", "ledger", "metrics"),
     ("model",),
@@ -30,7 +30,8 @@ HEART = (
 ROOMS = (
     *("http/edge/", "engine/remote/", "engine/extras/", "model/gpt/", "text/tool_calls/"),
     *("api/access/", "api/constraints/", "api/responses/", "api/anthropic/", "api/more/"),
-    *("faults/", "help/", "observe/", "postgres/", "proxy/", "teach/", "testing/", "serve/"),
+    *("faults/", "help/", "observe/", "postgres/", "proxy/", "script/", "teach/"),
+    *("testing/", "serve/"),
 )
 ONLY_IN = {  # library -> where it may be imported
     "h11": ("http/", "first/"),

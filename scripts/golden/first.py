@@ -8,13 +8,13 @@ differs in the last bits, might choose another.
 import json
 
 from streamtok.first import FINGERPRINT, REQUEST, TOKENS
-from streamtok.testing.fixture import Models, tested_server
+from streamtok.testing.fixture import Models, fresh_server
 
 LEAST_MARGIN = 0.01  # between the log-probabilities of the two likeliest tokens
 
 if __name__ == "__main__":
     body = json.loads(REQUEST) | {"stream": False, "logprobs": 2}
-    with tested_server([], Models()) as server:
+    with fresh_server([], Models()) as server:
         answer = json.loads(server.raw(body, "/v1/completions").partition(b"\r\n\r\n")[2])
     logprobs, fingerprint = answer["choices"][0]["logprobs"], answer["system_fingerprint"]
     tokens = tuple(logprobs["tokens"])

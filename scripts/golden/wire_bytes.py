@@ -7,7 +7,7 @@ differs in the last bits, might choose another.
 import json
 from pathlib import Path
 
-from streamtok.testing.fixture import Models, tested_server
+from streamtok.testing.fixture import Models, fresh_server
 
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden" / "hello.http"
 BODY = {
@@ -22,7 +22,7 @@ LEAST_MARGIN = 0.01  # between the log-probabilities of the two likeliest tokens
 def margin() -> float:
     """Return by how much the likeliest token led, where it led least."""
     body = BODY | {"stream": False, "logprobs": True, "top_logprobs": 2}
-    with tested_server([], Models()) as server:
+    with fresh_server([], Models()) as server:
         answer = json.loads(server.raw(body).partition(b"\r\n\r\n")[2])
     tops = [token["top_logprobs"] for token in answer["choices"][0]["logprobs"]["content"]]
     return min(first["logprob"] - second["logprob"] for first, second in tops)
@@ -31,5 +31,5 @@ def margin() -> float:
 if __name__ == "__main__":
     if margin() < LEAST_MARGIN:
         raise SystemExit(f"a token led by {margin():.4f} only: choose another prompt")
-    with tested_server([], Models()) as server:
+    with fresh_server([], Models()) as server:
         GOLDEN.write_bytes(server.raw(BODY))

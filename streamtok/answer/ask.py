@@ -8,7 +8,7 @@ Read next: `streamtok.answer.limits`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from streamtok.answer.choice import TextRules
 from streamtok.http.framings import OFFERS, Offer
@@ -40,7 +40,8 @@ class Ask:
     seeds that follow. `echoes` has the text that each prompt's answers begin with, or nothing; with
     `score_prompts` the prompts' tokens are reported with log-probabilities. `constraint` is what
     the text must be, made of `parts`; with `embed` no text is wanted, but the prompts' embeddings.
-    With `running_usage` every event carries the usage so far.
+    With `running_usage` every event carries the usage so far. `named` is the model as the request
+    names it, and `chat` its conversation, if it is one.
     """
 
     surface: Surface
@@ -63,6 +64,8 @@ class Ask:
     embed: bool = False
     running_usage: bool = False
     trace: Trace | None = None
+    named: str | None = None
+    chat: Any = None
 
     @property
     def prompt_tokens(self) -> int:

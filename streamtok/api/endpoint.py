@@ -33,6 +33,8 @@ async def answer(
     Raises:
         RequestError: the request cannot be carried out, or there is no room for it.
     """
+    if services.director is not None:
+        services, ask = services.director.direct(services, call, ask)
     framing = _framing(call, ask) if ask.stream else None
     interceptor = None
     if services.faults is not None:

@@ -74,13 +74,15 @@ def ask_chat(
     made = services.constraints.make(wanted) if wanted else Constrained()
     try:
         most = services.tokenizer.most_characters(services.engine.context)
-        ids = prompt_ids(services, replace(chat, tools=wanted.tools), most)
+        chat = replace(chat, tools=wanted.tools)
+        ids = prompt_ids(services, chat, most)
     except ContextTooLong as error:
         error.param = surface.prompt_field
         raise
     return replace(
         drafted,
         prompts=(ids,),
+        chat=chat,
         max_tokens=parameters.max_tokens or services.engine.context,
         rules=replace(drafted.rules, reader=made.reader),
         constraint=made.constraint,
@@ -175,6 +177,7 @@ def draft(services: Services, call: Call, fields: Parameters, surface: Surface) 
         stop_ids=_stop_ids(services, fields),
         rules=TextRules(_stops(fields), special=fields.skip_special_tokens is False),
         trace=call.request.trace,
+        named=fields.model,
     )
 
 
@@ -229,9 +232,7 @@ def _stop_ids(services: Services, fields: Parameters) -> frozenset[int]:
 
 def _stops(fields: Parameters) -> tuple[str, ...]:
     """Return the stop strings of a request."""
-    if fields.stop is None:
-        return ()
-    return (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop)
+    return (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ())
 
 
 def _logit_bias(services: Services, fields: Parameters) -> tuple[tuple[int, float], ...]:

@@ -5,7 +5,6 @@ Read next: `streamtok.ids`.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from streamtok.answer.ask import Ask, Timers
@@ -65,6 +64,13 @@ class FaultInjector(Protocol):
         """Hold nothing up any more: the server is stopping."""
 
 
+class Director(Protocol):
+    """Decides what answers each request, if not the model: see `streamtok.script`."""
+
+    def direct(self, services: "Services", call: Call, ask: Ask) -> tuple["Services", Ask]:
+        """Return what answers `ask`, and what it is asked. Raises RequestError if nothing does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Constrained:
     """What an answer must be, if anything; made of `parts`, to find the one that is wrong.
@@ -115,10 +121,10 @@ class Services:
 
     `defaults` are the sampling parameters a request gets that does not name its own; `new_id`
     makes a request's id from what it begins with; `timers` watch over each. `faults` are what
-    clients may ask to go wrong, where they may; `refuse_unknown` fields, or ignore them.
-    `stored_responses` is how many are kept for each key. `constraints` makes what answers must be.
-    `aliases` are other names of the model; among them "*" stands for any. `offload` does what would
-    hold up the event loop.
+    clients may ask to go wrong, where they may; `director` may send a request to another engine;
+    `refuse_unknown` fields, or ignore them. `stored_responses` is how many are kept for each key.
+    `constraints` makes what answers must be. `aliases` are other names of the model; among them "*"
+    stands for any. `offload` does what would hold up the event loop.
     """
 
     engine: Engine
@@ -135,6 +141,7 @@ class Services:
     timers: Timers
     constraints: Constraints
     faults: FaultInjector | None = None
+    director: Director | None = None
     refuse_unknown: bool = False
     stored_responses: int = 0
     aliases: Collection[str] = ()
@@ -156,7 +163,10 @@ class Services:
             InvalidRequest: it is no JSON object, a field has a wrong value or is not supported, or
                 it is unknown and such are refused.
         """
-        fields, unknown = await self.run(call, partial(self._convert, call, kind, documented))
+        most = max(MOST_VALUES, 2 * self.engine.context)
+        fields, unknown = await self.run(
+            call, lambda: convert(read_object(call.request.body, most), kind, documented)
+        )
         own = self.faults.field if self.faults else None
         wrong = [name for name in unknown if name != own]
         if wrong and self.refuse_unknown:
@@ -164,12 +174,6 @@ class Services:
                 f"{wrong[0]}: there is no such field", param=wrong[0], code="unknown_parameter"
             )
         return fields, unknown
-
-    def _convert(
-        self, call: Call, kind: type[Kind], documented: Documented
-    ) -> tuple[Kind, tuple[str, ...]]:
-        most = max(MOST_VALUES, 2 * self.engine.context)
-        return convert(read_object(call.request.body, most), kind, documented)
 
     def check_model(self, name: str | None) -> None:
         """Check that `name` is the model served here; None stands for it.

@@ -36,20 +36,23 @@ MakeOutput = Callable[[ByteStream, list[WireFault], Callable[[], float]], Output
 class Faults:
     """Hears what requests ask for. After `end`, nothing is held up any more.
 
-    `later` is the timer for pauses; without it, the event loop's.
+    `later` is the timer for pauses; without it, the event loop's. Unless it `listens`, requests
+    may not ask.
     """
 
-    field = FIELD
-
-    def __init__(self, later: Later | None = None) -> None:
+    def __init__(self, later: Later | None = None, *, listens: bool = True) -> None:
+        self.field = FIELD if listens else ""
         self._later = later
         self._seen: Counter[tuple[Wanted, int]] = Counter()
         self._outputs: WeakSet[FaultyOutput] = WeakSet()
         self._ended = False
 
-    def plan(self, request: Request, framing: Framing | None, ask: Ask) -> "Plan | None":
-        """See `streamtok.api.services.FaultInjector.plan`."""
-        if not (text := _asked_for(request)):
+    def plan(
+        self, request: Request, framing: Framing | None, ask: Ask, also: str | None = None
+    ) -> "Plan | None":
+        """See `streamtok.api.services.FaultInjector.plan`; `also` is what is to go wrong anyway."""
+        asked_for = _asked_for(request) if self.field else None
+        if not (text := ", ".join(filter(None, (also, asked_for)))):
             return None
         return self._plan(text, request, framing, ask.surface.id_prefix == CHAT.id_prefix)
 

@@ -11,18 +11,6 @@ from streamtok.http.request import HeaderList
 from streamtok.http.transport import ByteStream
 
 
-def _silent() -> str:
-    return ""
-
-
-def _nothing() -> None:
-    pass
-
-
-def _none() -> HeaderList:
-    return ()
-
-
 class BrokenOff(Exception):
     """A body cannot go on: raised by its generator, it ends the connection without a zero chunk."""
 
@@ -51,9 +39,9 @@ class Response:
     status: int
     headers: HeaderList
     body: bytes | AsyncGenerator[bytes, None] = b""
-    summary: Callable[[], str] = _silent
-    close: Callable[[], None] = _nothing
-    trailers: Callable[[], HeaderList] = _none
+    summary: Callable[[], str] = lambda: ""
+    close: Callable[[], None] = lambda: None
+    trailers: Callable[[], HeaderList] = lambda: ()
     output: Callable[[ByteStream], Output] | None = None
 
 

@@ -54,6 +54,8 @@ def supervise(config: ServeConfig, announce: Callable[[str], None]) -> int:
         raise ConfigError("--workers: this system cannot fork; one process serves all it can")
     if config.ledger == ":memory:":
         raise ConfigError("--ledger: with several --workers it must be a file; found :memory:")
+    if config.script:
+        raise ConfigError("--script: with several --workers, each would count answers for itself")
     with signal_socket() as signals:
         endpoint = open_endpoint(config)
         url = endpoint.url("https" if config.certfile else "http")

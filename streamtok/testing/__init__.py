@@ -2,13 +2,14 @@
 
 `write_model` makes a complete Hugging Face folder with random weights and a tokenizer of bytes;
 `ScriptedEngine` says what it is told to; `MemoryStream` is a socket in memory; `FakeClock` stands
-still until moved; `running_server` is a real server in a thread. Nothing on the serving path
-imports this package.
+still until moved; `running_server` is a real server in a thread; `fresh_server` is one for tests of
+clients, as the pytest fixture gives. Nothing on the serving path imports this package.
 """
 
 from streamtok.serve.background import RunningServer, running_server
 from streamtok.testing.clocks import FakeClock, FakeLater, FakeTimer
 from streamtok.testing.engines import ScriptedEngine, local_engine
+from streamtok.testing.fixture import Models, TestedServer, fresh_server
 from streamtok.testing.models import SPECIALS, TINY, byte_tokenizer, random_weights, write_model
 from streamtok.testing.servers import listen_locally, make_services
 from streamtok.testing.streams import MemoryStream
@@ -20,9 +21,12 @@ __all__ = [
     "FakeLater",
     "FakeTimer",
     "MemoryStream",
+    "Models",
     "RunningServer",
     "ScriptedEngine",
+    "TestedServer",
     "byte_tokenizer",
+    "fresh_server",
     "listen_locally",
     "local_engine",
     "make_services",

@@ -36,13 +36,17 @@ from streamtok.errors import RequestError
 
 ERROR_TYPES = {
     401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
     500: "api_error",
     503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
 }
-REASONS = {"stop": "end_turn", "tool_calls": "tool_use"}
+REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "content_filter": "refusal"}
 
 
 class MessageEvents(ItemDialect):

@@ -38,6 +38,11 @@ class Constraints:
         self._template = template
         self._close = close
 
+    @property
+    def can_check(self) -> bool:
+        """Whether there is what compiles grammars."""
+        return self._grammars is not None
+
     def make(self, wanted: Wanted) -> Constrained:
         """Return what an answer must be; see `streamtok.api.services.Constraints`."""
         if wanted.tools:

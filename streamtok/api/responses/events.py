@@ -166,7 +166,10 @@ class ResponseEvents(ItemDialect):
         if body.status == "completed":
             body.completed_at = int(self._clock.wall_s())
         else:
-            body.incomplete_details = IncompleteDetails("max_output_tokens")
+            filtered = self.transcript.reason == "content_filter"
+            body.incomplete_details = IncompleteDetails(
+                "content_filter" if filtered else "max_output_tokens"
+            )
         body.usage = ResponseUsage(
             usage.prompt_tokens,
             InputDetails(usage.cached_tokens),
