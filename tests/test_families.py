@@ -17,10 +17,12 @@ from streamtok.model import reference
 from streamtok.model.attention import KVCache
 from streamtok.model.base import Decoder
 from streamtok.model.batch import Segment
+from streamtok.model.families.folder import FAMILIES
+from streamtok.model.families.scaling import Linear, Llama3, Yarn
 from streamtok.model.gpt import reference as gpt_reference
 from streamtok.model.gpt.families import GptConfig
-from streamtok.model.load import FAMILIES, load, read_config, read_weights, tensor_shapes
-from streamtok.model.rope import Linear, Llama3, Rope, Yarn
+from streamtok.model.load import load, read_config, read_weights, tensor_shapes
+from streamtok.model.rope import Rope
 from streamtok.testing import TINY
 
 CASES = sorted(path.parent for path in (Path(__file__).parent / "golden").glob("*/config.json"))

@@ -94,7 +94,9 @@ def test_nothing_is_said_where_nothing_is_passed_over(
     build(name, tmp_path)
     with caplog.at_level(logging.WARNING, "streamtok.model"):
         load(tmp_path, threads=1)
-    assert not [record for record in caplog.records if record.name == "streamtok.model.load"]
+    assert not [
+        record for record in caplog.records if record.name == "streamtok.model.families.folder"
+    ]
 
 
 def test_a_token_without_an_embedding_is_text(tmp_path: Path) -> None:

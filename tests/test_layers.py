@@ -28,7 +28,8 @@ HEART = (
     *("config.py", "messages.py", "errors.py", "clock.py", "ids.py", "metrics.py", "ledger.py"),
 )
 ROOMS = (
-    *("http/edge/", "engine/remote/", "engine/extras/", "model/gpt/", "text/tool_calls/"),
+    *("http/edge/", "engine/remote/", "engine/extras/", "model/families/", "model/gpt/"),
+    *("model/machine/", "text/tool_calls/"),
     *("api/access/", "api/constraints/", "api/responses/", "api/anthropic/", "api/more/"),
     *("faults/", "help/", "observe/", "postgres/", "proxy/", "script/", "teach/"),
     *("testing/", "serve/"),

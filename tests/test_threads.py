@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from streamtok.model.exact import linear
-from streamtok.model.exact.calibration import calibrate
 from streamtok.model.exact.linear import Arena, Linear
-from streamtok.model.exact.threads import Threads
+from streamtok.model.machine.calibration import calibrate
+from streamtok.model.machine.threads import Threads
 
 
 @pytest.mark.parametrize("rows", [0, 2, 4, 8, 36, 64])

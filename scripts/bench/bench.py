@@ -30,8 +30,8 @@ from benchmarks.rounds import Rounds
 from rich.progress import Progress
 
 from streamtok.model.base import Decoder
-from streamtok.model.exact.threads import available
 from streamtok.model.load import load
+from streamtok.model.machine.threads import available
 
 BATCHES, PREFILLS, STREAMS = (1, 2, 4, 8, 16, 32), (128, 512), (1, 8, 32, 64)
 WORD = 4  # bytes of a float32

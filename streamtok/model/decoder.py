@@ -19,12 +19,10 @@ import numpy.typing as npt
 
 from streamtok.model.activation import activate
 from streamtok.model.attention import KVCache
-from streamtok.model.base import Decoder, Layout, matrix_shapes, side_by_side
+from streamtok.model.base import Decoder, Layout, side_by_side
 from streamtok.model.batch import Batch, Segment
 from streamtok.model.config import ModelConfig
-from streamtok.model.exact.calibration import calibrate
-from streamtok.model.exact.linear import Arena, Linear
-from streamtok.model.exact.threads import Threads
+from streamtok.model.exact.linear import Linear, Products
 from streamtok.model.weights import Array, Checkpoint
 
 
@@ -69,14 +67,11 @@ class Workspace:
 class LlamaDecoder(Decoder):
     """A model of the Llama line: its families differ by the flags of its configuration only."""
 
-    def __init__(self, config: ModelConfig, checkpoint: Checkpoint, threads: Threads) -> None:
+    def __init__(self, config: ModelConfig, checkpoint: Checkpoint, products: Products) -> None:
         """Lay out the tensors of `checkpoint`, taking each of them."""
         self.config = config
-        self.tiling = calibrate(matrix_shapes(config), config.head_dim)
-        arena = Arena()
-
-        def linear(weight: Array) -> Linear:
-            return Linear(weight, self.tiling, arena, threads)
+        self.tiling = products.tiling
+        linear = products.linear
 
         names = config.names
         self._embedding = checkpoint.take(names.embedding)  # [V, D]

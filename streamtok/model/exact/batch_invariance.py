@@ -28,11 +28,11 @@ Which small products are safe depends on the BLAS. There are two ways to cut:
   processors with AVX-512, whose kernels for small matrices add up each element term by term.
 - FIXED: tiles of eight rows, or of four at the end. So it is with its kernels for AVX2.
 
-Neither is taken on trust: at the start `streamtok.model.exact.calibration` tries on the machine
+Neither is taken on trust: at the start `streamtok.model.machine.calibration` tries on the machine
 itself what holds, and says so if nothing does. The same problem on GPUs, with the same answer, is
 described in "Defeating Nondeterminism in LLM Inference" (Thinking Machines Lab, 2025).
 
-Read next: `streamtok.model.exact.calibration`.
+Read next: `streamtok.model.exact.linear`.
 """
 
 from collections.abc import Iterator, Mapping

@@ -5,13 +5,15 @@ says how many). One call of `np.matmul` broadcasts one small product over all of
 cache and needs no copy, where a BLAS would otherwise rearrange the whole weight in every call. The
 panels of a large product are shared among threads.
 
-Read next: `streamtok.model.exact.threads`.
+Read next: `streamtok.engine.verifier`.
 """
+
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from streamtok.model.exact.batch_invariance import PANELS, Tiling, multiply, padded
-from streamtok.model.exact.threads import Threads
 from streamtok.model.weights import Array
 
 SLAB_BYTES = 32 * 2**20
@@ -20,6 +22,15 @@ ALIGNMENT = 64  # bytes: a cache line
 PART = 2**23  # multiply-adds of what one thread takes of a product: about 0.15 ms
 SHARED = 2 * PART  # least of a product that is shared: to wake another core takes up to 0.1 ms
 FULL = 8  # rows: fewer take hardly less time, which is the memory's
+
+
+class Threads(Protocol):
+    """Threads that share a product's panels: `streamtok.model.machine.threads`."""
+
+    count: int
+
+    def share(self, parts: range, work: Callable[[int], None]) -> None:
+        """Call `work` once for each of `parts`, in any order; return when all is done."""
 
 
 class Arena:
@@ -81,3 +92,16 @@ class Linear:
 
         self._threads.share(range(0, count, step), work)
         return out
+
+
+class Products:
+    """How a model's products are cut and computed; lays out its weights."""
+
+    def __init__(self, tiling: Tiling, threads: Threads) -> None:
+        self.tiling = tiling
+        self._threads = threads
+        self._arena = Arena()
+
+    def linear(self, weight: Array) -> Linear:
+        """Lay out a weight [out, in]."""
+        return Linear(weight, self.tiling, self._arena, self._threads)

@@ -13,11 +13,9 @@ import numpy.typing as npt
 
 from streamtok.model.activation import activate
 from streamtok.model.attention import KVCache
-from streamtok.model.base import Decoder, Layout, matrix_shapes, side_by_side
+from streamtok.model.base import Decoder, Layout, side_by_side
 from streamtok.model.batch import Batch, Segment
-from streamtok.model.exact.calibration import calibrate
-from streamtok.model.exact.linear import Arena, Linear
-from streamtok.model.exact.threads import Threads
+from streamtok.model.exact.linear import Linear, Products
 from streamtok.model.gpt.families import GptConfig
 from streamtok.model.weights import Array, Checkpoint
 
@@ -52,15 +50,12 @@ class GptDecoder(Decoder):
 
     config: GptConfig
 
-    def __init__(self, config: GptConfig, checkpoint: Checkpoint, threads: Threads) -> None:
+    def __init__(self, config: GptConfig, checkpoint: Checkpoint, products: Products) -> None:
         """Lay out the tensors of `checkpoint`, taking each of them."""
         names = config.names
         self.config = config
-        self.tiling = calibrate(matrix_shapes(config), config.head_dim)
-        arena = Arena()
-
-        def linear(weight: Array) -> Linear:
-            return Linear(weight, self.tiling, arena, threads)
+        self.tiling = products.tiling
+        linear = products.linear
 
         self._embedding = checkpoint.take(names.embedding)  # [V, D]
         self._positions: Array | None = None

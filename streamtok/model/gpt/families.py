@@ -1,6 +1,6 @@
 """What checkpoints of the GPT line look like: GPT-2, and GPT-NeoX with Pythia.
 
-Their graph differs from Llama's (`streamtok.model.families`): layer norms with a bias, biases on
+Their graph differs from Llama's: layer norms with a bias, biases on
 every matrix, an MLP without a gate. Between the two of them it is positions (a learned vector each,
 or a part of each head that is rotated), the activation, and whether MLP and attention see the same
 input. The computation is in `streamtok.model.gpt.decoder`.
@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from streamtok.errors import ModelError
-from streamtok.model.config import ConfigReader, ModelConfig, Names
-from streamtok.model.families import read_activation
-from streamtok.model.rope import LongRope, Rope
-from streamtok.model.rope_config import RopeKeys, read_rope
+from streamtok.model.config import ModelConfig, Names
+from streamtok.model.families.llama import read_activation
+from streamtok.model.families.reader import ConfigReader
+from streamtok.model.families.rope_keys import RopeKeys, read_rope
+from streamtok.model.families.scaling import LongRope
+from streamtok.model.rope import Rope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,6 @@ change a bit of it. numpy lets go of the interpreter's lock while it computes.
 
 A `concurrent.futures` executor costs a future and a condition for each part and leaves the caller
 waiting.
-
-Read next: `streamtok.engine.verifier`.
 """
 
 import os

@@ -2,16 +2,15 @@
 
 Newer files say all of it in `rope_parameters`; older ones in `rope_scaling` and keys beside it, and
 where both are there transformers takes the older.
-
-Read next: `streamtok.model.weights`.
 """
 
 import math
 from dataclasses import dataclass
 
 from streamtok.errors import ModelError
-from streamtok.model.config import ConfigReader
-from streamtok.model.rope import Linear, Llama3, LongRope, Rope, Scaling, Yarn
+from streamtok.model.families.reader import ConfigReader
+from streamtok.model.families.scaling import Linear, Llama3, LongRope, Yarn
+from streamtok.model.rope import Rope, Scaling
 
 KINDS = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 BY_LAYER = ("full_attention", "sliding_attention")  # keys of files that rotate layers differently

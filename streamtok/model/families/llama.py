@@ -5,8 +5,6 @@ computation itself is the same for all (`streamtok.model.decoder`), but for the 
 `ModelConfig`. What a missing key means, and which keys a family passes over, is as transformers has
 it: a checkpoint is what its makers saw there. The GPT line, whose graph is another, is in
 `streamtok.model.gpt.families`.
-
-Read next: `streamtok.model.rope`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,9 +13,10 @@ from pathlib import Path
 
 from streamtok.errors import ModelError
 from streamtok.model.activation import ACTIVATIONS
-from streamtok.model.config import ConfigReader, ModelConfig
-from streamtok.model.rope import LongRope
-from streamtok.model.rope_config import RopeKeys, read_rope
+from streamtok.model.config import ModelConfig
+from streamtok.model.families.reader import ConfigReader
+from streamtok.model.families.rope_keys import RopeKeys, read_rope
+from streamtok.model.families.scaling import LongRope
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # as `layer_types` says
 

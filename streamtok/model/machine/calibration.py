@@ -4,8 +4,6 @@ With the BLAS at hand and the numbers of terms that a model has, the FREE way is
 a row the same bits in any company, else the FIXED one, and if that does not hold either the server
 says that it cannot promise equal bits. The width of the panels is then measured, among those that
 do not change a bit: else a chance of the measurement would decide about a text.
-
-Read next: `streamtok.model.exact.linear`, which cuts.
 """
 
 import logging
