@@ -1,68 +1,29 @@
 """The command line: a function for each subcommand, which imports what it needs when it runs."""
 
-import argparse
-import inspect
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import Field, fields
 from typing import Any
 
 from streamtok import __version__
 from streamtok.config import ServeConfig
 from streamtok.errors import ConfigError, StreamtokError
+from streamtok.flags import Parser, add_settings
 from streamtok.settings import (
     ChatConfig,
     GenerateConfig,
     LearnConfig,
     ProxyConfig,
-    choices,
-    flag_name,
     read,
     secret,
-    variable_name,
 )
 
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C has ended
-GROUPS = {  # the class of a setting -> its heading in the help
-    "ListenConfig": "where to listen",
-    "EngineConfig": "model and engine",
-    "ApiConfig": "API: keys, rates, streams",
-    "ConnectionConfig": "limits of connections and requests",
-    "ServeConfig": "server",
-    "TraceConfig": "trace",
-}
-UNITS = {"s": "SECONDS", "bytes": "BYTES"}  # the end of a setting's name -> its metavar
-METAVARS = {
-    "api_key": "KEY",
-    "api_keys": "FILE",
-    "certfile": "FILE",
-    "cors_origins": "ORIGINS",
-    "forwarded_allow_ips": "ADDRESSES",
-    "host": "ADDRESS",
-    "keyfile": "FILE",
-    "kv_memory": "SIZE",
-    "ledger": "FILE",
-    "min_body_rate": "BYTES",
-    "model": "FOLDER",
-    "model_alias": "NAMES",
-    "port": "PORT",
-    "progress": "FILE",
-    "record": "FOLDER",
-    "replay": "FOLDER",
-    "root_path": "PATH",
-    "script": "FILE",
-    "system": "TEXT",
-    "trace_file": "FILE",
-    "trace_pcapng": "FILE",
-    "uds": "PATH",
-    "url": "URL",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the process's exit status."""
-    given = vars(_parser().parse_args(arguments))
+    given = _parser().read(arguments)
     command = given.pop("command")
     try:
         status: int = command(given)
@@ -95,7 +56,7 @@ def serve_config(flags: Sequence[str]) -> ServeConfig:
         ConfigError: a flag is not known, or its value is wrong.
     """
     try:
-        return _serve_config(vars(_parser().parse_args(["serve", *flags])))
+        return _serve_config(_parser().read(["serve", *flags]))
     except SystemExit as error:
         raise ConfigError(
             f"streamtok serve does not know these flags: {' '.join(flags)}"
@@ -122,14 +83,14 @@ def key(given: dict[str, Any]) -> int:
 
 def chat(given: dict[str, Any]) -> int:
     """Talk to a server in the terminal."""
-    from streamtok.terminal import chat
+    from streamtok.terminal.chat import chat
 
     return chat(read(ChatConfig, given))
 
 
 def generate(given: dict[str, Any]) -> int:
     """Write one answer to standard output."""
-    from streamtok.terminal import generate
+    from streamtok.terminal.generate import generate
 
     return generate(read(GenerateConfig, given), given["prompt"])
 
@@ -187,6 +148,14 @@ def proxy(given: dict[str, Any]) -> int:
     return 1 if app.failed else status
 
 
+def completion(given: dict[str, Any]) -> int:
+    """Print a script by which a shell completes flags; see `streamtok help terminal`."""
+    from streamtok.completion import script
+
+    print(script(_parser(), given["shell"]))
+    return 0
+
+
 def help_on(given: dict[str, Any]) -> int:
     """Print a help topic, or the list of topics."""
     from streamtok.help import show
@@ -194,17 +163,17 @@ def help_on(given: dict[str, Any]) -> int:
     return show(given["topic"])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("streamtok", description="Stream a language model's tokens.")
+def _parser() -> Parser:
+    parser = Parser("streamtok", description="Stream a language model's tokens.")
     parser.add_argument("--version", action="version", version=f"streamtok {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_commands()
     command = commands.add_parser(
         "serve",
         help="serve the OpenAI API",
         description="Serve until a signal comes. More on these flags: streamtok help settings",
     )
     command.set_defaults(command=serve)
-    _add_settings(command, ServeConfig)
+    add_settings(command, ServeConfig)
     command = commands.add_parser(
         "key", help="make an API key", description=f"{key.__doc__} serve --api-keys reads the line."
     )
@@ -212,13 +181,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", help="what the key is called in the ledger and the metrics")
     command = commands.add_parser("chat", help="chat in the terminal", description=chat.__doc__)
     command.set_defaults(command=chat)
-    _add_settings(command, ChatConfig)
+    add_settings(command, ChatConfig)
     command = commands.add_parser(
-        "generate", help="answer one prompt, without a server", description=generate.__doc__
+        "generate", help="answer one prompt, with or without a server", description=generate.__doc__
     )
     command.set_defaults(command=generate)
     command.add_argument("prompt", help="what to answer; with --raw, the text to continue")
-    _add_settings(command, GenerateConfig)
+    add_settings(command, GenerateConfig)
     command = commands.add_parser(
         "doctor", help="check the streams of any server", description=doctor.__doc__
     )
@@ -256,60 +225,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "upstream", nargs="?", default="", help="the server, such as https://api.example.com"
     )
-    _add_settings(command, ProxyConfig)
+    add_settings(command, ProxyConfig)
     command = commands.add_parser(
         "learn", help="learn how streaming works", description=learn.__doc__
     )
     command.set_defaults(command=learn)
     command.add_argument("lessons", nargs="*", metavar="NUMBER", help="lessons (default: all)")
     command.add_argument("--list", action="store_true", help="name the lessons")
-    _add_settings(command, LearnConfig)
+    add_settings(command, LearnConfig)
+    command = commands.add_parser(
+        "completion", help="let a shell complete flags", description=completion.__doc__
+    )
+    command.set_defaults(command=completion)
+    command.add_argument("shell", metavar="{bash,fish,zsh,tcsh}", help="for which shell")
     command = commands.add_parser(
         "help", help="the reference, by topic", description=help_on.__doc__
     )
     command.set_defaults(command=help_on)
     command.add_argument("topic", nargs="?", metavar="TOPIC", help="see `streamtok help`")
     return parser
-
-
-def _add_settings(command: argparse.ArgumentParser, kind: type[Any]) -> None:
-    """Add a flag for each field of a config; those of each class it is made of are a group."""
-    groups: dict[str, Any] = {}
-    for setting in sorted(fields(kind), key=lambda setting: _rank(kind, setting)):
-        title = GROUPS.get(_declared_in(kind, setting), "")
-        if title not in groups:
-            groups[title] = command.add_argument_group(title) if title else command
-        groups[title].add_argument(flag_name(setting), **_options(kind, setting))
-
-
-def _rank(kind: type[Any], setting: Field[Any]) -> int:
-    """Return where a field's group stands among the others; first if it has none."""
-    return [*GROUPS].index(name) if (name := _declared_in(kind, setting)) in GROUPS else -1
-
-
-def _declared_in(kind: type[Any], setting: Field[Any]) -> str:
-    """Return the name of the class that declares a field of `kind`."""
-    return next(c.__name__ for c in kind.__mro__ if setting.name in inspect.get_annotations(c))
-
-
-def _options(kind: type[Any], setting: Field[Any]) -> dict[str, Any]:
-    """Return how argparse is to take a field, and what its help says."""
-    shown = setting.default not in ("", False, None)
-    default = f" (default: {setting.default})" if shown else ""
-    text = f"{setting.metadata['help']}{default} [{variable_name(setting)}]"
-    options: dict[str, Any] = {"dest": setting.name, "default": None}
-    options["help"] = text.replace("%", "%%")
-    if setting.default is False:
-        return options | {"action": "store_const", "const": "true"}
-    return options | {"metavar": _metavar(kind, setting)}
-
-
-def _metavar(kind: type[Any], setting: Field[Any]) -> str:
-    """Return what stands for a field's value in the help: its choices, its unit, or its kind."""
-    if values := choices(kind, setting.name):
-        return "{" + ",".join(values) + "}"
-    unit = setting.name.rpartition("_")[2]
-    return METAVARS.get(setting.name) or UNITS.get(unit) or "N"
 
 
 def _log_to_stderr(settings: ServeConfig) -> None:

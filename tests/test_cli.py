@@ -1,5 +1,6 @@
 """The command line as a process: flags, errors, the ready line, signals, exit codes."""
 
+import errno
 import json
 import os
 import re
@@ -80,7 +81,17 @@ def test_settings_come_from_the_environment_and_flags_win(monkeypatch: pytest.Mo
         (["generate", "hi", "--max-tokens", "-1"], "--max-tokens: expected a whole number"),
         (["generate", "hi", "--seed", "9" * 30], "seed"),
         (["generate", "word " * 2000], "context"),
-        (["sing"], "invalid choice: 'sing'"),
+        (["srve"], "unknown command 'srve'; did you mean serve?; one of serve, key"),
+        (["serve", "--prot", "9"], "unknown flag --prot; did you mean --port?"),
+        (["serve", "--max_streams=4"], "unknown flag --max_streams; did you mean --max-streams?"),
+        (["chat", "--tokens", "9"], "unknown flag --tokens; did you mean --max-tokens?"),
+        (["proxy", "http://x", "--recrod", "d"], "unknown flag --recrod; did you mean --record?"),
+        (["learn", "--zzz"], "streamtok learn: error: unknown flag --zzz\n"),
+        (["serve", "8001"], "unexpected argument '8001'; --port 8001?"),
+        (["--port", "9", "serve"], "--port is a flag of a command: streamtok serve --port"),
+        (["--verison"], "unknown flag --verison; did you mean --version?"),
+        (["chat", "--url", "http://127.0.0.1:x"], "--url: expected a URL such as"),
+        (["generate", "hi", "--url", "ftp://x"], "--url: expected a URL such as"),
         ([], "COMMAND"),
     ],
 )
@@ -93,12 +104,26 @@ def test_wrong_use_is_named_without_a_traceback(arguments: list[str], said: str)
     assert done.stdout == ""
 
 
-def test_a_port_in_use_is_named() -> None:
+def test_the_usage_is_that_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--prot", "9"])
+    assert capsys.readouterr().err.startswith("usage: streamtok serve [-h] [--host ADDRESS]")
+
+
+@pytest.mark.parametrize("command", ["serve --ledger :memory:", "proxy http://127.0.0.1:9"])
+def test_a_port_in_use_is_named_with_who_has_it_and_another(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = str(other.getsockname()[1])
-        done = run("serve", "--port", port, "--ledger", ":memory:")
-    assert done.returncode == 2
-    assert f"--port {port}: cannot listen" in done.stderr
+        port = other.getsockname()[1]
+        assert cli.main([*command.split(), "--port", str(port)]) == 2
+        said = capsys.readouterr().err
+        assert f"--port {port}: cannot listen: [Errno {errno.EADDRINUSE}]" in said
+        if Path("/proc/net/tcp").exists():
+            assert f"(process {os.getpid()}) listens there" in said
+        free = int(re.search(r"the next free one is --port (\d+)$", said)[1])
+        assert free > port
+        socket.create_server(("127.0.0.1", free)).close()
 
 
 def test_help_names_every_flag_and_variable(
@@ -134,21 +159,6 @@ def test_chat_streams_keeps_history_and_leaves_at_the_end_of_input() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("bot ") == 2
     assert len(done.stdout) > 100
-
-
-def test_chat_names_a_server_that_is_not_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-    done = subprocess.run(
-        [*STREAMTOK, "chat", "--url", f"http://127.0.0.1:{port}"],
-        input="hi\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "cannot be reached" in done.stdout
-    assert "Traceback" not in done.stderr
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat() -> None:

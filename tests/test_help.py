@@ -8,10 +8,16 @@ import pytest
 from documents import HELP, PAGES, help_page
 from rich.console import Console
 
-from streamtok import cli
+from streamtok import cli, flags
 from streamtok import help as pages
 from streamtok.config import ServeConfig
-from streamtok.settings import ChatConfig, LearnConfig, ProxyConfig, flag_name
+from streamtok.settings import (
+    ChatConfig,
+    GenerateConfig,
+    LearnConfig,
+    ProxyConfig,
+    flag_name,
+)
 
 
 def test_every_page_is_listed_once_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,7 +61,7 @@ def test_a_terminal_gets_it_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("setings", "look at: settings"),
         ("nginx", "look at: proxies"),
-        ("STREAMTOK_API_KEY", "look at: clients"),
+        ("STREAMTOK_API_KEY", "look at: terminal"),
         ("nonsense", "see: streamtok help"),
     ],
 )
@@ -79,7 +85,8 @@ def test_the_flags_of_serve_are_grouped_and_say_what_they_take(
     text = capsys.readouterr().out
     assert "VALUE" not in text
     headings = re.findall(r"^(\S.*):$", text, re.MULTILINE)
-    assert headings == ["options", *cli.GROUPS.values()]
+    kinds = {kind.__name__ for kind in ServeConfig.__mro__}
+    assert headings == ["options", *(flags.GROUPS[name] for name in flags.GROUPS if name in kinds)]
     _, *groups = re.split(r"^\S.*:$", text, flags=re.MULTILINE)
     for setting in fields(ServeConfig):
         holding = [g for g in groups if re.search(rf"^  {flag_name(setting)}\b(?!-)", g, re.M)]
@@ -87,6 +94,6 @@ def test_the_flags_of_serve_are_grouped_and_say_what_they_take(
 
 
 def test_every_metavar_is_that_of_a_setting() -> None:
-    kinds = (ServeConfig, ProxyConfig, ChatConfig, LearnConfig)
+    kinds = (ServeConfig, ProxyConfig, ChatConfig, GenerateConfig, LearnConfig)
     names = {setting.name for kind in kinds for setting in fields(kind)}
-    assert cli.METAVARS.keys() <= names
+    assert flags.METAVARS.keys() <= names

@@ -13,7 +13,7 @@ import pytest
 import streamtok
 
 LAYERS = (  # a module imports from its own layer and from those after it
-    ("__main__", "cli", "help", "pytest_plugin", "terminal", "testing"),
+    ("__main__", "cli", "completion", "flags", "help", "pytest_plugin", "terminal", "testing"),
     ("app", "first", "proxy", "serve", "teach"),
     ("api", "faults", "observe", "postgres", "script"),
     ("answer",),
@@ -31,8 +31,8 @@ ROOMS = (
     *("http/edge/", "engine/remote/", "engine/extras/", "model/families/", "model/gpt/"),
     *("model/machine/", "text/tool_calls/"),
     *("api/access/", "api/constraints/", "api/responses/", "api/anthropic/", "api/more/"),
-    *("faults/", "help/", "observe/", "postgres/", "proxy/", "script/", "teach/"),
-    *("testing/", "serve/"),
+    *("faults/", "help/", "observe/", "postgres/", "proxy/", "script/", "serve/", "teach/"),
+    *("terminal/", "testing/"),
 )
 ONLY_IN = {  # library -> where it may be imported
     "h11": ("http/", "first/"),
@@ -196,7 +196,7 @@ def test_a_violation_is_seen(path: str, line: str, words: str) -> None:
     ("path", "line"),
     [
         ("http/connection.py", "from http import HTTPStatus\nfrom streamtok import __version__"),
-        ("cli.py", "from streamtok.terminal import chat"),
+        ("cli.py", "from streamtok.terminal.chat import chat"),
         ("engine/local.py", "import asyncio, numpy\nfrom streamtok.model.decoder import Decoder"),
         ("testing/models.py", "import numpy, tokenizers\nfrom streamtok.app import App"),
     ],

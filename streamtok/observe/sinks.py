@@ -4,13 +4,15 @@ What cannot be written any more, to a full disk or a closed terminal, ends with 
 So does what lags behind: a terminal that is held, a pipe that nobody reads.
 """
 
+import io
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Any, Generic, Protocol, TextIO, TypeVar
 
 from streamtok.clock import Clock
 from streamtok.config import TraceConfig
@@ -18,15 +20,16 @@ from streamtok.errors import ConfigError
 from streamtok.observe.jsonl import JsonTrace
 from streamtok.observe.pcapng import Capture
 from streamtok.observe.text import TextTrace
-from streamtok.observe.trace import Bytes, Record, Take, Tracer
+from streamtok.observe.trace import Bytes, Record, Tracer
 from streamtok.settings import span_exporter
 
 log = logging.getLogger(__name__)
 
-STDOUT = 1
+STDOUT, STDERR = 1, 2
 BINARY: int = getattr(os, "O_BINARY", 0)  # Windows would change line ends otherwise
 RECORD_BYTES = 300  # about what a record takes beside its bytes
 MOST_BEHIND_BYTES = 64 * 2**20
+T = TypeVar("T")
 CLOSE_S = 2.0  # how long the rest may take to be written at the end
 
 
@@ -37,23 +40,59 @@ class Encoder(Protocol):
         """Return what `record` adds."""
 
 
-class Feed:
+class _LogStream(io.TextIOBase):
+    """The log's way to a terminal that has a trace too: behind the records that came before."""
+
+    def __init__(self, feed: "Feed[Record | str]", direct: TextIO) -> None:
+        self._feed = feed
+        self._direct = direct
+
+    def write(self, text: str) -> int:
+        """Write a line of the log, or give it to the trace's thread."""
+        if self._feed.is_over:
+            return self._direct.write(text)
+        self._feed(text)
+        return len(text)
+
+
+def log_through(feed: "Feed[Record | str]") -> Callable[[], None]:
+    """Let the log on standard error go through `feed`; return what ends that.
+
+    Else the line of a request would stand among the records of its response, which are written
+    later, in a thread.
+    """
+    handlers = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr
+    ]
+    for handler in handlers:
+        handler.setStream(_LogStream(feed, sys.stderr))
+
+    def restore() -> None:
+        for handler in handlers:
+            handler.setStream(sys.stderr)
+
+    return restore
+
+
+class Feed(Generic[T]):
     """Gives records to `take` in another thread, and at the end calls `finish` there.
 
     `name` is what the log calls it.
     """
 
-    def __init__(self, name: str, take: Take, finish: Callable[[], None]) -> None:
+    def __init__(self, name: str, take: Callable[[T], None], finish: Callable[[], None]) -> None:
         self._name = name
         self._take = take
         self._finish = finish
-        self._queue: SimpleQueue[Record | None] = SimpleQueue()
+        self._queue: SimpleQueue[T | None] = SimpleQueue()
         self._given = self._taken = 0  # bytes; each is written by one thread alone
         self._over = False
         self._thread = threading.Thread(target=self._run, name="trace", daemon=True)
         self._thread.start()
 
-    def __call__(self, record: Record) -> None:
+    def __call__(self, record: T) -> None:
         """Give a record; called on the event loop."""
         if self._over:
             return
@@ -62,6 +101,11 @@ class Feed:
             self._end("it lags behind")
             return
         self._queue.put(record)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is written any more."""
+        return self._over
 
     def close(self) -> None:
         """Write what is left, unless that takes too long."""
@@ -93,10 +137,12 @@ class Tracing:
     """A tracer, and where its records go."""
 
     tracer: Tracer
-    feeds: tuple[Feed, ...]
+    feeds: tuple[Feed[Any], ...]
+    restore_log: Callable[[], None]
 
     def close(self) -> None:
         """Write what is left."""
+        self.restore_log()
         for feed in self.feeds:
             feed.close()
 
@@ -107,23 +153,28 @@ def open_tracing(settings: TraceConfig, clock: Clock, worker: int | None) -> Tra
     Raises:
         ConfigError: a file cannot be written.
     """
-    feeds = []
+    feeds: list[Feed[Any]] = []
+    restore_log = _nothing
     if settings.trace_file:
         feeds.append(_to_file("--trace-file", settings.trace_file, JsonTrace()))
     if settings.trace_pcapng:
         capture = Capture()
         feeds.append(_to_file("--trace-pcapng", settings.trace_pcapng, capture, capture.header))
     if settings.trace:
-        feeds.append(_feed("the terminal", os.dup(STDOUT), TextTrace(_terminal_width())))
+        feed = _feed("the terminal", os.dup(STDOUT), TextTrace(_terminal_width()))
+        feeds.append(feed)
+        if _is_same_place(STDOUT, STDERR):
+            restore_log = log_through(feed)
     if exporter := span_exporter():
         from streamtok.observe.spans import open_spans
 
         if spans := open_spans(exporter):
             feeds.append(Feed("OpenTelemetry", spans.take, spans.close))
-    return Tracing(Tracer(clock, feeds, worker), tuple(feeds)) if feeds else None
+    tracing = Tracing(Tracer(clock, feeds, worker), tuple(feeds), restore_log)
+    return tracing if feeds else None
 
 
-def _to_file(flag: str, path: str, encoder: Encoder, header: bytes = b"") -> Feed:
+def _to_file(flag: str, path: str, encoder: Encoder, header: bytes = b"") -> Feed[Record | str]:
     """Append to a file: what people ask and are answered is for its owner only."""
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | BINARY, 0o600)
@@ -133,9 +184,12 @@ def _to_file(flag: str, path: str, encoder: Encoder, header: bytes = b"") -> Fee
     return _feed(path, file, encoder)
 
 
-def _feed(name: str, file: int, encoder: Encoder) -> Feed:
-    def take(record: Record) -> None:
-        write_all(file, encoder.encode(record))
+def _feed(name: str, file: int, encoder: Encoder) -> Feed[Record | str]:
+    def take(record: Record | str) -> None:
+        if isinstance(record, str):
+            write_all(file, record.encode("utf-8", "backslashreplace"))
+        else:
+            write_all(file, encoder.encode(record))
 
     return Feed(name, take, lambda: os.close(file))
 
@@ -155,6 +209,18 @@ def _terminal_width() -> int | None:
     return os.get_terminal_size(STDOUT).columns if os.isatty(STDOUT) else None
 
 
-def weight(record: Record) -> int:
+def _nothing() -> None:
+    """Stand for what is done at the end where nothing is to be done."""
+
+
+def _is_same_place(one: int, other: int) -> bool:
+    """Whether two file descriptors are the same terminal, file or pipe."""
+    try:
+        return os.path.sameopenfile(one, other)
+    except OSError:  # one of them is closed
+        return False
+
+
+def weight(record: object) -> int:
     """Return about how many bytes a record takes in memory."""
     return RECORD_BYTES + (len(record.data) if isinstance(record, Bytes) else 0)

@@ -33,8 +33,10 @@ class Answer:
 
 
 @asynccontextmanager
-async def post(url: str, path: str, body: bytes, headers: HeaderList = ()) -> AsyncIterator[Answer]:
-    """Post JSON text to `path` below `url`; the connection is closed at the end of the block.
+async def exchange(
+    url: str, method: str, path: str, body: bytes = b"", headers: HeaderList = ()
+) -> AsyncIterator[Answer]:
+    """Send a request with JSON text, or none, to `path` below `url`, for the length of the block.
 
     Raises:
         ClientError: there is no such server, or it breaks off.
@@ -58,7 +60,7 @@ async def post(url: str, path: str, body: bytes, headers: HeaderList = ()) -> As
     events = _events(connection, reader)
     try:
         for event in (
-            h11.Request(method="POST", target=target, headers=list(headers)),
+            h11.Request(method=method, target=target, headers=list(headers)),
             h11.Data(data=body),
             h11.EndOfMessage(),
         ):

@@ -12,11 +12,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
 from streamtok.config import ListenConfig
 from streamtok.errors import ConfigError
+from streamtok.http.edge.occupied import port_hint
 
 UNIX: int | None = getattr(socket, "AF_UNIX", None)  # the address family; Windows has none
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine has no such address family
@@ -91,7 +93,8 @@ def open_endpoint(config: ListenConfig) -> Endpoint:
         return Endpoint(_bind_tcp(config.host, config.port))
     except (OSError, UnicodeError, OverflowError) as error:
         where = f"--host {config.host} --port {config.port}"
-        raise ConfigError(f"{where}: cannot listen: {error}") from error
+        hint = port_hint(error, config.port, partial(_is_free, config.host))
+        raise ConfigError(f"{where}: cannot listen: {error}{hint}") from error
 
 
 # TCP
@@ -120,6 +123,15 @@ def _bind_tcp(host: str, port: int) -> list[socket.socket]:
     if missing and not sockets:
         raise missing
     return sockets
+
+
+def _is_free(host: str, port: int) -> bool:
+    """Whether a socket can be bound to each address of `host` at `port` now."""
+    try:
+        Endpoint(_bind_tcp(host, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _bind(
