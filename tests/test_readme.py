@@ -15,6 +15,7 @@ import pytest
 from documents import PAGES, ROOT, blocks, commands, help_page, rows
 from test_layers import HEART, MODULES, ROOMS, room_of
 
+from streamtok import cli
 from streamtok.config import ServeConfig
 from streamtok.settings import choices, flag_name
 
@@ -173,21 +174,8 @@ def test_every_setting_is_in_one_table_with_its_default() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_flag_that_is_mentioned_exists(page: str) -> None:
-    others = {  # of other commands of streamtok, and of other programs
-        *(
-            "--model",
-            "--key-env",
-            "--timeout",
-            "--json",
-            "--http",
-            "--list",
-            "--plain",
-            "--progress",
-        ),
-        *("--url", "--raw", "--seed"),
-        *("--record", "--replay", "--at-once", "--check", "--direct", "--via"),
-    }
-    known = {flag_name(setting) for setting in fields(ServeConfig)} | others
+    parsers = cli._parser().commands.values()
+    known = {flag for parser in parsers for act in parser._actions for flag in act.option_strings}
     text = re.sub(r"```(nginx|caddy|haproxy).*?```", "", PAGES[page], flags=re.DOTALL)
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) <= known
 
