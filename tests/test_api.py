@@ -344,7 +344,7 @@ async def test_a_bug_is_answered_with_500_and_logged(
 async def test_a_prompt_that_comes_to_nothing_is_refused(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamtok.text.template.ChatTemplate.render", lambda *_, **__: "")
+    monkeypatch.setattr("streamtok.text.templates.chat.JinjaTemplate.render", lambda *_, **__: "")
     response, answer = await send(api, "POST", CHAT, {"messages": HI})
     assert response.status == 400
     assert (answer["error"]["param"], answer["error"]["message"]) == (

@@ -29,7 +29,7 @@ HEART = (
 )
 ROOMS = (
     *("http/edge/", "engine/remote/", "engine/extras/", "model/families/", "model/gpt/"),
-    *("model/machine/", "text/tool_calls/"),
+    *("model/machine/", "text/templates/", "text/tool_calls/"),
     *("api/access/", "api/constraints/", "api/responses/", "api/anthropic/", "api/more/"),
     *("faults/", "help/", "observe/", "postgres/", "proxy/", "script/", "serve/", "teach/"),
     *("terminal/", "testing/"),

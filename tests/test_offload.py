@@ -149,7 +149,7 @@ async def test_what_can_never_fit_is_refused_before_it_is_tokenised(
         return encode(tokenizer, text, special=special)
 
     monkeypatch.setattr("streamtok.text.tokenizer.encode", count)
-    monkeypatch.setattr("streamtok.text.special.encode", count)
+    monkeypatch.setattr("streamtok.text.templates.special.encode", count)
     status, answer = await send(services(tiny_model), path, body)
     assert status == 400
     if path != "/v1/messages":

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer as Backend
 
 from streamtok.errors import InvalidRequest
 from streamtok.testing import byte_tokenizer
-from streamtok.text.template import ChatTemplate, PromptOptions
+from streamtok.text.template import PromptOptions
+from streamtok.text.templates.chat import JinjaTemplate
 from streamtok.text.tokenizer import Tokenizer
 
 TURNS = (
@@ -106,10 +107,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-def load(folder: Path, source: str = TURNS) -> tuple[ChatTemplate, Tokenizer]:
+def load(folder: Path, source: str = TURNS) -> tuple[JinjaTemplate, Tokenizer]:
     (folder / "chat_template.jinja").write_text(source, "utf-8")
     tokenizer = Tokenizer(folder)
-    return ChatTemplate(tokenizer), tokenizer
+    return JinjaTemplate(tokenizer), tokenizer
 
 
 def specials(tokenizer: Tokenizer, ids: tuple[int, ...]) -> list[str]:

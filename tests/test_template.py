@@ -9,22 +9,23 @@ import pytest
 
 from streamtok.errors import InvalidRequest, ModelError
 from streamtok.testing import byte_tokenizer, write_model
-from streamtok.text.template import ChatTemplate, PromptOptions
+from streamtok.text.template import PromptOptions
+from streamtok.text.templates.chat import JinjaTemplate
 from streamtok.text.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).with_name("golden") / "templates"
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi <b>ü</b>"}]
-Make = Callable[..., ChatTemplate]
+Make = Callable[..., JinjaTemplate]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """Return a function from the settings of tokenizer_config.json to a template."""
 
-    def make(**settings: Any) -> ChatTemplate:
+    def make(**settings: Any) -> JinjaTemplate:
         byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-        return ChatTemplate(Tokenizer(tmp_path))
+        return JinjaTemplate(Tokenizer(tmp_path))
 
     return make
 
@@ -115,7 +116,7 @@ def test_the_training_tag_shows_its_contents(make: Make) -> None:
 def test_a_template_in_a_file_of_its_own_is_read(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     (folder / "chat_template.jinja").write_text("{{ messages | length }} messages")
-    assert ChatTemplate(Tokenizer(folder)).render(MESSAGES) == f"{len(MESSAGES)} messages"
+    assert JinjaTemplate(Tokenizer(folder)).render(MESSAGES) == f"{len(MESSAGES)} messages"
 
 
 def test_files_of_templates_come_before_the_settings(tmp_path: Path) -> None:
@@ -123,9 +124,9 @@ def test_files_of_templates_come_before_the_settings(tmp_path: Path) -> None:
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools | length }}")
     with pytest.raises(ModelError, match="tool_use none is the default"):
-        ChatTemplate(Tokenizer(folder))
+        JinjaTemplate(Tokenizer(folder))
     (folder / "chat_template.jinja").write_text("no tools")
-    template = ChatTemplate(Tokenizer(folder))
+    template = JinjaTemplate(Tokenizer(folder))
     assert template.render(MESSAGES) == "no tools"
     assert template.render(MESSAGES, [{"type": "function"}] * 2) == "2"
 
@@ -164,7 +165,7 @@ def golden_cases() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def golden_templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ChatTemplate]:
+def golden_templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, JinjaTemplate]:
     tokens = json.loads((GOLDEN / "prompts.json").read_text("utf-8"))["tokens"]
     made = {}
     for path in GOLDEN.glob("*.jinja"):
@@ -172,13 +173,13 @@ def golden_templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Chat
         byte_tokenizer().save(str(folder / "tokenizer.json"))
         (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
         (folder / "chat_template.jinja").write_bytes(path.read_bytes())
-        made[path.stem] = ChatTemplate(Tokenizer(folder))
+        made[path.stem] = JinjaTemplate(Tokenizer(folder))
     return made
 
 
 @pytest.mark.parametrize(("template", "chat", "prompt"), list(golden_cases()))
 def test_prompts_are_those_of_transformers(
-    golden_templates: dict[str, ChatTemplate],
+    golden_templates: dict[str, JinjaTemplate],
     template: str,
     chat: dict[str, Any],
     prompt: str | None,

@@ -26,7 +26,8 @@ from transformers.utils import logging
 
 from streamtok.errors import InvalidRequest
 from streamtok.testing import byte_tokenizer
-from streamtok.text.template import ChatTemplate, PromptOptions
+from streamtok.text.template import PromptOptions
+from streamtok.text.templates.chat import JinjaTemplate
 from streamtok.text.tokenizer import Tokenizer
 
 TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|end|>", "pad_token": "<|pad|>"}
@@ -137,7 +138,7 @@ class Peer:
             return error
 
 
-def ours(template: ChatTemplate, messages: Any, tools: Any, arguments: dict[str, Any]) -> Any:
+def ours(template: JinjaTemplate, messages: Any, tools: Any, arguments: dict[str, Any]) -> Any:
     """Return the prompt that this package renders, or the error."""
     names = ("add_generation_prompt", "continue_final_message")
     fields = {name: arguments[name] for name in names if name in arguments}
@@ -148,14 +149,14 @@ def ours(template: ChatTemplate, messages: Any, tools: Any, arguments: dict[str,
         return error
 
 
-def load(source: str) -> ChatTemplate:
+def load(source: str) -> JinjaTemplate:
     """Return our template of a model that has this one."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         byte_tokenizer().save(str(folder / "tokenizer.json"))
         (folder / "tokenizer_config.json").write_text(json.dumps(TOKENS))
         (folder / "chat_template.jinja").write_text(source, "utf-8", newline="")
-        return ChatTemplate(Tokenizer(folder))
+        return JinjaTemplate(Tokenizer(folder))
 
 
 def compare(folder: Path, verbose: bool) -> None:

@@ -18,7 +18,7 @@ from streamtok.engine.local import LocalEngine
 from streamtok.messages import Failed, Finished, SamplingParams, SequenceRequest, TokenEvent
 from streamtok.model.base import Decoder
 from streamtok.model.load import load
-from streamtok.text.template import ChatTemplate
+from streamtok.text.templates.chat import JinjaTemplate
 from streamtok.text.tokenizer import Tokenizer
 
 STEP_TOKENS = 256
@@ -49,7 +49,7 @@ class Assistant:
     def __init__(self, folder: Path) -> None:
         self._decoder: Decoder = load(folder)
         self._tokenizer = Tokenizer(folder)
-        self._template = ChatTemplate(self._tokenizer)
+        self._template = JinjaTemplate(self._tokenizer)
 
     def answer_all(
         self,

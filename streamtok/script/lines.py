@@ -15,7 +15,7 @@ from streamtok.errors import ConfigError
 from streamtok.messages import FinishReason
 from streamtok.script.rules import Answer, Call
 from streamtok.text.detokenizer import Detokenizers
-from streamtok.text.special import SpecialTokens
+from streamtok.text.templates.special import SpecialTokens
 from streamtok.text.tokenizer import Tokenizer
 from streamtok.text.tool_calls.reader import CLOSE, OPEN, CallPart
 

@@ -17,7 +17,6 @@ from tokenizers import Tokenizer as Backend
 from streamtok.errors import ModelError
 from streamtok.model.generation_config import read_generation_config, read_optional
 from streamtok.text.encoding import encode, most_characters
-from streamtok.text.special import SpecialTokens
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,6 @@ class Tokenizer:
         self.backend.no_truncation()  # settings of training, which the file may hold
         self.backend.no_padding()
         self.vocab = self.backend.get_vocab_size(with_added_tokens=True)
-        self.special_tokens = SpecialTokens(self.backend)
         self._most_characters = most_characters(self.backend)
         self.special_ids = frozenset(
             token

@@ -23,6 +23,7 @@ from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import ignored_header
 from streamtok.http.response import Response, json_response
+from streamtok.text.templates.chat import JinjaTemplate
 
 
 async def tokenize(services: Services, call: Call) -> Response:
@@ -30,8 +31,10 @@ async def tokenize(services: Services, call: Call) -> Response:
     fields, ignored = await services.read(call, TokenizeRequest)
 
     def work() -> bytes:
-        tokenizer = services.tokenizer
-        encode = tokenizer.encode if fields.parse_special else tokenizer.special_tokens.as_text
+        template = services.template
+        assert isinstance(template, JinjaTemplate)  # which `app` has plugged in
+        as_text = template.special_tokens.as_text
+        encode = services.tokenizer.encode if fields.parse_special else as_text
         ids = encode(fields.content, special=fields.add_special)
         tokens = [_piece(services, token) if fields.with_pieces else token for token in ids]
         return answers.encode(Tokens(tokens, len(ids)))

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from streamtok.errors import InvalidRequest
-from streamtok.text.template import ChatTemplate, Message, PromptOptions
+from streamtok.text.template import Message, PromptOptions
+from streamtok.text.templates.chat import JinjaTemplate
 from streamtok.text.tokenizer import Tokenizer
 from streamtok.text.tool_calls.arguments_reader import Tags
 from streamtok.text.tool_calls.forms import ArgumentsForm, CallForm, JsonForm
@@ -44,7 +45,7 @@ USER = {"role": "user", "content": "Hi"}
 JSON = JsonForm()
 
 
-class ToolChatTemplate(ChatTemplate):
+class ToolChatTemplate(JinjaTemplate):
     """A chat template that is given tools in the way that suits it.
 
     Raises:

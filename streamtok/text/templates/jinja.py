@@ -5,8 +5,6 @@ them from the interpreter and from changing what they are given. What they may u
 in transformers (`utils/chat_template_utils.py`, version 5), so that a template renders the same
 text here: `tojson` with its arguments and without HTML escapes, `raise_exception`, `strftime_now`,
 `dict` and `namespace` without their way to the interpreter, `break` and `continue`, `generation`.
-
-Read next: `streamtok.text.special`.
 """
 
 import json

@@ -10,8 +10,6 @@ Afterwards the marks are taken out and the prompt is tokenised as any text. Only
 that is found then is a marked one, what stands between the template's own special tokens is
 tokenised again, with special tokens as text. So a prompt with none in its messages has exactly the
 ids that it has without all this.
-
-Read next: `streamtok.text.tokenizer`.
 """
 
 import re

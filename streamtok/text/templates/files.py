@@ -2,8 +2,6 @@
 
 A folder has one template in `chat_template.jinja`, or in `tokenizer_config.json` if it is older.
 Some have more, by names, of which "tool_use" is the one for chats with tools.
-
-Read next: `streamtok.text.jinja`.
 """
 
 from collections.abc import Mapping
