@@ -2,12 +2,12 @@
 
 import logging
 import re
-from importlib.resources import files
 from pathlib import Path
 
 import httpx
 import pytest
 
+from streamtok.api.more import page
 from streamtok.config import ServeConfig
 from streamtok.errors import ConfigError
 from streamtok.http.edge.forwarded import Proxies, under
@@ -138,6 +138,8 @@ def test_the_access_log_names_the_client(
 
 
 def test_the_page_asks_for_nothing_outside_its_prefix() -> None:
-    page = files("streamtok.api").joinpath("static/index.html").read_text("utf-8")
-    assert "${PREFIX}/v1/" in page
-    assert not re.search("""["'`]/v1""", page)
+    asked = set(re.findall(r"fetch\(([^,)]+)", page.SCRIPT))
+    copied = '"${location.origin}${URL_PATH}"'  # in the code for other programs
+    assert asked == {"`${PREFIX}${path}`", "URL_PATH", "target", copied}
+    assert "const URL_PATH = `${PREFIX}/v1/" in page.SCRIPT
+    assert "textContent = `GET ${PREFIX}/v1/usage/" in page.SCRIPT  # what `target` is made of

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,14 @@ import httpx
 import pytest
 
 from streamtok.api.access.keys import new_key
+from streamtok.api.more import page
 from streamtok.api.openai.types import ChatRequest
 from streamtok.config import ServeConfig
+from streamtok.faults.catalogue import parse
 from streamtok.http.framings import OFFERS
 from streamtok.testing import RunningServer, running_server
 
-PAGE = files("streamtok.api").joinpath("static/index.html").read_text("utf-8")
+PAGE = page.PAGE.decode()
 SETTINGS = {"temperature", "top_p", "seed", "max_tokens", "logprobs"}
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"  # a name, which no browser fetches
 NO_END_TAG = {"meta", "link", "input", "rect", "path"}
@@ -79,6 +80,33 @@ def test_page_is_well_formed(outline: Outline) -> None:
     assert len(ids) == len(set(ids))
     assert set(outline.values("for", "aria-describedby", "aria-labelledby")) <= set(ids)
     assert set(re.findall(r'\$\("([^"]+)"\)', PAGE)) <= set(ids)
+    asked = re.findall(r"for \(const id of \[([^\]]+)\]\)", PAGE)
+    assert {name for names in asked for name in re.findall(r'"([^"]+)"', names)} <= set(ids)
+
+
+def test_modules_import_what_there_is_from_those_before_them() -> None:
+    exported: dict[str, set[str]] = {}
+    names: list[str] = []  # at the top of a module: all of them share one scope in the page
+    for module in page.MODULES:
+        text = page.read(f"{module}.js")
+        for imported, other in re.findall(r'^import \{([^}]*)\} from "\./(\w+)\.js";', text, re.M):
+            wanted = {name.strip() for name in imported.split(",") if name.strip()}
+            assert wanted <= exported[other], (module, other)
+            assert all(
+                len(re.findall(rf"(?<![$\w]){re.escape(name)}(?![$\w])", text)) > 1
+                for name in wanted
+            ), module
+        found = r"^(?:export )?(?:const|let|class|(?:async )?function\*?) ([$\w]+)"
+        names += re.findall(found, text, re.M)
+        exported[module] = set(re.findall(found.replace("?:export )?", "?:export )"), text, re.M))
+    assert len(names) == len(set(names))
+    assert not re.search(r"^(import|export)\b", page.SCRIPT, re.M)
+
+
+def test_buttons_for_faults_ask_for_what_there_is() -> None:
+    asked = re.findall(r'^  \["([^"]+)", "', page.read("faults.js"), re.M)
+    assert len(asked) > 10
+    assert all(parse(fault) for fault in asked)
 
 
 def test_page_asks_nobody_else(outline: Outline) -> None:
@@ -96,9 +124,9 @@ def test_page_has_no_code_or_style_in_attributes(outline: Outline) -> None:
 
 def test_page_labels_every_field(outline: Outline) -> None:
     fields = [attributes["id"] for tag, attributes in outline.elements if tag == "input"]
-    assert set(fields) == SETTINGS | {"key"}
+    assert set(fields) == SETTINGS | {"key", "pace"}
     assert set(ChatRequest.__struct_fields__) >= SETTINGS
-    assert all(re.search(rf'<label>[^<]*<input id="{name}"[^<]*', PAGE) for name in fields)
+    assert all(re.search(rf'<label[^>]*>[^<]*<input id="{name}"[^<]*', PAGE) for name in fields)
     assert "message" in outline.values("for")
     assert re.search(r'<label>framing\s*<select id="framing">', PAGE)
     offered = {media_type for media_type, _ in OFFERS}
@@ -111,6 +139,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 ARGUMENTS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+    "--window-size=1280,900",
     *("--disable-background-networking", "--disable-component-update"),
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nobody else is there
 ]
@@ -128,6 +157,21 @@ CUT = """
       const response = await whole(...request);
       const cut = new TransformStream({
         transform: (piece, out) => piece.forEach((byte) => out.enqueue(Uint8Array.of(byte))),
+      });
+      const { status, statusText, headers } = response;
+      return new Response(response.body.pipeThrough(cut), { status, statusText, headers });
+    };
+"""
+# Lets the page read a heartbeat, and the rest of a real answer when `release` is called
+HELD = """
+    const whole = window.fetch, held = new Promise((resolve) => { window.release = resolve; });
+    window.fetch = async (...request) => {
+      const response = await whole(...request);
+      if (!request[0].endsWith("/chat/completions")) return response;
+      window.fetch = whole;
+      const cut = new TransformStream({
+        start: (out) => out.enqueue(new TextEncoder().encode(": ping\\n")),
+        transform: async (piece, out) => { await held; out.enqueue(piece); },
       });
       const { status, statusText, headers } = response;
       return new Response(response.body.pipeThrough(cut), { status, statusText, headers });
@@ -163,7 +207,7 @@ class Browser:
 
     def sent(self) -> dict[str, Any]:
         """Return the body of the last request, as the page shows it."""
-        body: dict[str, Any] = json.loads(self.texts("#head details pre")[0])
+        body: dict[str, Any] = json.loads(self.texts(".head .body")[0])
         return body
 
     def click(self, selector: str) -> None:
@@ -240,6 +284,12 @@ def without_usage(sizes: list[str]) -> list[str]:
     return sizes[:-3] + sizes[-2:]
 
 
+def frames(browser: Browser) -> list[str]:
+    """Return the sizes of chunks in the rows, when the server's trace is there."""
+    browser.wait("document.querySelector('.end .frame')?.textContent === '0'")
+    return browser.texts(".row .frame, .end .frame")
+
+
 @pytest.mark.browser
 def test_page_shows_what_stands_on_the_wire(browser: Browser, server: RunningServer) -> None:
     browser.send(STORY, seed=1, max_tokens=30)
@@ -248,10 +298,10 @@ def test_page_shows_what_stands_on_the_wire(browser: Browser, server: RunningSer
     assert sent["seed"] == 1
     assert "temperature" not in sent
     sizes = re.findall(r"^([0-9a-f]+)\r\n", post(server, sent).decode(), re.MULTILINE)
-    assert without_usage(browser.texts(".frame")) == without_usage(sizes)
+    assert without_usage(frames(browser)) == without_usage(sizes)
     assert browser.texts(".answer") == [whole_answer(server, sent)]
-    assert browser.texts("#head > pre")[0].startswith("200 OK")
-    assert browser.texts(".end > :last-child") == ["end of the body: the last chunk is empty"]
+    assert browser.texts(".head > pre")[0].startswith("200 OK")
+    assert browser.texts(".end > :last-child") == ["the end of the body"]
     browser.click("#usage")
     browser.wait("document.getElementById('usage-answer').textContent")
     assert '"generated_tokens": 30' in browser.texts("#usage-answer")[0]
@@ -266,10 +316,12 @@ def test_other_framings_carry_the_same_text(
     browser.send(STORY, seed=1, max_tokens=12, framing=framing)
     browser.finish()
     assert browser.texts(".answer") == [whole_answer(server, browser.sent())]
-    assert f"content-type: {framing}" in browser.texts("#head > pre")[0]
+    assert f"content-type: {framing}" in browser.texts(".head > pre")[0]
     lines = framing == "application/x-ndjson"
     assert len(browser.texts(".row.text")) > (6 if lines else 0)
-    assert browser.texts("#stat-tokens") == ["12" if lines else "–"]  # bare text does not tell
+    assert frames(browser)[0]  # of bare text, too, the trace knows the chunks
+    told = "12" if lines else "– (bare text does not tell)"
+    assert browser.texts("#stat-tokens") == [told]
     browser.click("[data-language=python]")
     code = browser.texts("#code")[0]
     assert '\nbody = {\n    "model": "fireside",\n    "messages": [\n        {\n' in code
@@ -291,8 +343,16 @@ def test_the_servers_side_is_what_it_has_booked(browser: Browser, server: Runnin
     record = httpx.get(server.url + target).json()
     assert browser.texts("#side-prefill") == [f"{1000 * record['prefill_s']:.1f} ms"]
     assert browser.texts("#side-queue") == [f"{1000 * record['queued_s']:.1f} ms"]
-    prompt = f"{record['prompt_tokens']}, {record['cached_tokens']}"
+    cached = record["cached_tokens"]
+    prompt = f"{record['prompt_tokens']} tokens, {cached} of them computed before"
     assert browser.texts("#side-prompt") == [prompt]
+    # Nothing reaches the browser before it has left the server.
+    lanes = [
+        [float(ms) for ms in browser.texts(f".row .{name}")] for name in ("left-at", "reached")
+    ]
+    assert len(lanes[0]) == len(lanes[1]) > 12
+    assert all(left <= reached + 0.11 for left, reached in zip(*lanes, strict=True))
+    assert all(browser.texts(f"#{side}-first")[0].endswith(" ms") for side in ("here", "there"))
 
 
 TAB = "\ue004"
@@ -310,8 +370,9 @@ def test_all_can_be_done_from_the_keyboard(browser: Browser) -> None:
         )
         reached.add(browser.run("return document.activeElement.dataset.language || ''"))
     wanted = {"message", "new-chat", "tape", "log", "usage", "curl", "python", "javascript", "raw"}
+    wanted |= {"pace", "token"}
     assert wanted <= reached
-    browser.run("document.querySelector('#rows summary').focus()")
+    browser.run("document.querySelector('.rows summary').focus()")
     browser.press("\ue015")  # down
     browser.press(ENTER)
     browser.wait("document.querySelectorAll('.row')[1].querySelector('.inside')")
@@ -319,6 +380,12 @@ def test_all_can_be_done_from_the_keyboard(browser: Browser) -> None:
     browser.press(ENTER)
     browser.wait("document.querySelector('.inside details pre')")
     assert browser.texts(".inside details pre")[0].startswith("0000  64 61 74 61 3a 20 ")
+    browser.run("document.querySelector('.token').focus()")
+    browser.press("\ue014")  # right
+    browser.press(ENTER)
+    browser.wait("document.getElementById('token').matches(':popover-open')")
+    browser.press(ESCAPE)
+    browser.wait("!document.getElementById('token').matches(':popover-open')")
 
 
 @pytest.mark.browser
@@ -327,9 +394,16 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser) -> None:
     try:
         browser.send(STORY, seed=1, max_tokens=30)
         browser.finish()
+        wide = "return document.documentElement.scrollWidth <= innerWidth"
+        assert browser.run(wide)
+        browser.wait(
+            "document.querySelector('[data-to=wire]').textContent === 'Wire 34'"
+        )  # it lives
+        browser.click("[data-to=wire]")
         browser.wait("!document.getElementById('server-side').hidden")
-        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        assert browser.run(wide)
         assert browser.run("return innerWidth") == PHONE["width"]
+        assert browser.run("return document.querySelector('.row').offsetHeight") > 10
     finally:
         browser.ask("goog/cdp/execute", cmd="Emulation.clearDeviceMetricsOverride", params={})
 
@@ -388,7 +462,7 @@ def test_escape_stops_the_server_too(browser: Browser, server: RunningServer) ->
 def test_errors_are_shown_and_the_message_kept(browser: Browser) -> None:
     browser.send(STORY, temperature=9)
     browser.finish()
-    assert browser.texts(".failed")[0].startswith("400 invalid_value: temperature: ")
+    assert browser.texts(".failed")[0].startswith("400 invalid_value: temperature must be ")
     assert browser.run("return document.getElementById('message').value") == STORY
     assert browser.sent()["messages"] == [{"role": "user", "content": STORY}]
 
@@ -406,6 +480,7 @@ def test_a_key_is_sent_where_the_server_has_keys(
         browser.send("hi", max_tokens=3)
         browser.finish()
         assert browser.texts(".failed")[0].startswith("401 ")
+        assert browser.run("return document.activeElement.id") == "key"
         browser.send("hi", key=key, max_tokens=3)
         browser.finish()
         assert len(browser.texts(".row.text")) >= 1
@@ -415,13 +490,110 @@ def test_a_key_is_sent_where_the_server_has_keys(
 
 @pytest.mark.browser
 def test_probabilities_of_tokens(browser: Browser) -> None:
-    browser.click("#logprobs")
-    browser.send(STORY, max_tokens=5)
+    browser.send(STORY, max_tokens=5, seed=1)
     browser.finish()
     browser.run("document.querySelector('.token').focus()")
     assert len(browser.texts(".token")) == 5
     assert len(browser.texts("#tip p")) >= 3
     assert browser.texts("#tip .chosen span")[0] == browser.texts(".token")[0]
+
+
+@pytest.mark.browser
+def test_an_answer_goes_on_from_another_token(browser: Browser, server: RunningServer) -> None:
+    browser.send(STORY, max_tokens=5, seed=1)
+    browser.finish()
+    browser.wait("!document.getElementById('server-side').hidden")
+    browser.run("document.querySelectorAll('.token')[2].click()")
+    first = browser.texts(".token")
+    facts = browser.texts("#token dd")
+    assert facts[1] == first[2].encode().hex(" ")
+    assert facts[3].startswith("0x")
+    others = "#token .candidate:not(.chosen) .name"
+    other = browser.texts(others)[0].replace("␣", " ")
+    browser.click(others)
+    browser.wait("document.querySelectorAll('.answer').length === 2")
+    browser.finish()
+    sent = browser.sent()
+    assert sent["continue_final_message"] is True
+    assert sent["messages"][-1]["content"] == "".join(first[:2]) + other
+    assert browser.texts(".answer mark") == [other]
+    continued = browser.texts(".answer")[1]
+    assert continued == "".join(first[:2]) + other + whole_answer(server, sent)
+    browser.send("And then?", max_tokens=2)  # goes on from the second answer
+    browser.finish()
+    assert browser.sent()["messages"][1]["content"] == continued
+    browser.click("#requests button")  # the wire of the first one is still there
+    assert "continue_final_message" not in browser.sent()
+
+
+@pytest.mark.browser
+def test_tokens_come_one_for_each_key(browser: Browser) -> None:
+    pace = "const pace = document.getElementById('pace'); pace.value = %d;"
+    pace += "pace.dispatchEvent(new Event('input'))"
+    browser.run(pace % 0)
+    browser.send(STORY, max_tokens=4, seed=1)
+    browser.wait("document.querySelectorAll('#candidates .candidate').length === 8")
+    browser.wait("document.getElementById('behind').textContent === '4 wait to be shown'")
+    assert browser.texts(".token") == []
+    for shown in (1, 2):
+        browser.press("\ue014")  # right
+        browser.wait(f"document.querySelectorAll('.token').length === {shown}")
+    shares = [float(text.removesuffix("%")) for text in browser.texts("#candidates .drawn")]
+    assert abs(sum(shares) - 100) < 1
+    browser.run(pace % 7)
+    browser.finish()
+    assert len(browser.texts(".token")) == 4
+
+
+@pytest.mark.browser
+def test_heartbeats_are_seen_while_one_waits(
+    browser: Browser, tiny_model: Path, tmp_path: Path
+) -> None:
+    config = ServeConfig(
+        model=str(tiny_model), port=0, ledger=":memory:", heartbeat_s=0.05, faults=True
+    )
+    with running_server(config) as slow:
+        browser.ask("url", url=slow.url)
+        browser.run("document.querySelector('[data-suggestion=broken]').disabled || 0")
+        browser.wait("!document.querySelector('[data-suggestion=broken]').disabled")
+        browser.run(HELD)
+        browser.send("hi", max_tokens=2)
+        browser.wait("document.querySelectorAll('.row.heartbeat').length === 1")
+        browser.wait("document.getElementById('alive').textContent.includes('1 heartbeat so far')")
+        browser.run("window.release()")
+        browser.finish()
+        assert browser.texts(".row.heartbeat summary > :last-child") == ["heartbeat: ping"]
+        browser.click("[data-suggestion=broken]")
+        browser.wait("document.querySelector('.failed')")
+        browser.finish()
+        assert browser.texts(".failed")[0].startswith("Broken off: ")
+        browser.ask("url", url="about:blank")
+    browser.problems()
+
+
+@pytest.mark.browser
+def test_a_conversation_that_fills_the_context_goes_on(browser: Browser, tiny_model: Path) -> None:
+    with running_server(ServeConfig(model=str(tiny_model), port=0, ledger=":memory:")) as tiny:
+        browser.ask("url", url=tiny.url)
+        context = httpx.get(f"{tiny.url}/props").json()["default_generation_settings"]["n_ctx"]
+        browser.send("x" * (context // 3), max_tokens=3)
+        browser.finish()
+        browser.send("y" * (context // 3), max_tokens=3)
+        browser.finish()
+        browser.send("z" * (context // 3), max_tokens=3)
+        browser.finish()
+        assert f"context of {context} tokens" in browser.texts(".notice p")[0]
+        assert browser.texts(".notice button")[1] == "New chat"
+        browser.click(".notice button")
+        browser.wait("document.querySelectorAll('.answer:not(:empty)').length === 3")
+        browser.finish()
+        left = browser.run("return document.querySelectorAll('.turn.left').length")
+        assert re.match(rf"{left} turns? left out", browser.texts(".notice p")[0])
+        sent = browser.sent()["messages"]
+        assert sent[0]["content"][0] == "xyz"[left]
+        assert sent[-1]["content"][0] == "z"
+        browser.ask("url", url="about:blank")
+    browser.problems()
 
 
 # Stands in where there is no netcat

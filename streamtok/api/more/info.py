@@ -1,12 +1,9 @@
-"""Everything but generation: models, health, metrics, usage, and the page at `/`."""
+"""Everything but generation: models, health, metrics and usage."""
 
 import math
-from base64 import b64encode
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
-from importlib.resources import files
 
 from msgspec import structs
 
@@ -30,35 +27,6 @@ from streamtok.api.services import Call, Services
 from streamtok.api.validation import checked
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.response import Response, json_response
-
-PAGE = files("streamtok.api").joinpath("static/index.html").read_bytes()
-
-
-def _hash(start: bytes, end: bytes) -> str:
-    """Return the hash of the page's one element between `start` and `end`, as a CSP source."""
-    text = PAGE.partition(start)[2].partition(end)[0]
-    return f"'sha256-{b64encode(sha256(text).digest()).decode()}'"
-
-
-SCRIPT = _hash(b'<script type="module">', b"</script>")
-STYLE = _hash(b"<style>", b"</style>")
-
-# The page's own script and style by their hashes, this server, and nothing else from anywhere
-PAGE_HEADERS = (
-    ("content-type", "text/html; charset=utf-8"),
-    (
-        "content-security-policy",
-        (
-            f"default-src 'none'; script-src {SCRIPT}; style-src {STYLE}; img-src data:; "
-            "connect-src 'self'; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-            "require-trusted-types-for 'script'; trusted-types 'none'"
-        ),
-    ),
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
-    ("cache-control", "no-cache"),
-)
 
 
 async def health(api: Api, _: Call) -> Response:
@@ -116,11 +84,6 @@ async def usage_sums(services: Services, call: Call) -> Response:
     return json_response(answers.encode(ListBody(rows)))
 
 
-async def page(_: Services, __: Call) -> Response:
-    """`GET /`: a page for people."""
-    return Response(200, PAGE_HEADERS, PAGE)
-
-
 def _is_anthropic(call: Call) -> bool:
     """Whether the client speaks to Anthropic's API, whose models have another shape."""
     return call.request.header("anthropic-version") is not None
@@ -164,7 +127,4 @@ ROUTES = (
     ),
     Route("GET", "/v1/usage/*", usage, Operation(UsageRecordBody)),
     Route("GET", "/metrics", metrics, Operation(media_type="text/plain")),
-    # A browser cannot send a key with an address that is typed in, and the page holds no secret:
-    # what it asks this server for afterwards needs one.
-    Route("GET", "/", page, Operation(media_type="text/html"), open=True),
 )

@@ -1,7 +1,7 @@
 """The server's routes: one table, put together from those of each endpoint's module."""
 
 from streamtok.api.anthropic import messages
-from streamtok.api.more import embeddings, info, link, openapi, tokens, traces
+from streamtok.api.more import embeddings, info, link, openapi, page, tokens, traces
 from streamtok.api.openai import chat, completions
 from streamtok.api.responses import responses
 
@@ -16,4 +16,5 @@ ROUTES = (
     *info.ROUTES,
     *traces.ROUTES,
     *openapi.ROUTES,
+    *page.ROUTES,
 )
