@@ -19,7 +19,14 @@ pytestmark = pytest.mark.clients
 
 def run(command: list[str], folder: Path, given: str = "") -> None:
     ran = subprocess.run(
-        command, cwd=folder, input=given, capture_output=True, text=True, timeout=100, check=False
+        command,
+        cwd=folder,
+        env=os.environ | {"STREAMTOK_PYTHON": sys.executable},
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
@@ -40,6 +47,13 @@ def test_a_client_for_python(
     if subprocess.run([PYTHON, "-c", f"import {package}"], capture_output=True).returncode:
         pytest.skip(f"{package} is not installed")
     run([PYTHON, str(SCRIPTS / script), server.url], tmp_path)
+
+
+def test_agents_run_against_scripted_answers(tmp_path: Path) -> None:
+    needed = "import agents, langchain_openai, langchain_anthropic"
+    if subprocess.run([PYTHON, "-c", needed], capture_output=True).returncode:
+        pytest.skip("openai-agents or LangChain is not installed")
+    run([PYTHON, str(SCRIPTS / "scripted_agent_client.py")], tmp_path)
 
 
 @pytest.mark.parametrize(

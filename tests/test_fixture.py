@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -23,7 +24,7 @@ from streamtok.testing import RunningServer, running_server
 from streamtok.testing.fixture import TestedServer
 
 ROOT = Path(__file__).parent.parent
-EXAMPLE = next(block for language, block in blocks(help_page("testing")) if language == "python")
+EXAMPLES = [block for language, block in blocks(help_page("testing")) if language == "python"]
 GOLDEN = ROOT / "tests" / "golden" / "hello.http"
 HELLO = [{"role": "user", "content": "Hello"}]
 BODY = {"messages": HELLO, "stream": True, "max_tokens": 5, "temperature": 0}
@@ -50,14 +51,23 @@ def strangers_tests(folder: Path, code: str, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_example_in_the_help_passes(tmp_path: Path) -> None:
-    assert "3 passed in" in strangers_tests(tmp_path, EXAMPLE)
+def test_the_examples_in_the_help_pass(tmp_path: Path) -> None:
+    """And a fixture of another scope, and the one of the session, whose ids go on."""
+    scopes = """
+import pytest
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_ids_go_on(server, streamtok_session_server, number):
+    for one in (server, streamtok_session_server):
+        assert b"req_%024d" % number in one.raw({}, path="/v1/completions")
+"""
+    assert "6 passed in" in strangers_tests(tmp_path, "\n".join((*EXAMPLES, scopes)))
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the other kernels are x86-64's")
 def test_the_golden_bytes_are_those_of_an_older_machine_too(tmp_path: Path) -> None:
     """Older instructions add in another order, and give other last bits."""
-    golden_alone = EXAMPLE.partition("def test_a_cut")[0]
+    golden_alone = EXAMPLES[0].partition("def test_a_cut")[0]
     older = {
         "OPENBLAS_CORETYPE": "Nehalem",
         "NPY_DISABLE_CPU_FEATURES": " ".join(__cpu_dispatch__),
@@ -142,6 +152,26 @@ def test_faults_have_headers(small: TestedServer) -> None:
     assert small.fault("stall", at=5, seconds=0.5) == {"X-Fault": "stall;at=5;seconds=0.5"}
     with pytest.raises(InvalidRequest, match="there is no fault 'stahl'"):
         small.fault("stahl")
+
+
+async def test_an_asynchronous_client(small: TestedServer) -> None:
+    async with small.async_client() as client:
+        stream = await client.chat.completions.create(**TINY)
+        assert len([chunk async for chunk in stream]) > 2
+        busy = small.fault("status", code=503, retry_after=0)
+        with pytest.raises(openai.InternalServerError):  # it does not try again either
+            await client.chat.completions.create(**TINY, extra_headers=busy)
+
+
+def test_programs_are_sent_to_the_server_by_variables(
+    small: TestedServer, streamtok_env: dict[str, str]
+) -> None:
+    assert {name: os.environ[name] for name in small.env} == small.env == streamtok_env
+    small.script({"answer": "Hello!"})
+    with openai.OpenAI() as client, anthropic.Anthropic() as other:
+        answer = client.chat.completions.create(model="m", messages=HELLO)  # type: ignore[arg-type]
+        message = other.messages.create(model="m", max_tokens=9, messages=HELLO)  # type: ignore[arg-type]
+    assert answer.choices[0].message.content == message.content[0].text == "Hello!"  # type: ignore[union-attr]
 
 
 def test_bytes_until_a_reset(small: TestedServer) -> None:

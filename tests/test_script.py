@@ -281,6 +281,21 @@ def test_answers_come_one_after_the_other(server: TestedServer, client: openai.O
     assert [said(client) for _ in range(3)] == ["one", "other", "other"]
 
 
+def test_each_value_of_a_header_has_counts_of_its_own(
+    server: TestedServer, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    path = tmp_path / "script.json"
+    path.write_text(
+        json.dumps({"count_by": "X-Test", "rules": [{"answers": ["one", "two"], "after": "none"}]})
+    )
+    server.script(path)
+    for text in ("one", "two"):
+        for case in ("a", "b"):
+            assert said(client, extra_headers={"x-test": case}) == text
+    with pytest.raises(openai.NotFoundError, match="rule 1, has given all its answers"):
+        ask(client, extra_headers={"x-test": "a"})
+
+
 def test_a_fault_and_one_that_is_asked_for(server: TestedServer, client: openai.OpenAI) -> None:
     server.script({"match": {"stream": True}, "answer": {"text": "abc", "fault": "error;at=2"}})
     body = {"messages": HI, "stream": True}
@@ -324,6 +339,7 @@ ASKED = Asked(
     text="The weather in Oslo",
     role="user",
     system="Be brief.",
+    results=["9 mm", "3 mm"],
     tools=["get_weather", "search"],
     turn=2,
     headers={"x-case": "a-1"},
@@ -340,6 +356,7 @@ ASKED = Asked(
         ("regex", ["W?eath", "(?i)OSLO$"], ["^weather"]),
         ("role", ["user"], ["tool"]),
         ("system", ["brief", ["Be", "brief"]], ["long"]),
+        ("tool_results", ["9", ["3 mm", "9 mm"]], ["8", ["9", "8"], []]),
         ("tools", [["search"], ["search", "get_weather"]], [["other"], ["search", "other"], []]),
         ("turn", [2], [1]),
         ("headers", [{"X-Case": "a-*"}], [{"x-case": "a"}, {"x-other": "?*"}]),

@@ -21,24 +21,25 @@ READY = "ready at "
 
 
 @contextmanager
-def server(context: int = 0) -> Iterator[str]:
+def server(context: int = 0, flags: Sequence[str] = ()) -> Iterator[str]:
     """Yield the URL of a running server: that of the command line, or of one that is started.
 
     With a `context` the model that is started has so many tokens of it, for prompts that are longer
     than what the model that is shipped was trained on; what it says then makes even less sense.
+    `flags` are more of `streamtok serve`.
     """
     if len(sys.argv) > 1:
         yield sys.argv[1].rstrip("/")
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield from _started(Path(folder) / "fireside", context)
+        yield from _started(Path(folder) / "fireside", context, flags)
 
 
-def _started(folder: Path, context: int) -> Iterator[str]:
+def _started(folder: Path, context: int, flags: Sequence[str]) -> Iterator[str]:
     """Yield the URL of a server that is started, and ended afterwards."""
     python = os.environ.get("STREAMTOK_PYTHON", sys.executable)
     command = [python, "-m", "streamtok", "serve", "--port", "0", "--ledger", ":memory:"]
-    command += ["--log-level", "warning"]
+    command += ["--log-level", "warning", *flags]
     if context:
         command += ["--model", str(_with_context(folder, context))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -4,7 +4,7 @@ Read next: `streamtok.script.lines`.
 """
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -42,22 +42,22 @@ class Scripted:
 
 
 class Scene:
-    """One rule, and how often it has answered."""
+    """One rule, and how often it has answered: for each value of the header that counts."""
 
     def __init__(self, rule: Rule, name: str, defaults: Script, writer: Writer) -> None:
         self.rule = rule
         self.name = name
-        self.taken = 0
+        self._taken: Counter[str] = Counter()
         self._answers = [(one, _line(one, name, defaults, writer)) for one in rule.sequence]
 
-    def take(self) -> tuple[Answer, Line | None] | None:
+    def take(self, counted: str) -> tuple[Answer, Line | None] | None:
         """Return the next answer; None if all have been given, and that is all there is."""
-        count, taken = len(self._answers), self.taken
+        count, taken = len(self._answers), self._taken[counted]
         if taken >= count:
             if self.rule.after == "none" and self.rule.answers is not None:
                 return None
             taken = taken % count if self.rule.after == "first" else count - 1
-        self.taken += 1
+        self._taken[counted] += 1
         return self._answers[taken]
 
 
@@ -84,6 +84,7 @@ class Director:
     ) -> None:
         self.calls: deque[Scripted] = deque(maxlen=MOST_CALLS)
         self.own_names = own_names
+        self._count_by = (script.count_by or "").lower()
         self._only = only
         self._checks = checks
         self._engine = engine
@@ -100,10 +101,11 @@ class Director:
     def direct(self, services: Services, call: Call, ask: Ask) -> tuple[Services, Ask]:
         """See `streamtok.api.services.Director.direct`."""
         asked = _asked(services, call, ask)
+        counted = asked.headers.get(self._count_by, "")
         for scene in self._scenes:
             if any(differences(scene.rule.match, asked)):
                 continue
-            if (taken := scene.take()) is not None:
+            if (taken := scene.take(counted)) is not None:
                 self._note(asked, call, scene.name)
                 return self._answered(services, ask, scene.name, *taken)
         self._note(asked, call, None)
@@ -170,14 +172,17 @@ def _asked(services: Services, call: Call, ask: Ask) -> Asked:
     """Return what rules look at of a request. A completion has its prompt for a message."""
     messages = ask.chat.messages if ask.chat else ()
     last = messages[-1] if messages else None
+    answers = [number for number, message in enumerate(messages) if message.role == "assistant"]
+    new = messages[answers[-1] + 1 :] if answers else messages
     return Asked(
         endpoint=ENDPOINTS[ask.surface.path],
         model=ask.named or services.model,
         text=(last.content or "") if last else services.detokenizers.text(ask.prompts[0]),
         role=last.role if last else "user",
         system="\n".join(m.content or "" for m in messages if m.role == "system"),
+        results=[message.content or "" for message in new if message.role == "tool"],
         tools=[tool.name for tool in ask.chat.tools] if ask.chat else [],
-        turn=1 + sum(message.role == "assistant" for message in messages),
+        turn=1 + len(answers),
         headers={name: call.request.header(name) or "" for name, _ in call.request.headers},
         stream=ask.stream,
     )

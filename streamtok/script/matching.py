@@ -13,13 +13,17 @@ SHOWN = 60  # characters of a message
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What rules look at of a request; `text` and `role` are the last message's."""
+    """What rules look at of a request; `text` and `role` are the last message's.
+
+    `results` are those of tools since the last answer.
+    """
 
     endpoint: str
     model: str
     text: str
     role: str
     system: str
+    results: Sequence[str]
     tools: Sequence[str]
     turn: int
     headers: Mapping[str, str]
@@ -48,6 +52,7 @@ def differences(match: Match, asked: Asked) -> Iterator[str]:
         ("regex", match.regex, lambda: bool(re.search(match.regex or "", asked.text))),
         ("role", match.role, lambda: match.role == asked.role),
         ("system", match.system, lambda: all(t in asked.system for t in _list(match.system))),
+        ("tool_results", match.tool_results, lambda: _came(match.tool_results, asked.results)),
         ("tools", match.tools, lambda: _offers(match.tools or [], asked.tools)),
         ("turn", match.turn, lambda: match.turn == asked.turn),
         ("headers", match.headers, lambda: _has(match.headers or {}, asked.headers)),
@@ -58,6 +63,11 @@ def differences(match: Match, asked: Asked) -> Iterator[str]:
 
 def _list(one_or_more: str | Sequence[str] | None) -> Sequence[str]:
     return [one_or_more] if isinstance(one_or_more, str) else one_or_more or ()
+
+
+def _came(wanted: str | Sequence[str] | None, results: Sequence[str]) -> bool:
+    texts = _list(wanted)
+    return all(any(text in one for one in results) for text in texts) if texts else not results
 
 
 def _offers(wanted: Sequence[str], offered: Sequence[str]) -> bool:

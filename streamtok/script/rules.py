@@ -22,8 +22,9 @@ class Match(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     `model` and the values of `headers` are patterns, where `*` stands for anything. `contains` (all
     of the texts) and `regex` look at the text of the last message, `role` is whose it is, `system`
-    must be in the system's. `tools` must all be offered; an empty list: there are none. `turn`
-    counts the answers of a conversation from 1.
+    must be in the system's. `tool_results` must each be in a result that has come since the last
+    answer (an empty list: there is none), and `tools` must all be offered (an empty list: there are
+    none). `turn` counts the answers of a conversation from 1.
     """
 
     endpoint: Endpoint | Annotated[list[Endpoint], Meta(min_length=1)] | None = None
@@ -32,6 +33,7 @@ class Match(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     regex: Text | None = None
     role: Literal["system", "user", "assistant", "tool"] | None = None
     system: Texts | None = None
+    tool_results: Text | list[Text] | None = None
     tools: list[Text] | None = None
     turn: Annotated[int, Meta(ge=1)] | None = None
     headers: dict[str, str] | None = None
@@ -97,8 +99,12 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Script(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Rules in the order in which they are tried, and the pace of answers that have none."""
+    """Rules in the order in which they are tried, and the pace of answers that have none.
+
+    `answers` are counted apart for each value of the header `count_by`, if it is given.
+    """
 
     rules: list[Rule]
+    count_by: Text | None = None
     first_token_s: Seconds = 0
     tokens_per_s: Rate | None = None
