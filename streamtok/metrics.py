@@ -1,12 +1,11 @@
-"""What `GET /metrics` shows, in Prometheus' text format. A registry per server, no globals."""
+"""What `GET /metrics` shows: counters and times. A registry per server, no globals."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -14,7 +13,6 @@ from prometheus_client.utils import floatToGoString
 from streamtok.messages import EngineStats
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-View = Callable[[Collector], Collector]
 
 
 class Metrics:
@@ -25,9 +23,9 @@ class Metrics:
     """
 
     def __init__(self, stats: Callable[[], EngineStats], worker: int | None = None) -> None:
-        self._registry = CollectorRegistry()
-        self._worker = worker
-        make: dict[str, Any] = {"registry": self._registry}
+        self.registry = CollectorRegistry()
+        self.worker = worker
+        make: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter(
             "streamtok_requests_total", "Answers sent.", ("endpoint", "status", "key"), **make
         )
@@ -50,30 +48,12 @@ class Metrics:
             "streamtok_inter_token_seconds", "Between two tokens of one choice."
         )
         for times in (self.first_token, self.inter_token):
-            self._registry.register(times)
+            self.registry.register(times)
         running = Gauge("streamtok_running_streams", "Sequences being generated.", **make)
         running.set_function(lambda: stats().running)
         queued = Gauge("streamtok_queued_requests", "Sequences waiting for a place.", **make)
         queued.set_function(lambda: stats().queued)
-        self._registry.register(_Restarts(stats))
-
-    def render(self) -> bytes:
-        """Return all of them in the text format."""
-        return self.expose("")[1]
-
-    def expose(
-        self, accept: str, view: View | None = None, *, by_key: bool = True
-    ) -> tuple[str, bytes]:
-        """Return the content type for `accept`, and all or what a `view` makes of them.
-
-        Unless `by_key`, samples that differ in the API key alone are summed.
-        """
-        encode, content_type = choose_encoder(accept)
-        shown: Collector = self._registry if by_key else _WithoutKeys(self._registry)
-        shown = view(shown) if view else shown
-        if self._worker is not None:
-            shown = _Labelled(shown, {"worker": str(self._worker)})
-        return content_type, encode(shown)
+        self.registry.register(_Restarts(stats))
 
 
 class _Restarts(Collector):
@@ -110,42 +90,3 @@ class Times(Collector):
         names = [*map(floatToGoString, SECONDS), "+Inf"]
         buckets = list(zip(names, accumulate(map(float, self._counts)), strict=True))
         yield HistogramMetricFamily(self._name, self._documentation, buckets, self._sum_s)
-
-
-class _WithoutKeys(Collector):
-    """A collector whose samples are not told apart by API key."""
-
-    def __init__(self, collector: Collector) -> None:
-        self._collector = collector
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the metrics, with the sums of samples that differ in the key alone."""
-        for metric in self._collector.collect():
-            sums: dict[Any, Any] = {}
-            for sample in metric.samples:
-                labels = {**sample.labels, "key": ""} if "key" in sample.labels else sample.labels
-                place = sample.name, tuple(labels.items())
-                before = sums.get(place, sample._replace(value=0.0))
-                value = before.value + sample.value
-                if sample.name.endswith("_created"):  # of the first
-                    value = min(filter(None, (before.value, sample.value)))
-                sums[place] = sample._replace(labels=labels, value=value)
-            metric.samples = list(sums.values())
-            yield metric
-
-
-class _Labelled(Collector):
-    """A collector whose samples have more labels."""
-
-    def __init__(self, collector: Collector, labels: Mapping[str, str]) -> None:
-        self._collector = collector
-        self._labels = labels
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the metrics with the labels."""
-        for metric in self._collector.collect():
-            metric.samples = [
-                sample._replace(labels={**sample.labels, **self._labels})
-                for sample in metric.samples
-            ]
-            yield metric

@@ -22,7 +22,7 @@ from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.errors import EngineFailed
 from streamtok.http.request import Request
 from streamtok.messages import Failed, Finished, Started, TokenEvent
-from streamtok.testing import FakeClock, RunningServer, ScriptedEngine, make_services
+from streamtok.testing import FakeClock, RunningServer, ScriptedEngine, chunks, make_services
 from streamtok.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -463,7 +463,7 @@ async def test_calls_are_blocks_of_their_own(
     data = json.dumps(body | {"stream": True}).encode()
     response = await api.handle(Request("POST", MESSAGES, (), data, "1.1", "test"))
     assert not isinstance(response.body, bytes)
-    told = [json.loads(chunk.partition(b"data: ")[2]) async for chunk in response.body]
+    told = [json.loads(chunk.partition(b"data: ")[2]) async for chunk in chunks(response)]
     blocks: list[dict[str, Any]] = []
     inputs: dict[int, str] = {}
     for one in told:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from streamtok.api.more.exposition import expose
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.http.request import Request
 from streamtok.http.response import Response
 from streamtok.messages import Finished, Prefilled, Started, TokenEvent
-from streamtok.testing import FakeClock, ScriptedEngine, make_services
+from streamtok.testing import FakeClock, ScriptedEngine, chunks, make_services
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 HI = [{"role": "user", "content": "hi"}]
@@ -38,7 +39,7 @@ async def send(
     if isinstance(response.body, bytes):
         is_json = ("content-type", "application/json") in response.headers
         return response, json.loads(response.body) if is_json else response.body
-    events = [event async for event in response.body]
+    events = [event async for event in chunks(response)]
     return response, [json.loads(event[6:]) for event in events[:-1]]
 
 
@@ -248,7 +249,7 @@ async def test_what_was_cached_counts_once_for_all_choices_of_a_prompt(tiny_mode
             engine.emit("cmpl-1", event)
     _, answer = await sending
     assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
-    assert b"streamtok_cached_tokens_total 3.0" in services.meter.metrics.render()
+    assert b"streamtok_cached_tokens_total 3.0" in expose(services.meter.metrics)[1]
     await services.meter.close()
 
 

@@ -31,6 +31,7 @@ from streamtok.testing import (
     FakeClock,
     MemoryStream,
     ScriptedEngine,
+    chunks,
     make_services,
     running_server,
 )
@@ -200,7 +201,7 @@ class Site:
         data = b"" if body is None else json.dumps(body).encode()
         response = await self.api.handle(Request(method, target, headers, data, "1.1", "test"))
         if not isinstance(response.body, bytes):
-            return response, [event async for event in response.body]
+            return response, [event async for event in chunks(response)]
         is_json = ("content-type", "application/json") in response.headers
         return response, json.loads(response.body) if is_json else response.body
 
@@ -363,7 +364,7 @@ async def test_a_stream_goes_on_when_its_key_is_taken_away(tiny_model: Path, pat
     await asyncio.to_thread(path.write_text, line("ben", BEN))
     site.keys.reload()
     assert not isinstance(response.body, bytes)
-    assert [event async for event in response.body][-1] == b"data: [DONE]\n\n"
+    assert [event async for event in chunks(response)][-1] == b"data: [DONE]\n\n"
     assert (await site.send("GET", "/v1/models", ANNA))[0].status == 401
 
 

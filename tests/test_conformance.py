@@ -16,7 +16,7 @@ from streamtok.api.routing import Api
 from streamtok.config import EngineConfig
 from streamtok.http.request import Request
 from streamtok.model.load import load
-from streamtok.testing import FakeClock, local_engine, make_services
+from streamtok.testing import FakeClock, chunks, local_engine, make_services
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 CHATS = list(product((1, 2), (None, 0, 2), (False, True), (None, "a")))
@@ -41,7 +41,7 @@ async def answer(api: Api, path: str, body: dict[str, Any]) -> Any:
     assert response.status == 200
     if isinstance(response.body, bytes):
         return json.loads(response.body)
-    events = [event async for event in response.body]
+    events = [event async for event in chunks(response)]
     assert events.pop() == b"data: [DONE]\n\n"
     return [json.loads(event[len(b"data: ") :]) for event in events]
 

@@ -19,7 +19,7 @@ from streamtok.http.request import Request
 from streamtok.messages import TokenLogprobs
 from streamtok.model import reference
 from streamtok.model.load import load, read_weights
-from streamtok.testing import FakeClock, local_engine, make_services
+from streamtok.testing import FakeClock, chunks, local_engine, make_services
 from streamtok.text.tokenizer import Tokenizer
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -47,7 +47,7 @@ async def ask(api: Api, body: dict[str, Any], path: str = COMPLETIONS) -> Any:
     response = await api.handle(Request("POST", path, (), data, "1.1", "test"))
     if isinstance(response.body, bytes):
         return json.loads(response.body)
-    events = [event async for event in response.body]
+    events = [event async for event in chunks(response)]
     assert events[-1] == b"data: [DONE]\n\n"
     return [json.loads(event[6:]) for event in events[:-1]]
 

@@ -16,7 +16,7 @@ from streamtok.api.routing import Api
 from streamtok.api.validation import MAX_IGNORED, ignored_header
 from streamtok.faults.inject import Faults
 from streamtok.http.request import Request
-from streamtok.testing import FakeClock, ScriptedEngine, make_services
+from streamtok.testing import FakeClock, ScriptedEngine, chunks, make_services
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 ENDPOINTS = {
@@ -87,7 +87,7 @@ async def ask(api: Api, path: str, body: dict[str, Any]) -> tuple[int, Any]:
     response = await api.handle(Request("POST", path, (), json.dumps(body).encode(), "1.1", "t"))
     if isinstance(response.body, bytes):
         return response.status, json.loads(response.body)
-    events = [event async for event in response.body]
+    events = [event async for event in chunks(response)]
     assert "x-ignored-fields" not in dict(response.headers)
     return response.status, json.loads(events[0][6:])
 

@@ -26,6 +26,7 @@ from streamtok.testing import (
     FakeClock,
     RunningServer,
     ScriptedEngine,
+    chunks,
     local_engine,
     make_services,
     running_server,
@@ -63,7 +64,7 @@ class Site:
         response = await self.api.handle(Request(method, target, headers, data, "1.1", "test"))
         if isinstance(response.body, bytes):
             return response.status, json.loads(response.body or b"null")
-        return response.status, [chunk async for chunk in response.body]
+        return response.status, [chunk async for chunk in chunks(response)]
 
     async def ask(self, path: str, headers: Any = (), **body: Any) -> tuple[int, Any]:
         return await self.send("POST", path, BODIES[path] | body, headers)

@@ -39,6 +39,7 @@ from streamtok.testing import (
     FakeClock,
     FakeTimer,
     ScriptedEngine,
+    chunks,
     make_services,
     running_server,
 )
@@ -188,7 +189,7 @@ async def test_tokens_cost_no_tasks(tiny_model: Path, heartbeat: bool) -> None:
         asyncio.get_running_loop().set_task_factory(make)
         response = await api.handle(request)
         assert not isinstance(response.body, bytes)
-        assert len([event async for event in response.body]) == tokens + 2
+        assert len([event async for event in chunks(response)]) == tokens + 2
         asyncio.get_running_loop().set_task_factory(None)
         return len(made)
 

@@ -18,7 +18,7 @@ from streamtok.config import EngineConfig
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.http.request import Request
 from streamtok.model.load import load
-from streamtok.testing import FakeClock, local_engine, make_services, write_model
+from streamtok.testing import FakeClock, chunks, local_engine, make_services, write_model
 from streamtok.text.tokenizer import Tokenizer
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -63,7 +63,7 @@ async def ask(api: Api, body: dict[str, Any], path: str = COMPLETIONS) -> Any:
     response = await api.handle(Request("POST", path, (), data, "1.1", "test"))
     if isinstance(response.body, bytes):
         return json.loads(response.body)
-    return b"".join([part async for part in response.body])
+    return b"".join([part async for part in chunks(response)])
 
 
 async def texts(api: Api, body: dict[str, Any]) -> list[str]:
@@ -152,4 +152,4 @@ async def test_bare_text_is_the_same_text(api: Api, folder: Path) -> None:
     data = json.dumps(body | {"max_tokens": 2}).encode()
     accept = (("accept", "text/plain"),)
     response = await api.handle(Request("POST", COMPLETIONS, accept, data, "1.1", "test"))
-    assert b"".join([part async for part in response.body]) == b" a a"
+    assert b"".join([part async for part in chunks(response)]) == b" a a"

@@ -25,7 +25,7 @@ from streamtok.errors import InvalidRequest, RateLimited, Unavailable
 from streamtok.http.request import Request
 from streamtok.http.response import Response
 from streamtok.messages import Started
-from streamtok.testing import FakeClock, ScriptedEngine, make_services
+from streamtok.testing import FakeClock, ScriptedEngine, chunks, make_services
 
 COMPLETIONS = "/v1/completions"
 PAUSES_S = st.floats(0, 200, allow_nan=False)
@@ -204,7 +204,7 @@ def error_of(response: Response) -> dict[str, Any]:
 
 async def read(response: Response) -> None:
     assert not isinstance(response.body, bytes)
-    async for _ in response.body:
+    async for _ in chunks(response):
         pass
     response.close()
 

@@ -8,6 +8,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
+from streamtok.api.more.exposition import expose
 from streamtok.api.more.vllm import AlsoVllm
 from streamtok.messages import EngineStats
 from streamtok.metrics import SECONDS, Metrics
@@ -17,7 +18,7 @@ VIEW = partial(AlsoVllm, model="tiny")
 
 def samples(metrics: Metrics) -> Iterator[tuple[str, dict[str, str], float]]:
     """Read the rendered text back."""
-    for family in text_string_to_metric_families(metrics.render().decode()):
+    for family in text_string_to_metric_families(expose(metrics)[1].decode()):
         for sample in family.samples:
             yield sample.name, sample.labels, sample.value
 
@@ -85,7 +86,7 @@ def test_vllms_names_stand_beside_ours() -> None:
     metrics.prompt_tokens.inc(7)
     metrics.generated_tokens.inc(5)
     metrics.first_token.observe(0.02)
-    text = metrics.expose("", VIEW)[1].decode()
+    text = expose(metrics, "", VIEW)[1].decode()
     label = {"model_name": "tiny"}
     read = {
         sample.name: sample.value
@@ -103,11 +104,11 @@ def test_vllms_names_stand_beside_ours() -> None:
 def test_openmetrics_is_given_to_who_accepts_it() -> None:
     metrics = Metrics(lambda: EngineStats(0, 0))
     metrics.generated_tokens.inc(5)
-    kind, body = metrics.expose("application/openmetrics-text; version=1.0.0, */*;q=0.1", VIEW)
+    kind, body = expose(metrics, "application/openmetrics-text; version=1.0.0, */*;q=0.1", VIEW)
     assert kind.startswith("application/openmetrics-text; version=1.0.0")
     assert body.endswith(b"# EOF\n")
     families = {family.name for family in openmetrics_families(body.decode())}
     assert {"streamtok_generated_tokens", "vllm:generation_tokens"} <= families
-    kind, body = metrics.expose("text/plain", VIEW)
+    kind, body = expose(metrics, "text/plain", VIEW)
     assert kind == "text/plain; version=0.0.4; charset=utf-8"
     assert b"# EOF" not in body

@@ -28,6 +28,7 @@ from streamtok.testing import (
     FakeClock,
     RunningServer,
     ScriptedEngine,
+    chunks,
     make_services,
     running_server,
 )
@@ -64,7 +65,7 @@ class Site:
         response = await self.api.handle(Request(method, target, headers, data, "1.1", "test"))
         if isinstance(response.body, bytes):
             return response.status, json.loads(response.body)
-        return response.status, [read(chunk) async for chunk in response.body]
+        return response.status, [read(chunk) async for chunk in chunks(response)]
 
     async def ask(self, key: str = "", **body: Any) -> tuple[int, Any]:
         return await self.send("POST", RESPONSES, ASK | body, key)
@@ -208,7 +209,7 @@ async def test_lengths_can_be_hidden(site: Site) -> None:
     body = json.dumps(ASK | {"stream": True, "stream_options": options}).encode()
     response = await site.api.handle(Request("POST", RESPONSES, headers, body, "1.1", "test"))
     assert not isinstance(response.body, bytes)
-    deltas = [line async for line in response.body if b"_text.delta" in line]
+    deltas = [line async for line in chunks(response) if b"_text.delta" in line]
     assert len(deltas) == 3
     assert all(len(line) % 64 == 1 and b'"obfuscation":"' in line for line in deltas)
 

@@ -102,18 +102,19 @@ async def collect(events: AnswerEvents, choices: int, candidates: int) -> Comple
     """
     began: Began | None = None
     found: list[CompleteChoice] = []
-    async for event in events:
-        if isinstance(event, Began):
-            began, found = event, [CompleteChoice() for _ in range(event.choices)]
-        elif isinstance(event, Failed):
-            raise event.error
-        elif isinstance(event, Ended):
-            assert began is not None
-            starts = range(0, len(found), candidates)
-            kept = (best(found[start : start + candidates], choices) for start in starts)
-            return CompleteAnswer(began, [choice for some in kept for choice in some], event.usage)
-        elif not isinstance(event, Heartbeat):
-            found[event.index].add(event)
+    async for group in events:
+        for event in group:
+            if isinstance(event, Began):
+                began, found = event, [CompleteChoice() for _ in range(event.choices)]
+            elif isinstance(event, Failed):
+                raise event.error
+            elif isinstance(event, Ended):
+                assert began is not None
+                starts = range(0, len(found), candidates)
+                kept = (best(found[start : start + candidates], choices) for start in starts)
+                return CompleteAnswer(began, [one for some in kept for one in some], event.usage)
+            elif not isinstance(event, Heartbeat):
+                found[event.index].add(event)
     raise AssertionError("the answer has no end")
 
 

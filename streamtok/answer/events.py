@@ -6,12 +6,14 @@
 Failed may stand in place of any of them; it is the last. A Heartbeat may stand between any two
 before the first token. The choices of one answer take turns in any order; `index` tells them apart.
 
-These events are all that a dialect (the JSON of one API) gets to see. Whatever is to change an
-answer on its way, as fault injection does, takes a stream of them and returns another.
+These events are all that a dialect (the JSON of one API) gets to see. They come in groups: what
+is in the engine's queue at one time is handled in one go. Began, Ended, Failed and Heartbeat are
+groups of their own. Whatever is to change an answer on its way, as fault injection does, takes a
+stream of groups and returns another.
 Knows neither the engine nor JSON. Read next: `streamtok.answer.choice`.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import ClassVar
 
 from msgspec import Struct
@@ -150,4 +152,4 @@ class Heartbeat(Struct, frozen=True):
 
 ChoiceEvent = Echo | TextDelta | ToolCallBegan | ToolCallDelta | Embedded | ChoiceEnded
 AnswerEvent = Began | ChoiceEvent | Ended | Failed | Heartbeat
-AnswerEvents = AsyncGenerator[AnswerEvent, None]
+AnswerEvents = AsyncGenerator[Sequence[AnswerEvent], None]  # each item is what happened at once

@@ -34,6 +34,7 @@ from streamtok.messages import Event, Finished, PromptScored, TokenEvent, Waitin
 from streamtok.text.detokenizer import Detokenizers
 
 HEARTBEAT = Heartbeat()
+GroupEvent = ChoiceEvent | Heartbeat
 
 
 class Generation:
@@ -91,38 +92,41 @@ class Generation:
         Raises:
             RequestError: it never will.
         """
-        event = await anext(self._stream)
-        self._read(event)
+        [event] = await self._stream.take(most=1)
+        self._read_other(event)
         return not isinstance(event, Waiting)
 
-    async def events(self, *, started: bool) -> AnswerEvents:
+    async def events(self, *, started: bool, most: int) -> AnswerEvents:
         """Yield what happens; `started` says whether the first sequence has left the queue.
 
-        The tokens of an event count as delivered when the next one is asked for. Before the last
-        event the request is in the ledger. A RequestError that is thrown in ends the answer with
-        `Failed`, as one of the engine's does.
+        A group is what `most` tokens make at most. They count as delivered when the next one is
+        asked for. Before the last event the request is in the ledger. A RequestError that is thrown
+        in ends the answer with `Failed`, as one of the engine's does.
         """
-        tally, running_usage = self._tally, self._ask.running_usage
+        tally = self._tally
         head: Began | None = self._began()
         try:
             while not started:
-                yield HEARTBEAT
+                yield (HEARTBEAT,)
                 started = await self.started()
-            yield self._began()
+            yield (self._began(),)
             head = None
-            for echo in filter(None, (choice.begin() for choice in self._choices)):
-                yield replace(echo, usage=tally.usage) if running_usage else echo
+            if echoes := list(filter(None, (choice.begin() for choice in self._choices))):
+                yield self._hand_out(echoes)
             while self._unfinished:
-                for made in self._read(await anext(self._stream)):
-                    tally.handed_out += made.count
-                    yield self._with_usage(made) if running_usage else made
-                    tally.delivered += made.count
+                taken = await self._stream.take(most)
+                if made := self._read_tokens(taken):
+                    yield self._hand_out(made)
+                    tally.delivered = tally.handed_out
+                if type(taken[-1]) is not TokenEvent and (last := self._read_other(taken[-1])):
+                    yield self._hand_out(last)
+                    tally.delivered = tally.handed_out
             tally.end()
             await asyncio.shield(self._settle())
-            yield Ended(tally.usage)
+            yield (Ended(tally.usage),)
         except RequestError as error:
             self.close(failed=True)
-            yield Failed(error, head)
+            yield (Failed(error, head),)
         finally:
             self.close()
 
@@ -148,30 +152,34 @@ class Generation:
             usage=self._tally.usage,
         )
 
-    def _read(self, event: Event | Waiting) -> Sequence[ChoiceEvent | Heartbeat]:
-        """Count an event of the engine's, and return what it makes certain.
+    def _read_tokens(self, events: Sequence[Event | Waiting]) -> list[GroupEvent]:
+        """Count those of the engine's `events` that are tokens; return what they make certain."""
+        self._tally.tokens(events)
+        made: list[GroupEvent] = []
+        for event in events:
+            if type(event) is not TokenEvent:
+                break
+            if self._alarm is not None:
+                self._stop_alarm()
+            if self._trace is not None:
+                steps.tell(self._trace, event)
+            choice = self._choices[event.index]
+            if choice.finish_reason is not None:
+                continue  # it was cancelled at a stop string, and this token was on its way
+            made += choice.feed(event)
+            if choice.finish_reason is not None:
+                self._end(choice)
+                self._engine.cancel(self._id, event.index)
+        return made
+
+    def _read_other(self, event: Event | Waiting) -> Sequence[GroupEvent]:
+        """Do the same for any other event.
 
         Raises:
             RequestError: the engine could not go on, or not in the time there is.
         """
         if self._trace is not None:
             steps.tell(self._trace, event)
-        if type(event) is not TokenEvent:
-            return self._read_other(event)
-        if self._alarm is not None:
-            self._stop_alarm()
-        self._tally.token(event.index)
-        choice = self._choices[event.index]
-        if choice.finish_reason is not None:
-            return ()  # it was cancelled at a stop string, and this token was on its way
-        made = choice.feed(event)
-        if choice.finish_reason is not None:
-            self._end(choice)
-            self._engine.cancel(self._id, event.index)
-        return made
-
-    def _read_other(self, event: Event | Waiting) -> Sequence[ChoiceEvent | Heartbeat]:
-        """Do for anything but a token what `_read` does."""
         if isinstance(event, Waiting):
             self._set_alarm()
             return (HEARTBEAT,)
@@ -199,10 +207,14 @@ class Generation:
         if self._trace is not None:
             self._trace.step("end", index=choice.index, reason=choice.finish_reason)
 
-    def _with_usage(self, event: ChoiceEvent | Heartbeat) -> ChoiceEvent | Heartbeat:
-        if isinstance(event, Heartbeat):
-            return event
-        return replace(event, usage=self._tally.usage)
+    def _hand_out(self, made: Sequence[GroupEvent]) -> Sequence[GroupEvent]:
+        """Count the tokens of what is yielded next; return it, with usage where that is wanted."""
+        tally, shown = self._tally, []
+        for event in made:
+            tally.handed_out += event.count
+            if self._ask.running_usage and not isinstance(event, Heartbeat):
+                shown.append(replace(event, usage=tally.usage))
+        return shown or made
 
     def _expire(self) -> None:
         self._expired = True

@@ -7,7 +7,7 @@ Read next: `streamtok.ledger`.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 
 from streamtok.answer.ask import Ask
 from streamtok.answer.events import Usage
@@ -48,21 +48,25 @@ class Tally:
         """The sums up to here."""
         return Usage(self._ask.prompt_tokens, self.handed_out, self._cached)
 
-    def token(self, index: int) -> None:
-        """Count a token of sequence `index`."""
-        now_s = self._now_s()
-        if self._generated[index]:
-            self._metrics.inter_token.observe(now_s - self._last_token_s[index])
-        elif self._first_token_s is None:
-            self._first_token_s = now_s
-            self._metrics.first_token.observe(now_s - self._begun_s)
-        self._last_token_s[index] = now_s
-        self._generated[index] += 1
+    def tokens(self, events: Iterable[Event | Waiting]) -> None:
+        """Count those of `events`, which have come now, that are tokens."""
+        now_s, generated, last_s = self._now_s(), self._generated, self._last_token_s
+        for event in events:
+            if type(event) is not TokenEvent:
+                return
+            index = event.index
+            if generated[index]:
+                self._metrics.inter_token.observe(now_s - last_s[index])
+            elif self._first_token_s is None:
+                self._first_token_s = now_s
+                self._metrics.first_token.observe(now_s - self._begun_s)
+            last_s[index] = now_s
+            generated[index] += 1
 
     def event(self, event: Event | Waiting) -> None:
         """Count any event of the engine's."""
         if isinstance(event, TokenEvent):
-            self.token(event.index)
+            self.tokens((event,))
         elif isinstance(event, Started):
             self._started_s = self._now_s() if self._started_s is None else self._started_s
         elif isinstance(event, Prefilled):

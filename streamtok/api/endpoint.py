@@ -5,7 +5,6 @@ Endpoints differ in how they make an `Ask` of their JSON, and in the dialect of 
 Read next: `streamtok.answer.ask`.
 """
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -16,10 +15,11 @@ from streamtok.answer.render import CompleteDialect, Dialect, stream
 from streamtok.api.openai.streaming import USAGE_TRAILERS, takes_trailers, usage_trailers
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import ignored_header
+from streamtok.engine.base import HIGH_WATER
 from streamtok.errors import ContextTooLong, InvalidRequest
 from streamtok.http.framings import PLAIN_TEXT, Framing, negotiate
 from streamtok.http.request import HeaderList
-from streamtok.http.response import Response, json_response
+from streamtok.http.response import Body, Response, json_response
 
 
 async def answer(
@@ -43,7 +43,9 @@ async def answer(
     generation = await _submit(services, ask, framing)
     headers = ignored_header(ignored)
     try:
-        events = generation.events(started=await generation.started())
+        started = await generation.started()
+        singly = interceptor is not None or ask.trace is not None  # they count tokens
+        events = generation.events(started=started, most=1 if singly else HIGH_WATER)
         if interceptor is not None:
             events = interceptor.events(events)
         if framing is None:
@@ -82,7 +84,7 @@ def _streamed(
     generation: Generation,
     framing: Framing,
     headers: HeaderList,
-    body: AsyncGenerator[bytes, None],
+    body: Body,
 ) -> Response:
     """Return a stream's response, which closes its generation."""
     if services.close_after_stream:

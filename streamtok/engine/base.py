@@ -8,7 +8,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from streamtok.messages import EngineStats, Event, Failed, Finished, SequenceRequest, Waiting
+from streamtok.messages import (
+    EngineStats,
+    Event,
+    Failed,
+    Finished,
+    SequenceRequest,
+    TokenEvent,
+    Waiting,
+)
 
 HIGH_WATER = 64  # unread events of a request above which its sequences are paused
 LOW_WATER = 16  # unread events at which they go on
@@ -56,15 +64,27 @@ class TokenStream:
     async def __anext__(self) -> Event | Waiting:
         if not self._open:
             raise StopAsyncIteration
-        event = await self.queue.get()
-        if isinstance(event, Waiting):
-            return event  # the engine does not count it
-        self.taken += 1
-        if self.taken % READ_EVERY == 0:
-            self._on_read(self.taken)
-        if isinstance(event, ENDS):
-            self._open -= 1
+        [event] = await self.take(most=1)
         return event
+
+    async def take(self, most: int = HIGH_WATER) -> list[Event | Waiting]:
+        """Return the tokens that have come, at `most` so many; the last may be another event.
+
+        Waits until there is something. Must not be called when every sequence has ended.
+        """
+        queue = self.queue
+        event = await queue.get()
+        events = [event]
+        while type(event) is TokenEvent and len(events) < most and not queue.empty():
+            event = queue.get_nowait()
+            events.append(event)
+        before = self.taken
+        self.taken += len(events) - (type(event) is Waiting)  # the engine does not count that one
+        if self.taken // READ_EVERY > before // READ_EVERY:
+            self._on_read(self.taken)
+        if type(event) in ENDS:
+            self._open -= 1
+        return events
 
 
 class Engine(Protocol):

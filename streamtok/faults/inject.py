@@ -25,11 +25,10 @@ from streamtok.faults.events import EventFault
 from streamtok.faults.wire import FaultyOutput, Later, WireFault
 from streamtok.http.framings import EVENT_STREAM, PLAIN_TEXT, Framing
 from streamtok.http.request import Request
-from streamtok.http.response import Output, Response
+from streamtok.http.response import Body, Output, Response, chunks_of
 from streamtok.http.transport import ByteStream
 
 HEADER = "x-fault"
-Chunks = AsyncGenerator[bytes, None]
 MakeOutput = Callable[[ByteStream, list[WireFault], Callable[[], float]], Output]
 
 
@@ -135,27 +134,31 @@ class Plan:
         return lambda stream: self._make_output(stream, self._wire, tokens)
 
     async def _failing(self, events: AnswerEvents) -> AnswerEvents:
-        """Yield the events up to where the stream is to fail, and then how it does."""
+        """Yield the groups up to where the stream is to fail, and then how it does.
+
+        A group must be made of one token at most.
+        """
         tokens, at = 0, min(self._failures)
         async with aclosing(events):
-            async for event in events:
+            async for group in events:
                 error = EngineFailed("this error was asked for", code=FIELD)
                 if tokens >= at:
                     yield await events.athrow(error)
                     return
-                yield event
-                if isinstance(event, Ended):  # it is too late for the answer itself to fail
-                    yield Failed(error)
-                tokens += isinstance(event, Echo | TextDelta) and bool(event.text)
+                yield group
+                if isinstance(group[-1], Ended):  # it is too late for the answer itself to fail
+                    yield (Failed(error),)
+                tokens += any(isinstance(e, Echo | TextDelta) and e.text for e in group)
 
-    async def _spoiled(self, body: Chunks) -> Chunks:
+    async def _spoiled(self, body: Body) -> AsyncGenerator[bytes, None]:
         """Yield what becomes of the chunks, and count their tokens."""
         async with aclosing(body):
-            async for chunk in body:
-                before = self._tokens
-                self._tokens += self._is_text or bool(event_faults.text_of(chunk))
-                for spoiled in event_faults.spoil(self._events, chunk, before):
-                    yield spoiled
+            async for item in body:
+                for chunk in chunks_of(item):
+                    before = self._tokens
+                    self._tokens += self._is_text or bool(event_faults.text_of(chunk))
+                    for spoiled in event_faults.spoil(self._events, chunk, before):
+                        yield spoiled
         for rest in event_faults.flush(self._events):
             yield rest
 

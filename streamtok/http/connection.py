@@ -8,7 +8,7 @@ events of them -> `Request` -> the handler -> `Response` -> h11 -> socket.
    request, and wants the body only if it does not (`Request.complete`). Only then is a client that
    waits for it told `100 Continue`, and is a byte of the body kept.
 2. The answer is sent: a complete one with `Content-Length`, a streamed one as `Transfer-Encoding:
-   chunked`, where one item of the body is one chunk and one write.
+   chunked`, where the chunks of one item of the body leave in one write.
 3. If both sides are done with the message, the next turn begins. Requests sent ahead (pipelining)
    wait in the guard's buffer for it. If a body has not been read, where it ends is not known, so
    the connection closes behind the answer, after the client has had time to read it.
@@ -41,6 +41,7 @@ import h11
 from streamtok import __version__
 from streamtok.errors import RequestError, RequestTimeout
 from streamtok.http import access
+from streamtok.http.body import BodyFramer
 from streamtok.http.deadline import BodyBudget, Deadline
 from streamtok.http.probe import Probe
 from streamtok.http.request import HeaderList, Request, decode_headers
@@ -283,10 +284,12 @@ class Connection:
             async with aclosing(body):
                 await self._send_event(self._head(response, None))
                 if not head_only:
-                    async for part in body:
-                        if self._trace is not None:
-                            self._trace.step("chunk", bytes=len(part))
-                        await self._send_event(h11.Data(data=part))
+                    output = self._output or self._stream
+                    framer = BodyFramer(self._h11, self._trace, singly=bool(self._output))
+                    async for item in body:
+                        for data in framer.frame(item):
+                            if data:
+                                await output.send(data)
                     trailers = response.trailers()
         await self._send_event(h11.EndOfMessage(headers=_titled(trailers)))
 

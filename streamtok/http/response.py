@@ -1,14 +1,21 @@
 """An answer: a head, and a body that is either complete or still being made.
 
-Read next: `streamtok.http.deadline`.
+Read next: `streamtok.http.body`.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from streamtok.http.request import HeaderList
 from streamtok.http.transport import ByteStream
+
+Body = AsyncGenerator[bytes | Sequence[bytes], None]
+
+
+def chunks_of(item: bytes | Sequence[bytes]) -> Sequence[bytes]:
+    """Return the chunks that an item of a body becomes."""
+    return (item,) if isinstance(item, bytes) else item
 
 
 class BrokenOff(Exception):
@@ -27,7 +34,8 @@ class Output(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What to send. Bytes go out with `Content-Length`; of a generator each item becomes one chunk.
+    """What to send. Bytes go out with `Content-Length`; of a generator each item becomes one chunk,
+    or several that leave in one write.
 
     However the answer ends, complete or not, begun or not, `close` is called once, and then
     `summary` for the access log. `trailers` is asked for the fields after the zero chunk, and only
@@ -38,7 +46,7 @@ class Response:
 
     status: int
     headers: HeaderList
-    body: bytes | AsyncGenerator[bytes, None] = b""
+    body: bytes | Body = b""
     summary: Callable[[], str] = lambda: ""
     close: Callable[[], None] = lambda: None
     trailers: Callable[[], HeaderList] = lambda: ()

@@ -66,29 +66,33 @@ def _ignore() -> None:
 class Outbox:
     """Writes of all connections that wait for the end of the event loop's turn.
 
-    An engine's step gives every stream a token in one turn. To make all their chunks first and then
-    to write them, one by one, costs asyncio's loop a sixth less than to write each when it is made.
+    An engine's step gives every stream a token in one turn. All their chunks are made first and
+    then written, which keeps the caches warm; what is for one socket leaves in one system call.
     """
 
     def __init__(self) -> None:
-        self._writes: list[tuple[asyncio.Transport, bytes]] = []
+        self._writes: dict[asyncio.Transport, list[bytes]] = {}
         self._size = 0  # in bytes
 
     def add(self, transport: asyncio.Transport, data: bytes) -> None:
         """Have `data` written in this turn; at once where much has come together."""
-        if not self._writes:
+        writes = self._writes
+        if not writes:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._writes.append((transport, data))
+        if transport in writes:
+            writes[transport].append(data)
+        else:
+            writes[transport] = [data]
         self._size += len(data)
         if self._size > WRITE_AHEAD_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Write everything, except to who has gone in the meantime."""
-        writes, self._writes, self._size = self._writes, [], 0
-        for transport, data in writes:
+        writes, self._writes, self._size = self._writes, {}, 0
+        for transport, parts in writes.items():
             if not transport.is_closing():
-                transport.write(data)
+                transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 class SocketStream(asyncio.Protocol):
@@ -112,6 +116,7 @@ class SocketStream(asyncio.Protocol):
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
         self._lost = asyncio.Event()
+        self._paused = self._gone = False  # the same, without a call for every chunk
 
     # asyncio's callbacks, in the order of a connection's life
 
@@ -141,14 +146,17 @@ class SocketStream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Make `send` wait."""
+        self._paused = True
         self._writable.clear()
 
     def resume_writing(self) -> None:
         """Let `send` go on."""
+        self._paused = False
         self._writable.set()
 
     def connection_lost(self, error: Exception | None) -> None:
         """End: whoever waits is woken."""
+        self._gone, self._paused = True, False
         self._lost.set()
         self._end_input()
         self._writable.set()
@@ -189,21 +197,22 @@ class SocketStream(asyncio.Protocol):
 
     async def send(self, data: bytes) -> None:
         """See `ByteStream.send`."""
-        self.write(data)
-        if not self._writable.is_set():
+        if self._transport and not self._gone:
+            self._outbox.add(self._transport, data)
+        if self._paused:
             await self._wait_for_reader()
-        if self._lost.is_set():
+        if self._gone:
             raise ConnectionLost
 
     def write(self, data: bytes) -> None:
         """See `ByteStream.write`."""
-        if self._transport and not self._lost.is_set():
+        if self._transport and not self._gone:
             self._outbox.add(self._transport, data)
 
     def is_reset(self) -> bool:
         """See `ByteStream.is_reset`."""
         if self._transport is None or self._transport.is_closing():
-            return self._lost.is_set()
+            return self._gone
         connection: socket.socket = self._transport.get_extra_info("socket")
         return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
@@ -214,7 +223,7 @@ class SocketStream(asyncio.Protocol):
         answer; so our half is closed first, and input discarded until the peer closes its own. TLS
         has no halves: there, who waits for the end would wait for nothing.
         """
-        if self._transport is None or self._lost.is_set():
+        if self._transport is None or self._gone:
             return
         self._outbox.flush()
         # Writable now means: all is sent. With a limit of 0, asyncio's TLS would never be writable.

@@ -3,6 +3,7 @@
 Read next: `streamtok.faults.inject`.
 """
 
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from http import HTTPStatus
@@ -10,7 +11,7 @@ from http import HTTPStatus
 from msgspec import structs
 
 from streamtok.answer.ask import Ask
-from streamtok.answer.events import AnswerEvents, Ended
+from streamtok.answer.events import AnswerEvent, AnswerEvents, Ended
 from streamtok.answer.events import Usage as Spent
 from streamtok.answer.render import Interceptor
 from streamtok.errors import RequestError
@@ -84,9 +85,14 @@ async def _reporting(events: AnswerEvents, usage: Usage) -> AnswerEvents:
     given = {key: value for key, value in structs.asdict(usage).items() if value is not None}
     at_first = {key: value for key, value in given.items() if key != "completion_tokens"}
     async with aclosing(events):
-        async for event in events:
-            spent = getattr(event, "usage", None)
-            if isinstance(spent, Spent):
-                changes = given if isinstance(event, Ended) else at_first
-                event = structs.replace(event, usage=structs.replace(spent, **changes))
-            yield event
+        async for group in events:
+            changes = given if isinstance(group[-1], Ended) else at_first
+            yield [_reported(event, changes) for event in group]
+
+
+def _reported(event: AnswerEvent, given: Mapping[str, int]) -> AnswerEvent:
+    """Return `event` with what is `given` in place of what was spent, if it says that."""
+    spent = getattr(event, "usage", None)
+    if not isinstance(spent, Spent):
+        return event
+    return structs.replace(event, usage=structs.replace(spent, **given))

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from streamtok.errors import ConfigError, StreamtokError
 from streamtok.http.edge.client import ClientError, exchange
+from streamtok.http.response import Body, chunks_of
 from streamtok.http.sse import EventDecoder
 
 MODELS = "/v1/models"
@@ -31,7 +32,7 @@ class Unreachable(StreamtokError):
     """Nobody answers at a URL, or not in HTTP."""
 
 
-async def deltas(body: AsyncGenerator[bytes, None]) -> AsyncGenerator[str, None]:
+async def deltas(body: Body) -> AsyncGenerator[str, None]:
     """Yield the text of each event in a stream of either endpoint.
 
     Raises:
@@ -39,8 +40,8 @@ async def deltas(body: AsyncGenerator[bytes, None]) -> AsyncGenerator[str, None]
     """
     decoder = EventDecoder()
     async with aclosing(body):
-        async for data in body:
-            for event in decoder.feed(data):
+        async for item in body:
+            for event in decoder.feed(b"".join(chunks_of(item))):
                 if event.data == "[DONE]":
                     return
                 for text in _texts(event.data):

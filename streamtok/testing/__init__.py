@@ -12,7 +12,7 @@ from streamtok.testing.engines import ScriptedEngine, local_engine
 from streamtok.testing.fixture import Models, TestedServer, fresh_server
 from streamtok.testing.models import SPECIALS, TINY, byte_tokenizer, random_weights, write_model
 from streamtok.testing.servers import listen_locally, make_services
-from streamtok.testing.streams import MemoryStream
+from streamtok.testing.streams import MemoryStream, chunks
 
 __all__ = [
     "SPECIALS",
@@ -26,6 +26,7 @@ __all__ = [
     "ScriptedEngine",
     "TestedServer",
     "byte_tokenizer",
+    "chunks",
     "fresh_server",
     "listen_locally",
     "local_engine",

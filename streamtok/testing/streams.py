@@ -1,8 +1,9 @@
-"""A socket in memory."""
+"""A socket in memory, and the chunks of an answer that has none."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
+from streamtok.http.response import Response, chunks_of
 from streamtok.http.transport import ConnectionLost
 
 
@@ -100,3 +101,11 @@ class MemoryStream:
 
     def _notify(self) -> None:
         self._changed.set()
+
+
+async def chunks(response: Response) -> AsyncIterator[bytes]:
+    """Yield the chunks of a streamed answer one by one."""
+    assert not isinstance(response.body, bytes)
+    async for item in response.body:
+        for chunk in chunks_of(item):
+            yield chunk

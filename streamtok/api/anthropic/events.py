@@ -55,6 +55,8 @@ class MessageEvents(ItemDialect):
     `is_cut` says that the context leaves less room than the client allows to be generated.
     """
 
+    is_plain = False  # a text begins and ends with events of its own
+
     def __init__(self, new_call_id: Callable[[], str], is_cut: bool) -> None:
         self._new_call_id = new_call_id
         self._is_cut = is_cut

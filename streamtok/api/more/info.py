@@ -17,6 +17,7 @@ from streamtok.api.more.answers import (
     UsageSumBody,
     UsageSums,
 )
+from streamtok.api.more.exposition import expose
 from streamtok.api.more.sums import UsageFilter, sum_usage
 from streamtok.api.more.types import UsageQuery
 from streamtok.api.more.vllm import AlsoVllm
@@ -59,7 +60,7 @@ async def metrics(services: Services, call: Call) -> Response:
     accept = call.request.header("accept") or ""
     view = partial(AlsoVllm, model=services.model)
     metrics = services.meter.metrics
-    content_type, body = metrics.expose(accept, view, by_key=call.sees_all)
+    content_type, body = expose(metrics, accept, view, by_key=call.sees_all)
     return Response(200, (("content-type", content_type),), body)
 
 
