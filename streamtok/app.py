@@ -21,6 +21,7 @@ from streamtok.api.access.keys import KeyFile
 from streamtok.api.access.lanes import Lanes
 from streamtok.api.access.limits import RateLimits
 from streamtok.api.constraints.compiler import Constraints
+from streamtok.api.input.reader import BodyReader
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
@@ -238,6 +239,7 @@ def _services(
         faults=Faults() if config.faults else None,
         refuse_unknown=config.unknown_fields == "refuse",
         offload=Lanes(),
+        reader=BodyReader(engine.context),
         stored_responses=config.stored_responses,
         constraints=Constraints(files.grammars, template, close=not config.open_objects),
         aliases=tuple(filter(None, map(str.strip, config.model_alias.split(",")))),

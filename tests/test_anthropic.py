@@ -14,10 +14,10 @@ from test_wire import CHUNKED, HEAD, Peer, chunk
 from streamtok.api.access.keys import KeyFile
 from streamtok.api.anthropic.history import conversation
 from streamtok.api.anthropic.types import DOCUMENTED, CountRequest, MessageRequest
+from streamtok.api.input.validation import convert
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
-from streamtok.api.validation import convert
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.errors import EngineFailed
 from streamtok.http.request import Request

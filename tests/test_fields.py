@@ -10,8 +10,9 @@ import pytest
 from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
 
+from streamtok.api.input.documented import HINTS, REFUSED
 from streamtok.api.more.routes import ROUTES
-from streamtok.api.openai.types import HINTS, REFUSED, ChatRequest, CompletionRequest
+from streamtok.api.openai.types import ChatRequest, CompletionRequest
 from streamtok.api.routing import Api
 from streamtok.api.validation import MAX_IGNORED, ignored_header
 from streamtok.faults.inject import Faults

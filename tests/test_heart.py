@@ -22,6 +22,7 @@ from streamtok.api.openai import chat, completions
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.api.services import Offload
+from streamtok.api.validation import BodyReader
 from streamtok.clock import SystemClock
 from streamtok.config import ConnectionConfig, EngineConfig
 from streamtok.engine.local import LocalEngine
@@ -32,7 +33,7 @@ from streamtok.model.load import load
 from streamtok.testing import make_services
 from streamtok.text.template import ChatTemplate
 
-MOST_LINES = 11_349  # of the heart; to be lowered whenever it can be
+MOST_LINES = 10_985  # of the heart; to be lowered whenever it can be
 ON_THE_WAY = (  # what a streamed answer certainly runs through
     *("http/connection.py", "http/framings.py", "api/routing.py", "api/endpoint.py"),
     *("answer/generation.py", "answer/render.py", "engine/client.py", "engine/core.py"),
@@ -103,6 +104,7 @@ async def test_a_streamed_answer_enters_the_heart_only(
         new_id=random_id,
         new_seed=lambda: 1,
         offload=Offload(),
+        reader=BodyReader(),
     )
     api = Api((*chat.ROUTES, *completions.ROUTES))
     api.open(services)

@@ -30,9 +30,9 @@ HEART = (
 ROOMS = (
     *("http/edge/", "engine/remote/", "engine/extras/", "model/families/", "model/gpt/"),
     *("model/machine/", "text/templates/", "text/tool_calls/"),
-    *("api/access/", "api/constraints/", "api/responses/", "api/anthropic/", "api/more/"),
-    *("faults/", "help/", "observe/", "postgres/", "proxy/", "script/", "serve/", "teach/"),
-    *("terminal/", "testing/"),
+    *("api/access/", "api/constraints/", "api/input/", "api/responses/", "api/anthropic/"),
+    *("api/more/", "faults/", "help/", "observe/", "postgres/", "proxy/", "script/", "serve/"),
+    *("teach/", "terminal/", "testing/"),
 )
 ONLY_IN = {  # library -> where it may be imported
     "h11": ("http/", "first/"),

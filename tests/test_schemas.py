@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from streamtok.api import validation
+from streamtok.api.input import validation
+from streamtok.api.input.documented import HINTS, OPENAI, REFUSED
+from streamtok.api.input.validation import read_object
 from streamtok.api.openai.answers import (
     ChatChunkChoice,
     CompletionChoice,
@@ -20,8 +22,7 @@ from streamtok.api.openai.answers import (
     encode,
     error_body,
 )
-from streamtok.api.openai.types import HINTS, OPENAI, REFUSED, ChatRequest, CompletionRequest
-from streamtok.api.validation import read_object
+from streamtok.api.openai.types import ChatRequest, CompletionRequest
 from streamtok.errors import ContextTooLong, EngineFailed, InvalidRequest, NotFound, RequestError
 
 convert = partial(validation.convert, documented=OPENAI)

@@ -5,6 +5,7 @@ Read next: `streamtok.ids`.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from streamtok.answer.ask import Ask, Timers
@@ -13,7 +14,7 @@ from streamtok.answer.limits import network
 from streamtok.answer.meter import Meter
 from streamtok.answer.render import Interceptor
 from streamtok.api.conversation import Wanted
-from streamtok.api.validation import Documented, Kind, convert, read_object
+from streamtok.api.validation import BodyReader, Kind
 from streamtok.engine.base import Engine
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.framings import Framing
@@ -22,9 +23,6 @@ from streamtok.messages import Constraint
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
 from streamtok.text.tokenizer import Tokenizer
-
-NOTHING = Documented()
-MOST_VALUES = 2**17  # in a body, where the context is not larger still
 
 Result = TypeVar("Result")
 
@@ -147,6 +145,7 @@ class Services:
     aliases: Collection[str] = ()
     find_trace: Callable[[str, str], Any] = lambda *_: None  # by a key and a request's id
     offload: Offload = field(default_factory=Offload)
+    reader: BodyReader = field(default_factory=BodyReader)
 
     async def run(self, call: Call, work: Callable[[], Result]) -> Result:
         """Return the result of `work` on what `call` has sent, done elsewhere if that is long."""
@@ -154,19 +153,14 @@ class Services:
         size = len(request.body) + len(request.target)
         return await self.offload.run(size, call.caller, work)
 
-    async def read(
-        self, call: Call, kind: type[Kind], documented: Documented = NOTHING
-    ) -> tuple[Kind, tuple[str, ...]]:
+    async def read(self, call: Call, kind: type[Kind]) -> tuple[Kind, tuple[str, ...]]:
         """Return the JSON of a request as a `kind`, and the names of fields that no one knows.
 
         Raises:
             InvalidRequest: it is no JSON object, a field has a wrong value or is not supported, or
                 it is unknown and such are refused.
         """
-        most = max(MOST_VALUES, 2 * self.engine.context)
-        fields, unknown = await self.run(
-            call, lambda: convert(read_object(call.request.body, most), kind, documented)
-        )
+        fields, unknown = await self.run(call, partial(self.reader.read, call.request.body, kind))
         own = self.faults.field if self.faults else None
         wrong = [name for name in unknown if name != own]
         if wrong and self.refuse_unknown:

@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from streamtok.answer.ask import Ask
 from streamtok.answer.events import AnswerEvents, Echo, Ended, Failed, TextDelta
-from streamtok.api import validation
+from streamtok.api.input import validation
 from streamtok.api.openai.chat import CHAT
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.faults import events as event_faults

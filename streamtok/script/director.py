@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from streamtok.answer.ask import Ask
-from streamtok.api import validation
+from streamtok.api.input import validation
 from streamtok.api.services import Call, Services
 from streamtok.errors import ConfigError, NotFound
 from streamtok.faults.inject import Faults

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from msgspec import UNSET, Struct
 
-from streamtok.api.validation import checked
+from streamtok.api.input.validation import checked
 from streamtok.errors import ConfigError, InvalidRequest
 from streamtok.faults.catalogue import parse
 from streamtok.script.rules import Answer, Call, Match, Rule, Script, Usage

@@ -9,6 +9,7 @@ from streamtok.answer.meter import Meter
 from streamtok.api.access.lanes import Lanes
 from streamtok.api.access.limits import RateLimits
 from streamtok.api.constraints.compiler import Constraints
+from streamtok.api.input.reader import BodyReader
 from streamtok.api.services import Services
 from streamtok.clock import Clock
 from streamtok.config import ApiConfig
@@ -62,6 +63,7 @@ def make_services(
         timers=Timers(heartbeat, deadline),
         stored_responses=stored_responses,
         offload=Lanes(),
+        reader=BodyReader(engine.context),
         faults=faults,
         constraints=Constraints(grammars, template),
     )

@@ -11,7 +11,6 @@ from streamtok.answer.ask import Ask, Surface
 from streamtok.api.anthropic.events import MessageEvents, error_body
 from streamtok.api.anthropic.history import conversation, wanted
 from streamtok.api.anthropic.types import (
-    DOCUMENTED,
     CountRequest,
     ErrorEvent,
     Event,
@@ -35,7 +34,7 @@ MESSAGES = Surface(ENDPOINT, "msg_", "messages", TYPED_OFFERS)
 
 async def message(services: Services, call: Call) -> Response:
     """`POST /v1/messages`: a chat in Anthropic's format."""
-    fields, ignored = await services.read(call, MessageRequest, DOCUMENTED)
+    fields, ignored = await services.read(call, MessageRequest)
     asked = await services.run(call, partial(_ask, services, call, fields))
     is_cut = asked.prompt_tokens + fields.max_tokens > services.engine.context
     dialect = MessageEvents(partial(services.new_id, "toolu_"), is_cut)
@@ -44,7 +43,7 @@ async def message(services: Services, call: Call) -> Response:
 
 async def count_tokens(services: Services, call: Call) -> Response:
     """`POST /v1/messages/count_tokens`: how many tokens a prompt has."""
-    fields, ignored = await services.read(call, CountRequest, DOCUMENTED)
+    fields, ignored = await services.read(call, CountRequest)
     services.check_model(fields.model)
     chat = replace(conversation(fields), tools=wanted(fields).tools)
     count = len(await services.run(call, partial(prompt_ids, services, chat)))

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from streamtok.api.input.documented import Documented
 from streamtok.api.openai.types import CONSTRAINTS, MAX_TOOLS, JsonSchema, Name
 from streamtok.api.parameters import MaxTokens, Seed, Share, StopText, TopK, TopP
-from streamtok.api.validation import Documented
 
 MAX_STOPS = 16
 

@@ -18,19 +18,17 @@ from streamtok.api.openai.completions import is_batch, read_prompts
 from streamtok.api.parameters import Parameters, check_count, draft
 from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
-from streamtok.api.validation import Documented
 from streamtok.errors import InvalidRequest
 from streamtok.http.response import Response
 from streamtok.messages import Embedding
 
 ENDPOINT = "/v1/embeddings"
 EMBEDDINGS = Surface(ENDPOINT, "embd-", "input")
-DOCUMENTED = Documented()
 
 
 async def embed(services: Services, call: Call) -> Response:
     """`POST /v1/embeddings`: what texts are as points in space."""
-    fields, ignored = await services.read(call, EmbeddingRequest, DOCUMENTED)
+    fields, ignored = await services.read(call, EmbeddingRequest)
     width = services.engine.width
     drafted = draft(services, call, Parameters(model=fields.model), EMBEDDINGS)
     if fields.dimensions not in (None, width):

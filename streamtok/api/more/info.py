@@ -8,6 +8,7 @@ from functools import partial
 from msgspec import structs
 
 from streamtok.api.anthropic.types import ModelInfo, ModelInfoList
+from streamtok.api.input.validation import checked
 from streamtok.api.more.answers import (
     Health,
     ListBody,
@@ -25,7 +26,6 @@ from streamtok.api.openai import answers
 from streamtok.api.route import Operation, Route
 from streamtok.api.routing import Api
 from streamtok.api.services import Call, Services
-from streamtok.api.validation import checked
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.response import Response, json_response
 

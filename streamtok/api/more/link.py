@@ -8,13 +8,13 @@ from functools import partial
 
 from streamtok.answer.ask import Surface
 from streamtok.api.endpoint import answer
+from streamtok.api.input.validation import checked
 from streamtok.api.more.types import LinkQuery
 from streamtok.api.openai import chat, completions
 from streamtok.api.openai.answers import Completion
 from streamtok.api.openai.types import ChatRequest, CompletionRequest, Message
 from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
-from streamtok.api.validation import checked
 from streamtok.http.framings import EVENT_STREAM, JSON_LINES, PLAIN_TEXT, Offer
 from streamtok.http.response import Response
 

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from streamtok import __version__, errors
+from streamtok.api.input.validation import EXTRA
 from streamtok.api.openai import answers
 from streamtok.api.route import ErrorFormat, Operation, Route
 from streamtok.api.routing import Api
 from streamtok.api.services import Call
-from streamtok.api.validation import EXTRA
 from streamtok.errors import RequestError
 from streamtok.http.response import Response, json_response
 

@@ -36,7 +36,7 @@ from streamtok.api.openai.answers import (
 )
 from streamtok.api.openai.history import conversation, wanted
 from streamtok.api.openai.streaming import Chunks
-from streamtok.api.openai.types import OPENAI, ChatRequest
+from streamtok.api.openai.types import ChatRequest
 from streamtok.api.parameters import ask_chat, check_streamed
 from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
@@ -50,7 +50,7 @@ CHAT = Surface(ENDPOINT, "chatcmpl-", "messages")
 
 async def chat(services: Services, call: Call) -> Response:
     """Answer a chat."""
-    fields, ignored = await services.read(call, ChatRequest, OPENAI)
+    fields, ignored = await services.read(call, ChatRequest)
     asked = await services.run(call, partial(ask, services, call, fields))
     return await answer(services, call, asked, dialect(services, fields, asked), ignored)
 

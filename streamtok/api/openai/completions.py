@@ -18,7 +18,7 @@ from streamtok.api.endpoint import answer
 from streamtok.api.openai.answers import Completion, CompletionChoice, CompletionLogprobs
 from streamtok.api.openai.history import forms
 from streamtok.api.openai.streaming import Chunks
-from streamtok.api.openai.types import OPENAI, CompletionRequest
+from streamtok.api.openai.types import CompletionRequest
 from streamtok.api.parameters import check_count, check_ids, check_length, check_streamed, draft
 from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Constrained, Services
@@ -33,7 +33,7 @@ MAX_TOKENS = 16  # OpenAI's default
 
 async def complete(services: Services, call: Call) -> Response:
     """Continue a text, several texts, or texts that are token ids already."""
-    fields, ignored = await services.read(call, CompletionRequest, OPENAI)
+    fields, ignored = await services.read(call, CompletionRequest)
     asked = await services.run(call, partial(ask, services, call, fields))
     return await answer(services, call, asked, dialect(services, fields, asked), ignored)
 

@@ -2,7 +2,7 @@
 
 Requests hold every field of OpenAI's endpoints that is supported, with its range, and the fields
 of other servers that frameworks send; what is documented elsewhere and not supported here is in
-`OPENAI`, and refused by name.
+`streamtok.api.input.documented`, and refused by name.
 
 Read next: `streamtok.api.openai.chat`.
 """
@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from streamtok.api.parameters import MaxTokens, Parameters, StopText, TokenId
-from streamtok.api.validation import Documented
 
 MAX_CANDIDATES = 20
 MAX_TOOLS = 128
@@ -244,67 +243,3 @@ CONSTRAINTS = (
     "structural_tag",
     "structured_outputs",
 )
-# Documented by OpenAI or by vLLM, without an effect on what is generated here
-HINTS = frozenset(
-    {
-        "metadata",
-        "prediction",  # it can make an answer faster, never another
-        "prompt_cache_key",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-        "reasoning_effort",  # the model does not think before it answers
-        "safety_identifier",
-        "service_tier",
-        "verbosity",
-        # vLLM's
-        "cache_salt",  # clients do not share what was computed anyway
-        "guided_decoding_backend",
-        "include_reasoning",
-        "priority",
-        "request_id",
-        "session_id",
-    }
-)
-# Documented by OpenAI, vLLM, SGLang or llama.cpp, and not supported where no field says so
-REFUSED: dict[str, tuple[Any, ...]] = {
-    "audio": (),
-    "best_of": (1,),
-    "echo": (False,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
-    "modalities": (["text"],),
-    "moderation": (),
-    "store": (False,),
-    "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "web_search_options": (),
-    # What would change the answer, so that passing over it would be wrong
-    "add_special_tokens": (False,),
-    "allowed_token_ids": (),
-    "bad_words": ([],),
-    "chat_template": (),
-    "documents": ([],),
-    "ebnf": (),
-    "format": (),
-    "guided_whitespace_pattern": (),
-    "include_stop_str_in_output": (False,),
-    "length_penalty": (1,),
-    "logits_processors": ([],),
-    "logprob_token_ids": ([],),
-    "prompt_logprobs": (),
-    "regex": (),
-    "structural_tag": (),
-    "truncate_prompt_tokens": (),
-    "use_beam_search": (False,),
-}
-INSTEAD = {
-    "chat_template": "give the server's model folder another chat_template",
-    "ebnf": "use grammar",
-    "function_call": "use tool_choice",
-    "format": "use response_format",
-    "functions": "use tools",
-    "prompt_logprobs": "use echo and logprobs with /v1/completions",
-    "regex": 'use grammar with the syntax "regex"',
-}
-OPENAI = Documented(HINTS, REFUSED, INSTEAD)

@@ -16,6 +16,7 @@ from msgspec import Struct
 from streamtok.answer.ask import Ask, Surface
 from streamtok.api.conversation import Conversation, Message
 from streamtok.api.endpoint import answer
+from streamtok.api.input.validation import checked
 from streamtok.api.openai import answers
 from streamtok.api.parameters import Parameters, ask_chat, check_streamed, prompt_ids
 from streamtok.api.responses.answers import (
@@ -29,7 +30,6 @@ from streamtok.api.responses.events import ResponseEvents
 from streamtok.api.responses.history import continued, conversation, input_items, wanted
 from streamtok.api.responses.truncation import truncated
 from streamtok.api.responses.types import (
-    DOCUMENTED,
     LOGPROBS,
     InputFields,
     InputItemsQuery,
@@ -38,7 +38,7 @@ from streamtok.api.responses.types import (
 )
 from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
-from streamtok.api.validation import checked, ignored_header
+from streamtok.api.validation import ignored_header
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.framings import TYPED_OFFERS
 from streamtok.http.response import Response, json_response
@@ -57,7 +57,7 @@ class Kept(Struct):
 
 async def respond(services: Services, call: Call) -> Response:
     """`POST /v1/responses`: text or messages in, a response out."""
-    fields, ignored = await services.read(call, ResponseRequest, DOCUMENTED)
+    fields, ignored = await services.read(call, ResponseRequest)
     messages = [*await _before(services, call, fields), *conversation(fields.input)]
     asked = await services.run(call, partial(_ask, services, call, fields, messages))
     keep = partial(_keep, services, call, messages) if _is_kept(services, fields) else None
@@ -105,7 +105,7 @@ async def list_input(services: Services, call: Call, response_id: str) -> Respon
 
 async def count_input(services: Services, call: Call) -> Response:
     """`POST /v1/responses/input_tokens`: how many tokens a prompt has."""
-    fields, ignored = await services.read(call, InputTokensRequest, DOCUMENTED)
+    fields, ignored = await services.read(call, InputTokensRequest)
     services.check_model(fields.model)
     given = conversation(fields.input) if fields.input is not None else []
     messages = [*await _before(services, call, fields), *given]

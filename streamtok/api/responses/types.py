@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+from streamtok.api.input.documented import Documented
 from streamtok.api.openai.types import (
     CONSTRAINTS,
     MAX_TOOLS,
@@ -19,7 +20,6 @@ from streamtok.api.openai.types import (
     TextFormat,
 )
 from streamtok.api.parameters import MaxTokens, Seed, Share, Temperature, TopK, TopP
-from streamtok.api.validation import Documented
 
 LOGPROBS = "message.output_text.logprobs"
 # What of the output may be asked for besides; what there is none of here is no harm
