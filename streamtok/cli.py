@@ -123,13 +123,19 @@ def doctor(given: dict[str, Any]) -> int:
 
 
 def learn(given: dict[str, Any]) -> int:
-    """Learn how streaming works, in short lessons with a live server."""
+    """Learn how streaming works: lessons with a live server, and exercises that build one."""
     from streamtok.serve.signals import interruptible
+
+    settings, words = read(LearnConfig, given), given["lessons"]
+    if words[:1] == ["build"]:
+        from streamtok.teach.build.learn import build
+
+        with interruptible():
+            return build(settings, words[1:], hint=given["hint"], solution=given["solution"])
     from streamtok.teach.lessons.learn import learn, list_lessons
 
-    settings = read(LearnConfig, given)
     with interruptible():
-        return list_lessons(settings) if given["list"] else learn(settings, given["lessons"])
+        return list_lessons(settings) if given["list"] else learn(settings, words)
 
 
 def proxy(given: dict[str, Any]) -> int:
@@ -230,8 +236,15 @@ def _parser() -> Parser:
         "learn", help="learn how streaming works", description=learn.__doc__
     )
     command.set_defaults(command=learn)
-    command.add_argument("lessons", nargs="*", metavar="NUMBER", help="lessons (default: all)")
-    command.add_argument("--list", action="store_true", help="name the lessons")
+    command.add_argument(
+        "lessons",
+        nargs="*",
+        metavar="NUMBER",
+        help="lessons (default: all that are left); or `build NUMBER [FILE]`: an exercise",
+    )
+    command.add_argument("--list", action="store_true", help="name the lessons and exercises")
+    command.add_argument("--hint", action="store_true", help="of an exercise: the next hint")
+    command.add_argument("--solution", action="store_true", help="of an exercise: print one")
     add_settings(command, LearnConfig)
     command = commands.add_parser(
         "completion", help="let a shell complete flags", description=completion.__doc__

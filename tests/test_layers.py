@@ -70,7 +70,7 @@ SYNCHRONOUS = (
     "teach/doctor/recording.py",
     "teach/doctor/rules.py",
     "teach/doctor/totals.py",
-    *("teach/lessons/learn.py", "teach/lessons/lesson.py", "teach/lessons/progress.py"),
+    *("teach/lessons/learn.py", "teach/lessons/lesson.py", "teach/progress.py"),
     "teach/lessons/screen.py",
 )
 PACKAGE = Path(streamtok.__file__).parent

@@ -11,13 +11,17 @@ from pathlib import Path
 
 from streamtok.errors import ConfigError
 from streamtok.settings import LearnConfig
+from streamtok.teach.build.learn import rows
 from streamtok.teach.lessons import LESSONS
 from streamtok.teach.lessons.lab import Lab, open_lab
 from streamtok.teach.lessons.lesson import Block, Lesson, Mistake, Question, Table, Wire
-from streamtok.teach.lessons.progress import Progress
 from streamtok.teach.lessons.screen import Screen
+from streamtok.teach.progress import Progress
 
-LADDER = "All of this as code, in steps: `python -m streamtok.first.chunks`, and its source."
+LADDER = (
+    "All of this as code, in steps: `python -m streamtok.first.chunks`, and its source. To build "
+    "it yourself: `streamtok learn build`."
+)
 TRIES = 2  # at a question, before the answer is shown
 
 
@@ -47,10 +51,12 @@ def learn(config: LearnConfig, numbers: Sequence[str]) -> int:
 
 def list_lessons(config: LearnConfig) -> int:
     """Show what lessons there are, and which are done; return the exit status."""
-    done = Progress(Path(config.progress)).done
+    progress = Progress(Path(config.progress))
+    done = progress.done
     for number, lesson in enumerate(LESSONS, 1):
         mark = "done" if lesson.name in done else ""
         print(f"{number:>2}  {mark:<4}  {lesson.title}")
+    print("\nlearn build:", *rows(progress), sep="\n")
     return 0
 
 
