@@ -162,6 +162,15 @@ def completion(given: dict[str, Any]) -> int:
     return 0
 
 
+def corpus(given: dict[str, Any]) -> int:
+    """Write streams as files, with the events that a right parser gets from them."""
+    from pathlib import Path
+
+    from streamtok.corpus.write import corpus
+
+    return corpus(Path(given["folder"]), given["seed"])
+
+
 def help_on(given: dict[str, Any]) -> int:
     """Print a help topic, or the list of topics."""
     from streamtok.help import show
@@ -232,6 +241,14 @@ def _parser() -> Parser:
         "upstream", nargs="?", default="", help="the server, such as https://api.example.com"
     )
     add_settings(command, ProxyConfig)
+    command = commands.add_parser(
+        "corpus", help="streams as files, to test parsers", description=corpus.__doc__
+    )
+    command.set_defaults(command=corpus)
+    command.add_argument("folder", help="where to write them; new or empty")
+    command.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="where bodies are to be cut (default: 0)"
+    )
     command = commands.add_parser(
         "learn", help="learn how streaming works", description=learn.__doc__
     )

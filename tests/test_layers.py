@@ -13,7 +13,10 @@ import pytest
 import streamtok
 
 LAYERS = (  # a module imports from its own layer and from those after it
-    ("__main__", "cli", "completion", "flags", "help", "pytest_plugin", "terminal", "testing"),
+    (
+        *("__main__", "cli", "completion", "corpus", "flags", "help", "pytest_plugin"),
+        *("terminal", "testing"),
+    ),
     ("app", "first", "proxy", "serve", "teach"),
     ("api", "faults", "observe", "postgres", "script"),
     ("answer",),
@@ -31,7 +34,17 @@ ROOMS = (
     *("http/edge/", "engine/remote/", "engine/extras/", "model/families/", "model/gpt/"),
     *("model/machine/", "text/templates/", "text/tool_calls/"),
     *("api/access/", "api/constraints/", "api/input/", "api/responses/", "api/anthropic/"),
-    *("api/more/", "faults/", "help/", "observe/", "postgres/", "proxy/", "script/", "serve/"),
+    *(
+        "api/more/",
+        "corpus/",
+        "faults/",
+        "help/",
+        "observe/",
+        "postgres/",
+        "proxy/",
+        "script/",
+        "serve/",
+    ),
     *("teach/", "terminal/", "testing/"),
 )
 ONLY_IN = {  # library -> where it may be imported

@@ -21,7 +21,16 @@ TOPICS = {  # in the order in which they are listed
     "running the server": (
         *("settings", "limits", "keys", "operating", "proxies", "systemd", "performance"),
     ),
-    "testing and learning": ("testing", "script", "faults", "doctor", "proxy", "trace", "lessons"),
+    "testing and learning": (
+        "testing",
+        "script",
+        "faults",
+        "corpus",
+        "doctor",
+        "proxy",
+        "trace",
+        "lessons",
+    ),
 }
 
 
