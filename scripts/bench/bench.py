@@ -33,7 +33,7 @@ from streamtok.model.base import Decoder
 from streamtok.model.load import load
 from streamtok.model.machine.threads import available
 
-BATCHES, PREFILLS, STREAMS = (1, 2, 4, 8, 16, 32), (128, 512), (1, 8, 32, 64)
+BATCHES, PREFILLS, STREAMS = (1, 2, 4, 8, 16, 32), (32, 128, 512, 900), (1, 8, 32, 64)
 WORD = 4  # bytes of a float32
 
 
@@ -44,7 +44,7 @@ def measure_engine(
     decoder = load(folder, threads)
     others, missing = peers.load(folder, threads)
     limits, weights = Limits(threads), decoder.config.parameters
-    cases = rounds * (2 + len(BATCHES) * (1 + len(others)) + len(PREFILLS))
+    cases = rounds * (2 + (len(BATCHES) + len(PREFILLS)) * (1 + len(others)))
     found = Rounds(progress, "engine", cases)
     for _ in range(rounds):
         bandwidth = limits.bandwidth()
@@ -55,15 +55,18 @@ def measure_engine(
             ours = decode_rate(decoder, streams, tokens)
             one = one or ours
             found.add(f"{streams}", tokens_per_s=ours, of_memory=ours / memory, of_one=ours / one)
-            for name, rate in others.items():
-                theirs = rate(streams, tokens)
+            for name, peer in others.items():
+                theirs = peer.decode(streams, tokens)
                 found.add(f"{name} {streams}", tokens_per_s=theirs, ahead=ours / theirs)
         flops = limits.flops()
         found.add("products", flops=flops)
         for length in PREFILLS:
-            rate_here = prefill_rate(decoder, length)
-            share = rate_here * layer_flops(decoder) / flops
-            found.add(f"prefill {length}", tokens_per_s=rate_here, share_of_products=share)
+            ours = prefill_rate(decoder, length)
+            share = ours * layer_flops(decoder) / flops
+            found.add(f"prefill {length}", tokens_per_s=ours, share_of_products=share)
+            for name, peer in others.items():
+                theirs = peer.prefill(length)
+                found.add(f"{name} prefill {length}", tokens_per_s=theirs, ahead=ours / theirs)
     return {
         "threads": threads,
         "memory": found.middle("memory"),
@@ -71,6 +74,9 @@ def measure_engine(
         "decode": {str(n): found.middle(f"{n}") for n in BATCHES},
         "prefill": {str(n): found.middle(f"prefill {n}") for n in PREFILLS},
         "peers": {name: {str(n): found.middle(f"{name} {n}") for n in BATCHES} for name in others},
+        "peers_prefill": {
+            name: {str(n): found.middle(f"{name} prefill {n}") for n in PREFILLS} for name in others
+        },
     }, missing
 
 

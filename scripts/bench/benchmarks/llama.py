@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from benchmarks.engine import PROMPT
@@ -28,54 +28,81 @@ NAMES = {
 }
 
 
-def load(folder: Path, threads: int) -> Callable[[int, int], float]:
-    """Return what decodes greedily with so many threads, as tokens/s by streams and tokens."""
-    import llama_cpp
+UBATCH = 512  # positions that are computed together: llama.cpp's own default
 
-    file = folder / "model.gguf"
-    _write(folder, file)
-    logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
-    model = llama_cpp.llama_model_load_from_file(
-        str(file).encode(), llama_cpp.llama_model_default_params()
-    )
 
-    def rate(streams: int, tokens: int) -> float:
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = streams * CONTEXT
-        params.n_batch = params.n_ubatch = max(streams * PROMPT, 32)
-        params.n_seq_max = streams
-        params.n_threads = params.n_threads_batch = threads
-        params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
-        context = llama_cpp.llama_init_from_model(model, params)
-        batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
+class Llama:
+    """llama.cpp with the weights in `folder`, and so many threads."""
 
-        def step(ids: list[list[int]], position: int) -> list[list[int]]:
-            """Compute `ids` of each stream from `position` on; return the next of each."""
-            rows = []
-            batch.n_tokens = 0
-            for stream, its in enumerate(ids):
-                for place, token in enumerate(its):
-                    row = batch.n_tokens
-                    batch.token[row], batch.pos[row] = token, position + place
-                    batch.n_seq_id[row], batch.seq_id[row][0] = 1, stream
-                    batch.logits[row] = place == len(its) - 1
-                    batch.n_tokens += 1
-                rows.append(batch.n_tokens - 1)
-            assert llama_cpp.llama_decode(context, batch) == 0
-            logits = (llama_cpp.llama_get_logits_ith(context, row) for row in rows)
-            vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-            return [[int(np.ctypeslib.as_array(row, (vocab,)).argmax())] for row in logits]
+    def __init__(self, folder: Path, threads: int) -> None:
+        import llama_cpp
 
-        last = step([prompt(PROMPT, seed) for seed in range(streams)], 0)
+        self._lib = llama_cpp
+        self._threads = threads
+        file = folder / "model.gguf"
+        if not file.exists():
+            _write(folder, file)
+        logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
+        self._model = llama_cpp.llama_model_load_from_file(
+            str(file).encode(), llama_cpp.llama_model_default_params()
+        )
+
+    def decode(self, streams: int, tokens: int) -> float:
+        """Return the tokens a second of so many greedy texts."""
+        run = _Run(self._lib, self._model, self._threads, streams, max(streams * PROMPT, 32))
+        last = run.step([prompt(PROMPT, seed) for seed in range(streams)], 0)
         begun_s = time.perf_counter()
         for position in range(PROMPT, PROMPT + tokens):
-            last = step(last, position)
+            last = run.step(last, position)
         seconds = time.perf_counter() - begun_s
-        llama_cpp.llama_batch_free(batch)
-        llama_cpp.llama_free(context)
+        run.close()
         return streams * tokens / seconds
 
-    return rate
+    def prefill(self, length: int) -> float:
+        """Return the tokens a second of a prompt, until the first token after it is known."""
+        run = _Run(self._lib, self._model, self._threads, 1, length)
+        begun_s = time.perf_counter()
+        run.step([prompt(length, 0)], 0)
+        seconds = time.perf_counter() - begun_s
+        run.close()
+        return length / seconds
+
+
+class _Run:
+    """One context of llama.cpp: `streams` texts, `rows` positions at most in one step."""
+
+    def __init__(self, lib: Any, model: Any, threads: int, streams: int, rows: int) -> None:
+        params = lib.llama_context_default_params()
+        params.n_ctx = streams * CONTEXT
+        params.n_batch, params.n_ubatch = rows, min(rows, UBATCH)
+        params.n_seq_max = streams
+        params.n_threads = params.n_threads_batch = threads
+        params.type_k = params.type_v = lib.GGML_TYPE_F32
+        self._lib = lib
+        self._vocab = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
+        self._context = lib.llama_init_from_model(model, params)
+        self._batch = lib.llama_batch_init(rows, 0, 1)
+
+    def step(self, ids: list[list[int]], position: int) -> list[list[int]]:
+        """Compute `ids` of each stream from `position` on; return the next of each."""
+        batch, rows = self._batch, []
+        batch.n_tokens = 0
+        for stream, its in enumerate(ids):
+            for place, token in enumerate(its):
+                row = batch.n_tokens
+                batch.token[row], batch.pos[row] = token, position + place
+                batch.n_seq_id[row], batch.seq_id[row][0] = 1, stream
+                batch.logits[row] = place == len(its) - 1
+                batch.n_tokens += 1
+            rows.append(batch.n_tokens - 1)
+        assert self._lib.llama_decode(self._context, batch) == 0
+        logits = (self._lib.llama_get_logits_ith(self._context, row) for row in rows)
+        return [[int(np.ctypeslib.as_array(row, (self._vocab,)).argmax())] for row in logits]
+
+    def close(self) -> None:
+        """Give its memory back."""
+        self._lib.llama_batch_free(self._batch)
+        self._lib.llama_free(self._context)
 
 
 def _write(folder: Path, file: Path) -> None:

@@ -49,7 +49,8 @@ def engine_rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         yield f"batch {streams}", f"{seen['tokens_per_s']:.0f}", beside, *ahead
     for length, seen in found["prefill"].items():
         beside = f"{seen['share_of_products']:.2f} of the products"
-        yield f"prefill {length}", f"{seen['tokens_per_s']:.0f}", beside, *others
+        ahead = (f"{peer[length]['ahead']:.2f}" for peer in found["peers_prefill"].values())
+        yield f"prefill {length}", f"{seen['tokens_per_s']:.0f}", beside, *ahead
 
 
 def server_rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
