@@ -50,7 +50,7 @@ class EngineConfig:
     model: str = setting("", "folder of a Hugging Face model (default: the one that is shipped)")
     max_streams: Positive = setting(32, "sequences generated at once")
     max_queue: Count = setting(128, "sequences that may wait for a slot; more are refused")
-    step_tokens: Positive = setting(64, "positions computed in one step, prompts included")
+    step_tokens: Positive = setting(512, "positions computed in one step, prompts included")
     engine: Literal["process", "thread"] = setting(
         "process", "where the model is computed: beside the server or in it"
     )

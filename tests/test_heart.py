@@ -29,6 +29,7 @@ from streamtok.engine.local import LocalEngine
 from streamtok.http.connection import Service
 from streamtok.http.server import Server
 from streamtok.ids import random_id
+from streamtok.model.decoder import LlamaDecoder
 from streamtok.model.load import load
 from streamtok.testing import make_services
 from streamtok.text.template import ChatTemplate
@@ -95,7 +96,10 @@ async def test_a_streamed_answer_enters_the_heart_only(
 ) -> None:
     entered = Entered()
     trace(entered)  # before the engine's thread begins
-    engine = LocalEngine(load(tiny_model), EngineConfig(max_streams=2))
+    decoder = load(tiny_model)
+    assert isinstance(decoder, LlamaDecoder)
+    decoder.many_rows = None
+    engine = LocalEngine(decoder, EngineConfig(max_streams=2))
     plain = make_services(tiny_model, engine, SystemClock())
     plain.meter.limits = Limits()
     services = replace(

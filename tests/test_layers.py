@@ -32,7 +32,7 @@ HEART = (
 )
 ROOMS = (
     *("http/edge/", "engine/remote/", "engine/extras/", "model/families/", "model/gpt/"),
-    *("model/machine/", "text/templates/", "text/tool_calls/"),
+    *("model/machine/", "model/wide/", "text/templates/", "text/tool_calls/"),
     *("api/access/", "api/constraints/", "api/input/", "api/responses/", "api/anthropic/"),
     *(
         "api/more/",

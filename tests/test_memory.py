@@ -6,14 +6,15 @@ import pytest
 
 from streamtok.config import EngineConfig
 from streamtok.engine.extras import kv_sizing as memory
-from streamtok.engine.extras.kv_sizing import count_slots
+from streamtok.engine.extras.kv_sizing import count_slots, slot_bytes
 from streamtok.errors import ConfigError
 from streamtok.messages import SamplingParams, SequenceRequest
-from streamtok.model.attention import KVCache, slot_bytes
+from streamtok.model.attention import KVCache
 from streamtok.model.load import load, read_config
 from streamtok.testing import local_engine
 
-SLOT = 2 * 2 * 2 * 8 * 128 * 4  # keys and values, layers, heads, their width, context, float32
+# keys and values, layers, heads, their width, the context in whole blocks, float32
+SLOT = 2 * 2 * 2 * 8 * 192 * 4
 
 
 def test_a_slot_takes_what_the_cache_allots_to_it(tiny_model: Path) -> None:

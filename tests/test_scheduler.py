@@ -296,7 +296,7 @@ def test_nobody_waits_more_than_a_step_for_a_token_when_a_long_prompt_comes() ->
     scheduler.add("streams", [request(index, 2, 100) for index in range(31)])
     step(scheduler)
     scheduler.add("long", [request(0, 900, 1, "another")])
-    for _ in range(math.ceil(900 / (config.step_tokens - 31))):
+    for _ in range(math.ceil(900 / (2 * 31))):
         works = step(scheduler)
         assert [work for work in works if work[0] == "streams"] == [
             ("streams", index, 1) for index in range(31)

@@ -32,7 +32,7 @@ class KVCache:
     """
 
     def __init__(self, config: ModelConfig, slots: int) -> None:
-        blocks = _count_blocks(config)
+        blocks = count_blocks(config)
         shape = (2, slots, blocks, config.kv_heads, BLOCK, config.head_dim)
         self.layers = [_zeros_on_demand(shape) for _ in range(config.layers)]
         self._block = config.kv_heads * BLOCK  # rows of a block
@@ -67,12 +67,6 @@ class KVCache:
             cached[:, slot] = 0.0
 
 
-def slot_bytes(config: ModelConfig) -> int:
-    """Return how much memory one slot takes when its context is full."""
-    position = 2 * config.layers * config.kv_heads * config.head_dim * np.dtype(np.float32).itemsize
-    return position * _count_blocks(config) * BLOCK
-
-
 def _zeros_on_demand(shape: tuple[int, ...]) -> Array:
     """Return zeros that take memory page by page as they are written.
 
@@ -87,7 +81,8 @@ def _zeros_on_demand(shape: tuple[int, ...]) -> Array:
     return np.frombuffer(memory, np.float32).reshape(shape)
 
 
-def _count_blocks(config: ModelConfig) -> int:
+def count_blocks(config: ModelConfig) -> int:
+    """Return how many blocks a slot has."""
     return -(-config.context // BLOCK)
 
 

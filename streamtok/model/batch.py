@@ -37,7 +37,7 @@ class Batch:
     """The rows of `segments`, one below the other: `ids` [rows] at `positions` [rows].
 
     `padded` is their number with those that fill up a tile. Row i of `padded` is of no sequence
-    where i is beyond `rows`.
+    where i is beyond `rows`. `parts` are the segments with their rows.
     """
 
     def __init__(
@@ -47,36 +47,40 @@ class Batch:
         self.positions = np.concatenate([s.positions.ravel() for s in segments])  # [rows]
         self.rows = len(self.ids)
         self.padded = padded(self.rows, tiling.granule)
-        self._config, self._tiling, self._cache = config, tiling, cache
-        self._segments = segments
+        self._config, self._tiling, self.cache = config, tiling, cache
         slots = [
             np.repeat(np.arange(s.slots.start, s.slots.stop), s.ids.shape[1]) for s in segments
         ]
         self._places = cache.places(np.concatenate(slots), self.positions)  # [rows, 2K]
-        self._parts: list[tuple[slice, Rows]] = []
+        self.parts: list[tuple[slice, Segment]] = []
+        self._looks: dict[int, Rows] = {}  # of the parts that were looked at
         start = 0
         for segment in segments:
             stop = start + segment.ids.size
-            rows = Rows(config, tiling, segment.slots, segment.positions)
-            self._parts.append((slice(start, stop), rows))
+            self.parts.append((slice(start, stop), segment))
             start = stop
 
-    def attend(self, layer: int, heads: Array, out: Array) -> Array:
-        """Store the keys and values in `heads` [padded, H + 2K, E], and gather: [padded, H * E].
+    def store(self, layer: int, heads: Array, rows: slice) -> None:
+        """Store the keys and values of `rows`, in `heads` [len(rows), H + 2K, E]."""
+        places = self._places[rows]
+        self.cache.store(layer, places, heads[: len(places), self._config.heads :])
 
-        The result is written to `out`, whose padding is left alone.
-        """
-        queries = self._config.heads
-        self._cache.store(layer, self._places, heads[: self.rows, queries:])
-        cached, window = self._cache.layers[layer], self._config.window_of(layer)
-        for part, rows in self._parts:
-            rows.attend(cached, heads[part, :queries], out[part], window)
-        return out
+    def attend(self, layer: int, heads: Array, out: Array) -> None:
+        """Gather for the queries in `heads` [padded, H + 2K, E], into `out` [padded, H * E]."""
+        for index in range(len(self.parts)):
+            self.attend_part(index, heads, out, layer)
+
+    def attend_part(self, index: int, heads: Array, out: Array, layer: int) -> None:
+        """Gather for one of `parts`; see `attend`."""
+        part, segment = self.parts[index]
+        if index not in self._looks:
+            self._looks[index] = Rows(self._config, self._tiling, segment.slots, segment.positions)
+        queries, window = heads[part, : self._config.heads], self._config.window_of(layer)
+        self._looks[index].attend(self.cache.layers[layer], queries, out[part], window)
 
     def pooled(self, x: Array) -> Array:
         """Return the rows of `x` [padded, D] whose final states are wanted: [pooled, D]."""
-        parts = zip(self._segments, self._parts, strict=True)
-        return np.concatenate([x[:0], *(x[part] for s, (part, _) in parts if s.pooled)])
+        return np.concatenate([x[:0], *(x[part] for part, s in self.parts if s.pooled)])
 
     def sampled(self, x: Array) -> tuple[Array, int]:
         """Return the sampled positions of every sequence in `x` [padded, D], and how many they are.
@@ -85,7 +89,7 @@ class Batch:
         """
         wanted: list[int] = []
         start = 0
-        for segment in self._segments:
+        for _, segment in self.parts:
             count, length = segment.ids.shape
             for _ in range(count):
                 start += length

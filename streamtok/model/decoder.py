@@ -11,7 +11,8 @@ Does not know requests, sampling or text.
 Read next: `streamtok.model.batch`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,22 +47,36 @@ class Workspace:
     """Where one pass keeps what it computes, layer after layer; `rows` of everything."""
 
     def __init__(self, config: ModelConfig, layer: Layer, rows: int) -> None:
+        gathered, turned = config.heads * config.head_dim, config.rotary_dim // 2
+        wide = (layer.qkv.width, gathered, layer.gate_up.width, config.hidden, layer.out.width)
+        arrays = [np.zeros((rows, n), np.float32) for n in (config.dim, config.dim, *wide)]
+        self._config = config
+        self._look(arrays, np.zeros((rows, 1, turned), np.complex64))
+
+    def part(self, rows: slice) -> "Workspace":
+        """Return the same for some of its rows."""
+        part = copy(self)
+        part._look([array[rows] for array in self._arrays], self.rotations[rows])
+        return part
+
+    def _look(self, arrays: list[Array], rotations: npt.NDArray[np.complex64]) -> None:
+        config, self._arrays = self._config, arrays
+        self.x, self.normed, self.qkv, self.gathered, self.both, self.gated, self.wide = arrays
         width, rotated = config.head_dim, config.heads + config.kv_heads
-        self.normed: Array = np.empty((rows, config.dim), np.float32)  # [rows, D]
-        self.qkv: Array = np.empty((rows, layer.qkv.width), np.float32)
         self.flat = self.qkv[:, : (rotated + config.kv_heads) * width]  # [rows, (H + 2K) * E]
-        self.heads = self.flat.reshape(rows, -1, width)  # [rows, H + 2K, E]
+        self.heads = self.flat.reshape(len(self.x), -1, width)  # [rows, H + 2K, E]
         self.qk = self.heads[:, :rotated]  # [rows, H + K, E]
         pairs = self.qk[:, :, : config.rotary_dim]  # [rows, H + K, R]
         self.pairs = pairs.view(np.complex64)  # [rows, H + K, R/2]
-        self.gathered: Array = np.zeros((rows, config.heads * width), np.float32)  # [rows, H * E]
-        self.both: Array = np.empty((rows, layer.gate_up.width), np.float32)
+        self.rotations = rotations  # [rows, 1, R/2], of each row
         self.gate_up = self.both[:, : 2 * config.hidden]  # [rows, 2F]
         self.gate = self.both[:, : config.hidden]  # [rows, F]
         self.up = self.both[:, config.hidden : 2 * config.hidden]  # [rows, F]
-        self.gated: Array = np.empty((rows, config.hidden), np.float32)  # [rows, F]
-        self.wide: Array = np.empty((rows, layer.out.width), np.float32)
         self.share = self.wide[:, : config.dim]  # [rows, D]: what is added to the residual stream
+
+
+# Brings the residual stream through all layers, or returns False if the rows are too few
+ManyRows = Callable[[Batch, Workspace], bool]
 
 
 class LlamaDecoder(Decoder):
@@ -75,7 +90,7 @@ class LlamaDecoder(Decoder):
 
         names = config.names
         self._embedding = checkpoint.take(names.embedding)  # [V, D]
-        self._layers = [_layer(config, checkpoint, index, linear) for index in range(config.layers)]
+        self.layers = [_layer(config, checkpoint, index, linear) for index in range(config.layers)]
         norm = checkpoint.take("model.norm.weight") + np.float32(config.norm_offset)  # [D]
         norm *= np.sqrt(config.dim, dtype=np.float32)
         head = self._embedding if config.tied else checkpoint.take(names.head)  # [V, D]
@@ -84,55 +99,46 @@ class LlamaDecoder(Decoder):
         self._embedding *= np.float32(config.embed_scale)
         self._rotations = config.rope.rotations(config.rotary_dim, config.context)  # [., R/2]
         self.digest = checkpoint.digest
+        self.many_rows: ManyRows | None = None  # a faster way for many (`streamtok.model.wide`)
 
     def compute(self, cache: KVCache, segments: Sequence[Segment]) -> tuple[Array, Array]:
         """See `Decoder.compute`."""
         config = self.config
         batch = Batch(config, self.tiling, cache, segments)
-        space = Workspace(config, self._layers[0], batch.padded)
-        x = np.zeros((batch.padded, config.dim), np.float32)  # [rows, D], padded with zeros
-        np.take(self._embedding, batch.ids, axis=0, out=x[: batch.rows])
-        rotations = np.zeros((batch.padded, 1, config.rotary_dim // 2), np.complex64)
-        np.take(self._rotations, batch.positions, axis=0, out=rotations[: batch.rows, 0])
-        for index, layer in enumerate(self._layers):
-            x += self._attention(layer, index, batch, rotations, space, x)
-            x += self._mlp(layer, space, x)
-        states = batch.pooled(x)  # [pooled, D]
+        space = Workspace(config, self.layers[0], batch.padded)
+        np.take(self._embedding, batch.ids, axis=0, out=space.x[: batch.rows])
+        np.take(self._rotations, batch.positions, axis=0, out=space.rotations[: batch.rows, 0])
+        if not (self.many_rows and self.many_rows(batch, space)):
+            for index, layer in enumerate(self.layers):
+                self.project(layer, space)
+                batch.store(index, space.heads, slice(None))
+                batch.attend(index, space.heads, space.gathered)
+                self.close(layer, space)
+        states = batch.pooled(space.x)  # [pooled, D]
         states = _norm(states, config.norm_eps, states) * self._norm
-        return self._logits(x, batch), states
+        return self._logits(space.x, batch), states
 
-    def _attention(
-        self,
-        layer: Layer,
-        index: int,
-        batch: Batch,
-        rotations: npt.NDArray[np.complex64],
-        space: Workspace,
-        x: Array,
-    ) -> Array:
-        """Return attention's share of the residual stream: [rows, D] -> [rows, D].
-
-        `rotations` are those of each row: [rows, 1, R/2].
-        """
-        config = self.config
-        layer.qkv(_norm(x, config.norm_eps, space.normed), space.qkv)
+    def project(self, layer: Layer, space: Workspace) -> None:
+        """Compute queries, keys and values, ready for attention."""
+        eps = self.config.norm_eps
+        layer.qkv(_norm(space.x, eps, space.normed), space.qkv)
         _plus(space.flat, layer.qkv_bias)
         if layer.qk_norm is not None:
-            _norm(space.qk, config.norm_eps, space.qk)
+            _norm(space.qk, eps, space.qk)
             np.multiply(space.qk, layer.qk_norm, out=space.qk)
         if layer.rotated:
-            np.multiply(space.pairs, rotations, out=space.pairs)
-        layer.out(batch.attend(index, space.heads, space.gathered), space.wide)
-        return _plus(space.share, layer.out_bias)
+            np.multiply(space.pairs, space.rotations, out=space.pairs)
 
-    def _mlp(self, layer: Layer, space: Workspace, x: Array) -> Array:
-        """Return the MLP's share of the residual stream: [rows, D] -> [rows, D]."""
-        layer.gate_up(_norm(x, self.config.norm_eps, space.normed), space.both)
+    def close(self, layer: Layer, space: Workspace) -> None:
+        """Add to the residual stream what attention has gathered, then the MLP's share."""
+        layer.out(space.gathered, space.wide)
+        space.x += _plus(space.share, layer.out_bias)
+        layer.gate_up(_norm(space.x, self.config.norm_eps, space.normed), space.both)
         _plus(space.gate_up, layer.gate_up_bias)
         gated = activate(self.config.activation, space.gate, space.gated)  # [rows, F]
         gated *= space.up
         layer.down(gated, space.wide)
-        return _plus(space.share, layer.down_bias)
+        space.x += _plus(space.share, layer.down_bias)
 
     def _logits(self, x: Array, batch: Batch) -> Array:
         """Return the scores after the sampled positions of every sequence: [sampled, V]."""

@@ -10,15 +10,19 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from streamtok.model.base import Decoder, matrix_shapes
-from streamtok.model.config import ModelConfig
 from streamtok.model.decoder import LlamaDecoder
 from streamtok.model.exact.linear import Products
-from streamtok.model.families.folder import open_checkpoint, read_config, tensor_shapes
+from streamtok.model.families.folder import (
+    open_checkpoint,
+    read_config,
+    read_weights,
+    tensor_shapes,
+)
 from streamtok.model.gpt.decoder import GptDecoder
 from streamtok.model.gpt.families import GptConfig
 from streamtok.model.machine.calibration import calibrate
 from streamtok.model.machine.threads import Threads, available
-from streamtok.model.weights import Array
+from streamtok.model.wide import trial as wide
 
 __all__ = ["load", "read_config", "read_weights", "tensor_shapes"]
 
@@ -38,14 +42,4 @@ def load(folder: Path, threads: int | None = None) -> Decoder:
     products = Products(tiling, Threads(available() if threads is None else threads))
     if isinstance(config, GptConfig):
         return GptDecoder(config, checkpoint, products)
-    return LlamaDecoder(config, checkpoint, products)
-
-
-def read_weights(folder: Path) -> tuple[ModelConfig, dict[str, Array]]:
-    """Return what a model is, and all its weights, as `streamtok.model.reference` computes them.
-
-    Raises:
-        ModelError: anything in the folder is missing, damaged or not supported.
-    """
-    config, checkpoint = open_checkpoint(folder)
-    return config, {name: checkpoint.take(name) for name in tensor_shapes(config)}
+    return wide.plug_in(LlamaDecoder(config, checkpoint, products), products.threads)

@@ -14,7 +14,7 @@ from streamtok.engine.verifier import draw
 from streamtok.messages import SamplingParams, SequenceRequest
 from streamtok.model.base import Decoder
 
-STEP_TOKENS = 64  # positions in a step: what `serve` takes if it is not told otherwise
+STEP_TOKENS = 512  # positions in a step: what `serve` takes if it is not told otherwise
 PROMPT = 16  # ids in front of the texts of a batch
 REPEATS = 3  # readings of a limit, of which the best counts: nothing makes a machine faster
 SQUARE = 1024

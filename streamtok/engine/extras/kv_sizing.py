@@ -9,10 +9,12 @@ import os
 
 from streamtok.config import EngineConfig
 from streamtok.errors import ConfigError
-from streamtok.model.attention import slot_bytes
+from streamtok.model.attention import count_blocks
 from streamtok.model.config import ModelConfig
+from streamtok.model.exact.batch_invariance import BLOCK
 
 MIB = 2**20
+FLOAT_BYTES = 4  # of a float32
 ASSUMED_BYTES = 4096 * MIB
 
 
@@ -30,6 +32,12 @@ def count_slots(model: ModelConfig, config: EngineConfig) -> int:
             f"{model.context} tokens, whose keys and values take {size / MIB:.1f} MiB"
         )
     return memory // size
+
+
+def slot_bytes(config: ModelConfig) -> int:
+    """Return how much memory one slot takes when its context is full."""
+    position = 2 * config.layers * config.kv_heads * config.head_dim * FLOAT_BYTES
+    return position * count_blocks(config) * BLOCK
 
 
 def machine_bytes() -> int:

@@ -45,7 +45,8 @@ from streamtok.model.weights import Array
 PANELS = (32, 64, 16)  # output columns of one product
 SMALL = 10**6  # multiply-adds of the largest product that OpenBLAS takes for a small one
 TILE = 8  # most rows of one product in attention, and of all where they are FIXED
-BLOCK = 128  # positions of one product in attention
+BLOCK = 96  # positions of one product in attention
+PAIR = 2  # rows of one product in attention where products are FIXED, and the least elsewhere
 STRIDE = 16  # a shorter block is padded to a multiple of this, where products are FREE
 
 
@@ -103,7 +104,7 @@ class Tiling:
 
     def tile(self, queries: int) -> int:
         """Return how many rows one product of attention has, for `queries` of a sequence."""
-        return min(padded(queries, self.granule), TILE)
+        return min(padded(queries, PAIR), TILE) if self.free else PAIR
 
     def block(self, positions: int) -> int:
         """Return how many positions one product of attention has, for as many cached ones."""

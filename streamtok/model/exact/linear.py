@@ -65,30 +65,30 @@ class Linear:
         self._threads = threads
         self._cut = cut = tiling.cuts[inner]
         self.width = padded(out, max(PANELS))
-        self._panels = arena.zeros((self.width // cut.panel, inner, cut.panel))  # [P, in, panel]
+        self.panels = arena.zeros((self.width // cut.panel, inner, cut.panel))  # [P, in, panel]
         whole = out // cut.panel
-        self._panels[:whole] = (
+        self.panels[:whole] = (
             weight[: whole * cut.panel].reshape(whole, cut.panel, inner).swapaxes(1, 2)
         )
         if out % cut.panel:
-            self._panels[whole, :, : out - whole * cut.panel] = weight[whole * cut.panel :].T
+            self.panels[whole, :, : out - whole * cut.panel] = weight[whole * cut.panel :].T
 
     def __call__(self, x: Array, out: Array) -> Array:
         """Write `x` [rows, in] times the weight into `out` [rows, width] and return `out`.
 
         `rows` is a multiple of the tiling's granule; both arrays are C-contiguous.
         """
-        count, inner, panel = self._panels.shape
+        count, inner, panel = self.panels.shape
         size = max(len(x), FULL) * inner * panel  # multiply-adds of a panel
         if self._threads.count == 1 or not len(x) or count * size < SHARED:
-            multiply(x, self._panels, self._cut, out)
+            multiply(x, self.panels, self._cut, out)
             return out
         step = max(1, PART // size)  # panels
 
         def work(start: int) -> None:
             stop = min(start + step, count)
             columns = out[:, start * panel : stop * panel]
-            multiply(x, self._panels[start:stop], self._cut, columns)
+            multiply(x, self.panels[start:stop], self._cut, columns)
 
         self._threads.share(range(0, count, step), work)
         return out
@@ -99,9 +99,9 @@ class Products:
 
     def __init__(self, tiling: Tiling, threads: Threads) -> None:
         self.tiling = tiling
-        self._threads = threads
+        self.threads = threads
         self._arena = Arena()
 
     def linear(self, weight: Array) -> Linear:
         """Lay out a weight [out, in]."""
-        return Linear(weight, self.tiling, self._arena, self._threads)
+        return Linear(weight, self.tiling, self._arena, self.threads)

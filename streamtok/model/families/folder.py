@@ -23,7 +23,7 @@ from streamtok.model.families import llama
 from streamtok.model.families.reader import ConfigReader
 from streamtok.model.families.scaling import LongRope
 from streamtok.model.gpt import families as gpt
-from streamtok.model.weights import Checkpoint, Shape, Stored, equal, read_tensors
+from streamtok.model.weights import Array, Checkpoint, Shape, Stored, equal, read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,16 @@ def open_checkpoint(folder: Path) -> tuple[ModelConfig, Checkpoint]:
     checkpoint = Checkpoint(folder, tensors, expected)
     _pass_over(folder, config, tensors, expected)
     return config, checkpoint
+
+
+def read_weights(folder: Path) -> tuple[ModelConfig, dict[str, Array]]:
+    """Return what a model is, and all its weights, as `streamtok.model.reference` computes them.
+
+    Raises:
+        ModelError: anything in the folder is missing, damaged or not supported.
+    """
+    config, checkpoint = open_checkpoint(folder)
+    return config, {name: checkpoint.take(name) for name in tensor_shapes(config)}
 
 
 def _refuse_quantised(reader: ConfigReader) -> None:

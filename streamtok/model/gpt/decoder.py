@@ -83,7 +83,9 @@ class GptDecoder(Decoder):
         for index, layer in enumerate(self._blocks):
             normed = _layer_norm(x, config.norm_eps)  # [rows, D]
             heads = self._heads(layer, normed, rotations)  # [rows, 3H, E]
-            attended = layer.out(batch.attend(index, heads, gathered))  # [rows, D]
+            batch.store(index, heads, slice(None))
+            batch.attend(index, heads, gathered)
+            attended = layer.out(gathered)  # [rows, D]
             if config.parallel:  # both norms differ in what is folded away only
                 x += attended + self._mlp_of(layer, normed)
             else:

@@ -1,0 +1,143 @@
+"""Attention of a prompt's neighbouring positions: many queries in one product.
+
+The same sums in the same order as `streamtok.model.attention`, with positions and queries swapped:
+scores are [T, M], so that the maximum, the exponential and the sum run over long rows of memory.
+What the mask hides behind the last query is not computed, and what lies before the first one needs
+no mask.
+
+Shape letters: as there; M columns of one product: the queries of a group's heads, and guards.
+
+Read next: `streamtok.model.wide.layers`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamtok.model.config import ModelConfig
+from streamtok.model.exact.batch_invariance import BLOCK, padded
+from streamtok.model.weights import Array
+from streamtok.model.wide.form import GUARD, TWELVE
+from streamtok.model.wide.product import STEP, Room
+
+COLUMNS = 192  # queries of one product, unless a group alone has more
+SCORES = 2**18  # numbers: about what one part of the work computes at once
+LANES = 8  # in which `np.add.reduce` sums neighbours, up to 128 of them
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some query heads of some positions: key-value heads `heads`, rows `rows` of the pass."""
+
+    rows: slice
+    heads: slice
+    slot: int
+    start: int  # the position of the first row
+    blocks: int
+
+
+class WideAttention:
+    """Attention of rows that are neighbouring positions of one sequence."""
+
+    def __init__(self, config: ModelConfig, room: Room) -> None:
+        self._config = config
+        self._room = room
+        self._masks: dict[tuple[int, int, int | None], Array] = {}
+
+    def parts(self, rows: slice, slot: int, start: int) -> list[Part]:
+        """Cut the queries of `rows`, whose first is at position `start` of `slot`."""
+        config, found = self._config, []
+        step = max(1, COLUMNS // config.group)
+        step = -(-(rows.stop - rows.start) // -(-(rows.stop - rows.start) // step))
+        for first in range(rows.start, rows.stop, step):
+            last = min(first + step, rows.stop)
+            blocks = -(-(start + last - rows.start) // BLOCK)
+            size = blocks * BLOCK * self._width(last - first)
+            heads = max(1, SCORES // size)
+            for head in range(0, config.kv_heads, heads):
+                some = slice(head, min(head + heads, config.kv_heads))
+                at = start + first - rows.start
+                found.append(Part(slice(first, last), some, slot, at, blocks))
+        return found[::-1]  # the longest first
+
+    def attend(self, part: Part, cached: Array, q: Array, out: Array, window: int | None) -> None:
+        """Write what the queries `q` [rows, H, E] of a part gather into `out` [rows, H * E].
+
+        `cached` is what one layer of the cache holds; see `streamtok.model.attention.Rows`.
+        """
+        config = self._config
+        count, group, width = part.rows.stop - part.rows.start, config.group, config.head_dim
+        heads, columns = part.heads.stop - part.heads.start, self._width(count)
+        kept = slice(GUARD, GUARD + count * group)
+        queries = self._room.take("queries", heads, columns, width)  # [K, M, E]
+        view = queries[:, kept].reshape(heads, count, group, width)  # [K, R, G, E]
+        view[:] = self._by_head(q, part).transpose(1, 0, 2, 3)
+        used = cached[:, part.slot, : part.blocks, part.heads].swapaxes(1, 2)
+        keys, values = used  # [K, B, T, E] each
+        scores = self._room.take("scores", heads, part.blocks, BLOCK, columns)  # [K, B, T, M]
+        np.matmul(keys, queries.swapaxes(1, 2)[:, None], out=scores)
+        self._softmax(part, scores, window)
+        totals = np.add.reduce(_sum(scores), axis=1)  # [K, M]
+        gathered = self._gather(values, scores)[:, :width, kept]  # [K, E, R * G]
+        np.divide(
+            gathered.reshape(heads, width, count, group),
+            totals[:, None, kept].reshape(heads, 1, count, group),
+            out=self._by_head(out, part).transpose(1, 3, 0, 2),
+        )
+
+    def _by_head(self, rows: Array, part: Part) -> Array:
+        """View what `part` has of `rows` [rows, H, E] or [rows, H * E]: [R, K, G, E]."""
+        config = self._config
+        shape = (len(rows), config.kv_heads, config.group, config.head_dim)
+        return rows.reshape(shape)[part.rows, part.heads]
+
+    def _width(self, count: int) -> int:
+        """Return how many columns a product has for `count` positions."""
+        return padded(count * self._config.group + 2 * GUARD, STEP)
+
+    def _softmax(self, part: Part, scores: Array, window: int | None) -> None:
+        """Turn `scores` [K, B, T, M] into the weights of values, not yet divided by their sum."""
+        hidden = 0 if window is not None else part.start // BLOCK
+        scores[:, hidden:] += self._mask(part, hidden, window)
+        heads, _, _, columns = scores.shape
+        most = np.maximum.reduce(scores.reshape(heads, -1, columns), axis=1)  # [K, M]
+        scores -= most[:, None, None]
+        np.exp(scores, out=scores)
+
+    def _mask(self, part: Part, hidden: int, window: int | None) -> Array:
+        """Return 0 where a query looks and -inf elsewhere, from block `hidden` on: [B, T, M]."""
+        key = (part.start, part.rows.stop - part.rows.start, window)
+        if key not in self._masks:
+            group = self._config.group
+            at = np.repeat(np.arange(part.start, part.start + key[1]), group)  # [R * G]
+            time = np.arange(hidden * BLOCK, part.blocks * BLOCK)[:, None]  # [B * T, 1]
+            seen = time <= at
+            if window is not None:
+                seen &= time > at - window
+            mask = np.zeros((len(time), self._width(key[1])), np.float32)  # [B * T, M]
+            mask[:, GUARD : GUARD + len(at)][~seen] = -np.inf
+            self._masks[key] = mask.reshape(-1, BLOCK, mask.shape[1])
+        return self._masks[key]
+
+    def _gather(self, values: Array, weights: Array) -> Array:
+        """Return the sums of `values` [K, B, T, E] by `weights` [K, B, T, M]: [K, E or more, M]."""
+        heads, blocks, _, columns = weights.shape
+        width = padded(self._config.head_dim, TWELVE)
+        if width != self._config.head_dim:
+            wider = self._room.take("values", heads, blocks, BLOCK, width)  # [K, B, T, more than E]
+            wider[..., : self._config.head_dim] = values
+            values = wider
+        sums = self._room.take("sums", heads, blocks, width, columns)
+        np.matmul(values.swapaxes(2, 3), weights, out=sums)
+        found: Array = np.add.reduce(sums, axis=1)
+        return found
+
+
+def _sum(weights: Array) -> Array:
+    """Sum each block of `weights` [K, B, T, M] as `np.add.reduce` does neighbours: [K, B, M]."""
+    heads, blocks, _, columns = weights.shape
+    lanes = np.add.reduce(weights.reshape(heads, blocks, -1, LANES, columns), axis=2)
+    while lanes.shape[2] > 1:
+        lanes = lanes[:, :, ::2] + lanes[:, :, 1::2]
+    total: Array = lanes[:, :, 0]
+    return total
