@@ -101,8 +101,9 @@ def draw_losses(history: list[dict[str, Any]], path: Path) -> None:
     left.set(title="training loss", xlabel="step", ylabel="nats a token")
     evaluated = [r for r in history if "held_out" in r]
     for source in evaluated[-1]["held_out"] if evaluated else []:
-        values = [r["held_out"][source] for r in evaluated]
-        right.plot([r["step"] for r in evaluated], values, marker=".", label=source)
+        measured = [r for r in evaluated if source in r["held_out"]]  # data may come in later
+        values = [r["held_out"][source] for r in measured]
+        right.plot([r["step"] for r in measured], values, marker=".", label=source)
     right.set(title="held-out loss", xlabel="step", ylabel="bits per byte")
     right.legend(fontsize="small")
     figure.savefig(path, dpi=100)
