@@ -67,6 +67,7 @@ def json_schema(url: str) -> None:
 
 
 def partial_objects(url: str) -> None:
+    # instructor 1.17 checks parts strictly, and then takes no string for an enum, whoever answers
     parts = client(url, instructor.Mode.TOOLS).chat.completions.create_partial(
         model="fireside", messages=ASKED, response_model=Animal, max_retries=0, max_tokens=400
     )
@@ -74,6 +75,7 @@ def partial_objects(url: str) -> None:
 
 
 def parallel_tools(url: str) -> None:
+    # It sends tool_choice "auto" whatever it is given, so that the model may talk instead
     from collections.abc import Iterable
 
     calls = client(url, instructor.Mode.PARALLEL_TOOLS).chat.completions.create(
