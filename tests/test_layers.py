@@ -51,7 +51,7 @@ ONLY_IN = {  # library -> where it may be imported
     "h11": ("http/", "first/"),
     "jinja2": ("text/", "testing/"),
     "opentelemetry": ("observe/spans.py",),
-    "numpy": ("model/", "engine/", "testing/", "first/"),
+    "numpy": ("model/", "engine/", "testing/", "first/", "teach/lessons/forward.py"),
     "psycopg": ("postgres/",),
     "psycopg_pool": ("postgres/",),
     "sqlite3": ("ledger.py",),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from documents import help_page
 from hypothesis import given
@@ -29,8 +30,10 @@ from streamtok.teach.lessons import (
     cache,
     cancellation,
     chunks,
+    forward,
     learn,
     sampling,
+    survival,
 )
 from streamtok.teach.lessons.lab import Exchange, Lab, get, open_lab, post
 from streamtok.teach.lessons.lesson import Block, Lesson, Mistake, Question, Table, Wire
@@ -114,8 +117,8 @@ def answers(raw: bytes) -> list[Any]:
 # What holds for every lesson
 
 
-def test_there_are_twelve_and_their_names_differ() -> None:
-    assert len(BY_NAME) == len(LESSONS) == 12
+def test_there_are_fourteen_and_their_names_differ() -> None:
+    assert len(BY_NAME) == len(LESSONS) == 14
 
 
 @each_lesson
@@ -394,6 +397,29 @@ def test_trailers_need_chunks(lab: Lab, shown: Callable[[str], list[Block]]) -> 
         list(BY_NAME["trailers"].change(lab, "2 TE: trailers"))
 
 
+def test_survival_the_text_is_the_same(shown: Callable[[str], list[Block]]) -> None:
+    for table in tables(shown("survival")):
+        whole, killed = table.rows
+        assert whole[1] == killed[1] == str(survival.TOKENS)
+        assert whole[3:] == killed[3:]
+    assert "The same text, to the last letter." in paragraphs(shown("survival"))
+
+
+def test_forward_agrees_with_the_reference_and_the_server(
+    lab: Lab, shown: Callable[[str], list[Block]]
+) -> None:
+    found, names, difference = forward.compute(lab, forward.PROMPT)
+    assert difference < 1e-3
+    assert found.logits.shape == (len(names), lab.model.vocab)
+    for shares in found.shares:
+        assert np.allclose(shares.sum(axis=-1), 1)
+    told = next(text for text in paragraphs(shown("forward")) if "likeliest token" in text)
+    served, computed = re.findall(r"0\.\d{4}", told)
+    assert abs(float(served) - float(computed)) < 0.002
+    with pytest.raises(Mistake, match="1 to 40 tokens"):
+        forward.compute(lab, "fox " * 60)
+
+
 @pytest.mark.parametrize("name", ["length", "events", "prefill", "cache", "pipelining"])
 @pytest.mark.parametrize("typed", ["", "many", "-1", "99999"])
 def test_a_number_out_of_range_is_named(lab: Lab, name: str, typed: str) -> None:
@@ -493,17 +519,17 @@ def test_lessons_are_listed_with_what_is_done(
     lines = capsys.readouterr().out.splitlines()
     assert lines[len(LESSONS) + 1] == "learn build:"
     lines = lines[: len(LESSONS)]
-    assert [" done " in line for line in lines] == [True, True] + [False] * 10
+    assert [" done " in line for line in lines] == [True, True] + [False] * 12
     assert all(lesson.title in line for lesson, line in zip(LESSONS, lines, strict=True))
 
 
-@pytest.mark.parametrize("number", ["0", "13", "x", "-1", "1.5", "\u0663"])
+@pytest.mark.parametrize("number", ["0", "15", "x", "-1", "1.5", "\u0663"])
 def test_a_number_without_a_lesson_is_refused(
     number: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["learn", "--", number]) == 2
     said = capsys.readouterr().err
-    assert f"lesson '{number}': expected a number from 1 to 12" in said
+    assert f"lesson '{number}': expected a number from 1 to 14" in said
     assert "learn --list" in said
 
 
@@ -559,14 +585,14 @@ def test_from_a_pipe_it_stops_at_the_end_of_input_and_goes_on_there(
     monkeypatch.setattr("sys.stdin", io.StringIO())
     assert cli.main(["learn"]) == 0
     again = capsys.readouterr().out
-    assert "Lesson 2 of 12" in again
-    assert "Lesson 1 of 12" not in again
+    assert "Lesson 2 of 14" in again
+    assert "Lesson 1 of 14" not in again
 
 
 def test_lessons_are_written_out_in_the_order_asked_for() -> None:
     done = run("--plain", "12", "5", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.findall(r"Lesson (\d+) of 12", done.stdout) == ["12", "5"]
+    assert re.findall(r"Lesson (\d+) of 14", done.stdout) == ["12", "5"]
     assert "Tried: `Z\\xfcrich" in done.stdout
     assert "the zero chunk: that was the body" in done.stdout
     assert "(Enter" not in done.stdout

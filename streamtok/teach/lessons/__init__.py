@@ -10,11 +10,13 @@ from streamtok.teach.lessons import (
     cancellation,
     chunks,
     events,
+    forward,
     length,
     pipelining,
     prefill,
     request,
     sampling,
+    survival,
     tokens,
     trailers,
 )
@@ -33,4 +35,6 @@ LESSONS: tuple[Lesson, ...] = (
     backpressure.LESSON,
     cancellation.LESSON,
     trailers.LESSON,
+    survival.LESSON,
+    forward.LESSON,
 )

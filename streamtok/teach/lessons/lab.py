@@ -7,7 +7,9 @@ what comes: see `streamtok.teach.doctor.recording`.
 """
 
 import json
+import os
 import random
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -97,8 +99,14 @@ class Talk:
 class Lab:
     """A running server, as lessons see it."""
 
-    def __init__(self, address: tuple[str, int], config: ServeConfig) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        config: ServeConfig,
+        engine_pid: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self.address = address
+        self._engine_pid = engine_pid
         self.config = config
         self.model = read_config(config.model_folder)
         self._seeds = count()
@@ -122,6 +130,11 @@ class Lab:
     def ask(self, path: str, body: Any) -> Any:
         """Return what the server answers to a JSON value, as a JSON value."""
         return json.loads(self.exchange(post(path, body)).answer.body)
+
+    def kill_engine(self) -> None:
+        """Kill the process that computes the model, as `kill -9` does."""
+        if (pid := self._engine_pid()) is not None:
+            os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def new_ids(self, length: int) -> list[int]:
         """Return a prompt of token ids that the server has not seen yet."""
@@ -147,7 +160,7 @@ def open_lab() -> Iterator[Lab]:
         body_timeout_s=0.5,
     )
     with running_server(config) as server:
-        yield Lab(server.address, config)
+        yield Lab(server.address, config, lambda: getattr(server.app.engine, "pid", None))
 
 
 def get(target: str, *fields: str, version: str = "1.1") -> bytes:
