@@ -14,6 +14,8 @@ Read next: `streamtok.engine.base`, the protocol these values belong to.
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import Struct
+
 from streamtok.errors import RequestError
 
 FinishReason = Literal["stop", "length", "cancelled", "content_filter"]
@@ -126,9 +128,8 @@ class Prefilled:
     cached: int
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
-    """One sampled token."""
+class TokenEvent(Struct, frozen=True):
+    """One sampled token: a Struct, since it takes a sixth of the time to make one."""
 
     index: int
     token_id: int

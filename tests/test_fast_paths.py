@@ -121,7 +121,7 @@ def test_groups_of_events_are_the_events_one_by_one(kinds: list[str], most: int)
         one_by_one = [await anext(single) for _ in kinds]
         got: list[Event | Waiting] = []
         while len(got) < len(kinds):
-            group = await grouped.take(most)
+            group = grouped.take(await grouped.queue.get(), most)
             assert 0 < len(group) <= most
             assert all(isinstance(event, TokenEvent) for event in group[:-1])
             got += group

@@ -1,16 +1,23 @@
 """Chunks a second: the whole way of a streamed completion, beside uvicorn with starlette.
 
-usage: bench_chunks.py
+usage: chunks.py [ROUNDS]
 
-Both servers are processes of their own on asyncio's event loop, both frame with h11, and send the
-same events in chunks of their own to the same client, which reads 32 streams at once. Here an
-engine that is told its tokens gives them all at once, and each becomes text, JSON, an event and a
-chunk. There the events are ready-made, taken from an answer of the other: what is measured is what
-the two make of a stream, and not the JSON of another program. uvicorn and starlette have to be
-installed.
+All servers are processes of their own on asyncio's event loop, frame with h11, and send the same
+chunks to the same client, which reads 32 streams at once. There are two comparisons:
+
+  * ready: here an engine that is told its tokens gives as many at once as a queue takes, and each
+    becomes text, JSON, an event and a chunk; there the events are ready-made, taken from an answer
+    of the other, so that uvicorn has nothing to do but to send them;
+  * steps: both get token ids in the rhythm of an engine, one for each stream and turn of the event
+    loop, each stream through a bounded asyncio.Queue, and make text, JSON, an event and a chunk of
+    it, with the same JSON library. uvicorn's application does only that: no usage, no metrics, no
+    stop strings, no limits. This is the comparison of what a client is sent by a real engine.
+
+uvicorn and starlette have to be installed.
 """
 
 import asyncio
+import codecs
 import importlib.util
 import json
 import multiprocessing
@@ -18,38 +25,76 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+import msgspec
+
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.clock import SystemClock
 from streamtok.config import ConnectionConfig
+from streamtok.engine.base import HIGH_WATER, TokenStream
 from streamtok.http.server import Server
 from streamtok.http.service import Service
+from streamtok.messages import Finished, Prefilled, SequenceRequest, Started, TokenEvent
 from streamtok.testing import ScriptedEngine, listen_locally, make_services, write_model
 
 STREAMS, TOKENS, ROUNDS = 32, 500, 5
+TOKEN, TEXT = 68, "e"  # of the model that `write_model` makes
 BODY = json.dumps({"prompt": "x", "stream": True, "max_tokens": TOKENS}).encode()
 REQUEST = (
     b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 )
+Serve = Callable[[Connection, list[bytes]], None]
 
 
-def serve_streamtok(pipe: Connection, events: list[bytes]) -> None:
+class SteppingEngine(ScriptedEngine):
+    """Gives each stream a token in each turn of the event loop, unless its queue is full."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self._left: dict[TokenStream, int] = {}
+        self._steps: asyncio.Task[None] | None = None
+
+    def submit(self, request_id: str, sequences: Sequence[SequenceRequest]) -> TokenStream:
+        """Let a stream begin with the next step."""
+        stream = TokenStream(1, lambda _: None)
+        stream.put(Started(0))
+        stream.put(Prefilled(0, 0))
+        self._left[stream] = TOKENS
+        if self._steps is None:
+            self._steps = asyncio.create_task(self._run())
+        return stream
+
+    async def _run(self) -> None:
+        """Step until every stream has ended."""
+        while self._left:
+            for stream, left in list(self._left.items()):
+                if not left:
+                    stream.put(Finished(0, "length", TOKENS))
+                    del self._left[stream]
+                elif stream.unread < HIGH_WATER:
+                    stream.put(TokenEvent(0, TOKEN))
+                    self._left[stream] = left - 1
+            await asyncio.sleep(0)
+        self._steps = None
+
+
+def serve_streamtok(pipe: Connection, make_engine: Callable[[], ScriptedEngine]) -> None:
     """Serve for ever; say at which port."""
 
     async def run() -> None:
         with TemporaryDirectory() as folder:
-            engine = ScriptedEngine([97] * TOKENS)
-            api, clock = Api(ROUTES), SystemClock()
-            api.open(make_services(write_model(Path(folder) / "tiny"), engine, clock))
+            clock = SystemClock()
+            api = Api(ROUTES)
+            api.open(make_services(write_model(Path(folder) / "tiny"), make_engine(), clock))
             server = Server(Service(api.handle, refuse, clock, ConnectionConfig()))
             pipe.send(listen_locally(server)[1])
             await asyncio.Event().wait()
@@ -57,17 +102,23 @@ def serve_streamtok(pipe: Connection, events: list[bytes]) -> None:
     asyncio.run(run())
 
 
-def serve_uvicorn(pipe: Connection, events: list[bytes]) -> None:
-    """Serve `events` for ever; say at which port."""
+def serve_ready(pipe: Connection, _: list[bytes]) -> None:
+    """Serve with an engine that gives its tokens at once."""
+    serve_streamtok(pipe, lambda: ScriptedEngine([TOKEN] * TOKENS))
+
+
+def serve_steps(pipe: Connection, _: list[bytes]) -> None:
+    """Serve with an engine that gives them step by step."""
+    serve_streamtok(pipe, SteppingEngine)
+
+
+def serve_uvicorn(pipe: Connection, chunks: Callable[[], AsyncIterator[bytes]]) -> None:
+    """Serve `chunks` for ever with uvicorn and starlette; say at which port."""
     import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import StreamingResponse
     from starlette.routing import Route
-
-    async def chunks() -> AsyncIterator[bytes]:
-        for event in events:
-            yield event
 
     async def complete(request: Request) -> StreamingResponse:
         await request.json()
@@ -78,6 +129,55 @@ def serve_uvicorn(pipe: Connection, events: list[bytes]) -> None:
     pipe.send(sock.getsockname()[1])
     config = uvicorn.Config(app, http="h11", loop="asyncio", log_level="error", access_log=False)
     uvicorn.Server(config).run([sock])
+
+
+def serve_uvicorn_ready(pipe: Connection, events: list[bytes]) -> None:
+    """Serve ready-made events."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for event in events:
+            yield event
+
+    serve_uvicorn(pipe, chunks)
+
+
+def serve_uvicorn_steps(pipe: Connection, events: list[bytes]) -> None:
+    """Serve what is made of token ids, which come step by step through a queue for each stream.
+
+    The last events, which have no text, are ready-made.
+    """
+    shape = msgspec.json.decode(events[0].removeprefix(b"data: "))
+    encode = msgspec.json.Encoder().encode
+    pieces = {TOKEN: TEXT.encode()}
+    left: dict[asyncio.Queue[int | None], int] = {}
+    running: list[asyncio.Task[None]] = []
+
+    async def steps() -> None:
+        while left:
+            for queue, count in list(left.items()):
+                if not count:
+                    queue.put_nowait(None)
+                    del left[queue]
+                elif queue.qsize() < HIGH_WATER:
+                    queue.put_nowait(TOKEN)
+                    left[queue] = count - 1
+            await asyncio.sleep(0)
+        running.clear()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        queue: asyncio.Queue[int | None] = asyncio.Queue(HIGH_WATER + 16)
+        left[queue] = TOKENS
+        if not running:
+            running.append(asyncio.create_task(steps()))
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        while (token := await queue.get()) is not None:
+            if text := decoder.decode(pieces[token]):
+                choice = {**shape["choices"][0], "text": text}
+                yield b"data: %b\n\n" % encode({**shape, "choices": [choice]})
+        for event in events[TOKENS:]:
+            yield event
+
+    serve_uvicorn(pipe, chunks)
 
 
 def read(port: int, streams: int) -> list[bytes]:
@@ -109,7 +209,7 @@ def chunks_of(answer: bytes) -> list[bytes]:
 
 
 @contextmanager
-def running(serve: Callable[[Connection, list[bytes]], None], events: list[bytes]) -> Iterator[int]:
+def running(serve: Serve, events: list[bytes]) -> Iterator[int]:
     """Run a server in a process of its own; give its port."""
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
@@ -127,21 +227,42 @@ def rate(port: int, chunks: int) -> float:
     begun_s = time.perf_counter()
     answers = read(port, STREAMS)
     took_s = time.perf_counter() - begun_s
-    assert all(len(chunks_of(answer)) == chunks for answer in answers)
+    counts = {len(chunks_of(answer)) for answer in answers}
+    assert counts == {chunks}, counts
     return STREAMS * chunks / took_s
+
+
+def missing() -> str | None:
+    """Return why this cannot be measured, if it cannot."""
+    if all(map(importlib.util.find_spec, ("uvicorn", "starlette"))):
+        return None
+    return "chunks: not compared, uvicorn and starlette are needed (pip install uvicorn starlette)"
+
+
+def compare(rounds: int) -> dict[str, tuple[float, float, float]]:
+    """Return chunks a second here and there, and their ratio, by comparison: medians of rounds."""
+    found = {}
+    with running(serve_ready, []) as port:
+        events = chunks_of(read(port, 1)[0])
+    pairs: dict[str, tuple[Serve, Serve]] = {
+        "ready": (serve_ready, serve_uvicorn_ready),
+        "steps": (serve_steps, serve_uvicorn_steps),
+    }
+    for name, (ours, theirs) in pairs.items():
+        with running(ours, []) as here, running(theirs, events) as there:
+            rate(here, len(events)), rate(there, len(events))  # memory is mapped, and not counted
+            rates = [(rate(here, len(events)), rate(there, len(events))) for _ in range(rounds)]
+        ratio = median(here_s / there_s for here_s, there_s in rates)
+        found[name] = (median(a for a, _ in rates), median(b for _, b in rates), ratio)
+    return found
 
 
 def main() -> None:
     """Measure in turns, and print medians."""
-    if not all(map(importlib.util.find_spec, ("uvicorn", "starlette"))):
-        sys.exit("uvicorn and starlette are needed: pip install uvicorn starlette")
-    with running(serve_streamtok, []) as here:
-        events = chunks_of(read(here, 1)[0])
-        with running(serve_uvicorn, events) as there:
-            rates = [(rate(here, len(events)), rate(there, len(events))) for _ in range(ROUNDS)]
-    for name, values in zip(("streamtok", "uvicorn"), zip(*rates, strict=True), strict=True):
-        print(f"{median(values):8.0f} chunks/s: {name}")
-    print(f"{median(ours / theirs for ours, theirs in rates):8.2f} times as many")
+    if why := missing():
+        sys.exit(why)
+    for name, (here, there, ratio) in compare(int((sys.argv[1:] or [ROUNDS])[0])).items():
+        print(f"{name}: {here:8.0f} chunks/s, uvicorn {there:8.0f}: {ratio:.2f} times as many")
 
 
 if __name__ == "__main__":

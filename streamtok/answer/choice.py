@@ -88,6 +88,7 @@ class Choice:
             self._detokenizer.follow(echo)
         self._stops = StopMatcher(rules.stops) if rules.stops else None
         self._reader = rules.reader() if rules.reader else None
+        self._plain = not (rules.detailed or rules.stops or rules.reader)
         self._scores: list[TokenLogprobs | None] = [None]  # of the prompt's tokens
         self._offset = 0
         self._held = 0  # tokens whose text has not come out
@@ -108,6 +109,11 @@ class Choice:
         """Return what `event` makes certain, if anything; a stop string ends the choice."""
         text = self._detokenizer.feed(event.token_id)
         self._held += 1
+        if self._plain:  # most tokens go this way
+            if not text:
+                return ()
+            count, self._held = self._held, 0
+            return (TextDelta(self.index, text, count),)
         if self._detailed:
             self._tokens.append(Token(event.token_id, self._offset, event.logprobs))
             self._offset += len(text)
@@ -121,12 +127,7 @@ class Choice:
                 return [*self._made(text), self._end()]
             if calls:
                 text += self._stops.flush()  # there is no more content behind it
-        if not text and not calls:
-            return ()
-        if calls or self._detailed:
-            return self._made(text, calls)
-        count, self._held = self._held, 0  # the common case, for every token
-        return (TextDelta(self.index, text, count),)
+        return self._made(text, calls) if text or calls else ()
 
     def finish(self, event: Finished) -> Sequence[ChoiceEvent]:
         """Return what was held back, and why the choice ended."""

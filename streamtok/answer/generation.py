@@ -92,7 +92,7 @@ class Generation:
         Raises:
             RequestError: it never will.
         """
-        [event] = await self._stream.take(most=1)
+        event = await anext(self._stream)
         self._read_other(event)
         return not isinstance(event, Waiting)
 
@@ -103,7 +103,8 @@ class Generation:
         asked for. Before the last event the request is in the ledger. A RequestError that is thrown
         in ends the answer with `Failed`, as one of the engine's does.
         """
-        tally = self._tally
+        tally, stream = self._tally, self._stream
+        running_usage = self._ask.running_usage
         head: Began | None = self._began()
         try:
             while not started:
@@ -112,15 +113,16 @@ class Generation:
             yield (self._began(),)
             head = None
             if echoes := list(filter(None, (choice.begin() for choice in self._choices))):
-                yield self._hand_out(echoes)
+                yield self._with_usage(echoes) if running_usage else echoes
             while self._unfinished:
-                taken = await self._stream.take(most)
+                taken = stream.take(await stream.queue.get(), most)
                 if made := self._read_tokens(taken):
-                    yield self._hand_out(made)
-                    tally.delivered = tally.handed_out
+                    yield self._with_usage(made) if running_usage else made
+                    for event in made:
+                        tally.delivered += event.count
                 if type(taken[-1]) is not TokenEvent and (last := self._read_other(taken[-1])):
-                    yield self._hand_out(last)
-                    tally.delivered = tally.handed_out
+                    yield self._with_usage(last) if running_usage else last
+                    tally.delivered += sum(event.count for event in last)
             tally.end()
             await asyncio.shield(self._settle())
             yield (Ended(tally.usage),)
@@ -207,14 +209,14 @@ class Generation:
         if self._trace is not None:
             self._trace.step("end", index=choice.index, reason=choice.finish_reason)
 
-    def _hand_out(self, made: Sequence[GroupEvent]) -> Sequence[GroupEvent]:
-        """Count the tokens of what is yielded next; return it, with usage where that is wanted."""
-        tally, shown = self._tally, []
+    def _with_usage(self, made: Sequence[GroupEvent]) -> Sequence[GroupEvent]:
+        """Return what is yielded next, each event with the usage up to it."""
+        usage, shown = self._tally.usage, []
         for event in made:
-            tally.handed_out += event.count
-            if self._ask.running_usage and not isinstance(event, Heartbeat):
-                shown.append(replace(event, usage=tally.usage))
-        return shown or made
+            completion = usage.completion_tokens + event.count
+            usage = replace(usage, completion_tokens=completion)
+            shown.append(event if isinstance(event, Heartbeat) else replace(event, usage=usage))
+        return shown
 
     def _expire(self) -> None:
         self._expired = True

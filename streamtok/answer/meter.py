@@ -28,7 +28,6 @@ class Tally:
         self._now_s = clock.monotonic_s
         self.created_s = clock.wall_s()
         self.delivered = 0  # tokens of events that were taken, and the next one asked for
-        self.handed_out = 0  # tokens of all events; behind a stop string there are more
         self._cached = 0
         self._generated = [0] * sequences
         self._last_token_s = [0.0] * sequences
@@ -45,8 +44,8 @@ class Tally:
 
     @property
     def usage(self) -> Usage:
-        """The sums up to here."""
-        return Usage(self._ask.prompt_tokens, self.handed_out, self._cached)
+        """The sums of what was delivered; behind a stop string there are more tokens."""
+        return Usage(self._ask.prompt_tokens, self.delivered, self._cached)
 
     def tokens(self, events: Iterable[Event | Waiting]) -> None:
         """Count those of `events`, which have come now, that are tokens."""
@@ -147,6 +146,7 @@ class Meter:
         self.metrics.prompt_tokens.inc(record.prompt_tokens)
         self.metrics.cached_tokens.inc(record.cached_tokens)
         self.metrics.generated_tokens.inc(record.generated_tokens)
+        self.metrics.inter_token.fold()
         if record.finish_reason == "cancelled":
             self.metrics.cancelled.inc()
 

@@ -64,17 +64,15 @@ class TokenStream:
     async def __anext__(self) -> Event | Waiting:
         if not self._open:
             raise StopAsyncIteration
-        [event] = await self.take(most=1)
+        [event] = self.take(await self.queue.get(), most=1)
         return event
 
-    async def take(self, most: int = HIGH_WATER) -> list[Event | Waiting]:
-        """Return the tokens that have come, at `most` so many; the last may be another event.
+    def take(self, event: Event | Waiting, most: int = HIGH_WATER) -> list[Event | Waiting]:
+        """Return `event`, which the queue has given, and the tokens that have come behind it.
 
-        Waits until there is something. Must not be called when every sequence has ended.
+        There are `most` so many; the last one may be another event.
         """
-        queue = self.queue
-        event = await queue.get()
-        events = [event]
+        queue, events = self.queue, [event]
         while type(event) is TokenEvent and len(events) < most and not queue.empty():
             event = queue.get_nowait()
             events.append(event)

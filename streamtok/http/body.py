@@ -36,7 +36,8 @@ class BodyFramer:
         """
         if self._chunked and not self._singly and self._h11.our_state is h11.SEND_BODY:
             chunks = chunks_of(item)
-            return [b"".join([b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks if chunk])]
+            framed = [b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks if chunk]
+            return framed if len(framed) == 1 else [b"".join(framed)]
         framed = list(map(self._send, chunks_of(item)))
         return framed if self._singly else [b"".join(framed)]
 
