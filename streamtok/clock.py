@@ -1,4 +1,4 @@
-"""The time, passed in where it is needed so that tests can hold it still.
+"""Clocks, passed in where time is read, so that tests control it.
 
 Read next: `streamtok.http.server`.
 """

@@ -36,7 +36,7 @@ def setting(default: Any, meaning: str) -> Any:
 def default_model() -> str:
     """Return the folder of the model that comes with the package.
 
-    An installed package holds it; in a checkout it stands beside the package.
+    An installed package holds it; in a checkout it is next to the package.
     """
     package = Path(__file__).parent
     folders = (package / "weights" / "fireside", package.parent / "weights" / "fireside")
@@ -127,7 +127,7 @@ class ApiConfig:
 
 @dataclass(frozen=True)
 class ListenConfig:
-    """Where to listen, in which processes, and what stands in front of the server."""
+    """Where to listen, in how many processes, and behind which proxies."""
 
     host: str = setting("127.0.0.1", "address to listen on")
     port: Port = setting(8000, "port to listen on; 0 lets the system choose")
@@ -149,7 +149,7 @@ class ListenConfig:
 
 @dataclass(frozen=True)
 class TraceConfig:
-    """Where to tell what goes over the wire."""
+    """Where to trace the bytes on the wire."""
 
     trace: bool = setting(False, "print every byte on the wire, annotated")
     trace_file: str = setting("", "append the trace to a file as JSON lines (default: none)")

@@ -42,7 +42,7 @@ class ModelError(StreamtokError):
 
 
 class RequestError(StreamtokError):
-    """An error that is told to the client.
+    """An error that is reported to the client.
 
     `param` is the field of the request that is to blame, `code` a short machine-readable reason.
     """
@@ -187,7 +187,7 @@ class EngineFailed(RequestError):
 
 
 class Unavailable(RequestError):
-    """503: the server cannot take the request now; `retry_after_s` tells when to come back."""
+    """503: the server cannot take the request now; `retry_after_s` is sent as Retry-After."""
 
     status = 503
     default_code = "unavailable"

@@ -1,4 +1,4 @@
-"""Names for requests and answers: ones that nobody else has, or ones that repeat in every run.
+"""Ids of requests and answers: random ones, or sequential ones that repeat in every run.
 
 Read next: `streamtok.api.validation`.
 """

@@ -1,8 +1,8 @@
-"""The frozen values that cross layers: what is asked of the engine and what it answers.
+"""Frozen values that cross layers: the engine's requests and events.
 
 The engine deals in token ids only; text, HTTP and JSON live elsewhere. One request may hold several
-sequences (the prompts of a batch, the `n` choices of a chat); their events share one queue and are
-told apart by `index`. For every sequence the events come in this order:
+sequences (the prompts of a batch, the `n` choices of a chat); their events share one queue and
+carry the sequence's `index`. For every sequence the events come in this order:
 
     Started, PromptScored*, Prefilled, TokenEvent*, then exactly one of Finished or Failed
 
@@ -69,7 +69,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class SequenceRequest:
-    """One sequence to generate: `index` tells it from the others of the same request.
+    """One sequence to generate: the one numbered `index` of its request.
 
     Generation ends at `max_tokens` tokens (0: once the prompt is computed) or at a token in
     `stop_ids`, which is not drawn among the first `min_tokens`. With `prompt_logprobs` the prompt's

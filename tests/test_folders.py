@@ -126,7 +126,7 @@ def test_weights_lie_in_the_folder(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     config["transformers_weights"] = "../other.safetensors"
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="to lie in the folder itself, not at"):
+    with pytest.raises(ModelError, match="must be in the folder itself, not at"):
         load(tmp_path)
 
 

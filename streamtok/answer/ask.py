@@ -1,6 +1,6 @@
-"""A validated request: what is to be generated, for whom, and where its answer goes.
+"""A validated request: what to generate, for which caller, and how the answer is sent.
 
-Endpoints make an `Ask` of their JSON; everything behind them reads nothing else. Knows no JSON, no
+Endpoints make an `Ask` of their JSON; the layers below read nothing else. Knows no JSON, no
 HTTP and no model.
 
 Read next: `streamtok.answer.limits`.
@@ -18,7 +18,7 @@ from streamtok.messages import Constraint, SamplingParams, SequenceRequest
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """What distinguishes one API from another in how text is asked for, apart from its JSON.
+    """How one API differs from another in requesting text, apart from its JSON.
 
     `path` is what the ledger records, `id_prefix` what the answers' ids begin with, `prompt_field`
     the request's field that holds the prompt, `offers` the framings a stream may have.
@@ -32,7 +32,7 @@ class Surface:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What one request asks for.
+    """A validated request.
 
     `key` is the name of the API key it came with, empty where none is needed; `caller` is whose
     limits it counts for. Of each of the `prompts`, token ids, `candidates` sequences are generated
@@ -101,10 +101,10 @@ class Ask:
 
 
 class Alarm(Protocol):
-    """What a timer has set."""
+    """A timer that is running."""
 
     def cancel(self) -> None:
-        """Do not ring."""
+        """Stop the timer; its callback is not called."""
 
 
 Timer = Callable[[Callable[[], None]], Alarm]  # calls what it is given when its time is over
@@ -112,7 +112,7 @@ Timer = Callable[[Callable[[], None]], Alarm]  # calls what it is given when its
 
 @dataclass(frozen=True, slots=True)
 class Timers:
-    """What is to happen by the clock: signs of life, and the end of what takes too long."""
+    """Timers of a request: its heartbeats, and its deadline."""
 
     heartbeat: Timer | None = None
     deadline: Timer | None = None

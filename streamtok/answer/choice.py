@@ -1,8 +1,8 @@
-"""One choice of an answer, on its way from token ids to answer events.
+"""One choice of an answer: token ids in, answer events out.
 
-Text leaves as soon as it is certain: complete characters, and nothing that may become a stop
-string. With it go the tokens it took, where they are to be reported. A choice may begin with its
-prompt (`echo`), and may call tools, which is not content. Knows neither the engine nor JSON.
+Text is emitted as soon as it is certain: complete characters, and nothing that may become a stop
+string. The tokens it took go with it, where they are reported (`logprobs`). A choice may begin with
+its prompt (`echo`), and may call tools, which is not content. Knows neither the engine nor JSON.
 
 Read next: `streamtok.text.detokenizer`.
 """
@@ -43,7 +43,7 @@ class CallPart(Protocol):
 
 
 class CallReader(Protocol):
-    """Tells tool calls from content; `made` is how many calls are complete."""
+    """Separates tool calls from content; `made` is how many calls are complete."""
 
     made: int
 
@@ -126,7 +126,7 @@ class Choice:
                 self.finish_reason = "stop"
                 return [*self._made(text), self._end()]
             if calls:
-                text += self._stops.flush()  # there is no more content behind it
+                text += self._stops.flush()  # no more content follows
         return self._made(text, calls) if text or calls else ()
 
     def finish(self, event: Finished) -> Sequence[ChoiceEvent]:

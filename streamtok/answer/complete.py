@@ -1,4 +1,4 @@
-"""A complete answer: the events of each choice put together, and the best choices found.
+"""An answer that is not streamed: the events of each choice joined, the best choices selected.
 
 Read next: `streamtok.http.framings`.
 """
@@ -129,6 +129,6 @@ def best(candidates: Sequence[CompleteChoice], choices: int) -> Sequence[Complet
 
 
 def _mean_logprob(choice: CompleteChoice) -> float:
-    """Return the mean over the generated tokens; an answer without any is the last resort."""
+    """Return the mean over the generated tokens; minus infinity for an answer without any."""
     logprobs = [token.logprobs.logprob for token in choice.generated if token.logprobs]
     return sum(logprobs) / len(logprobs) if logprobs else -math.inf

@@ -1,12 +1,12 @@
-"""What happens in an answer, one type per meaning, in this order:
+"""Answer events, one type per meaning, in this order:
 
     Began, then of each choice Echo?, (TextDelta | ToolCallBegan | ToolCallDelta)*, Embedded?,
     ChoiceEnded, and when the last choice has ended: Ended
 
-Failed may stand in place of any of them; it is the last. A Heartbeat may stand between any two
-before the first token. The choices of one answer take turns in any order; `index` tells them apart.
+Failed may replace any of them, and is the last. A Heartbeat may come between any two before the
+first token. Events of several choices are interleaved in any order; `index` is the choice.
 
-These events are all that a dialect (the JSON of one API) gets to see. They come in groups: what
+A dialect (the JSON of one API) is a function of these events alone. They come in groups: what
 is in the engine's queue at one time is handled in one go. Began, Ended, Failed and Heartbeat are
 groups of their own. Whatever is to change an answer on its way, as fault injection does, takes a
 stream of groups and returns another.
@@ -25,7 +25,7 @@ from streamtok.messages import Embedding, TokenLogprobs
 class Usage(Struct, frozen=True):
     """What a request has cost so far, in tokens.
 
-    `completion_tokens` leave out what was generated behind a stop string. `cached_tokens` of the
+    `completion_tokens` leave out what was generated after a stop string. `cached_tokens` of the
     prompts did not have to be computed; the choices of one prompt count once.
     """
 
@@ -40,7 +40,7 @@ class Usage(Struct, frozen=True):
 
 
 class Token(Struct, frozen=True):
-    """A token; its text begins behind `offset` characters of the choice's text.
+    """A token; its text begins after `offset` characters of the choice's text.
 
     `logprobs` are there where they were asked for, except for a prompt's first token.
     """
@@ -72,7 +72,7 @@ class Echo(Struct, frozen=True):
 
 
 class TextDelta(Struct, frozen=True):
-    """Text that is certain now, for which `count` tokens were generated.
+    """Text that is final, for which `count` tokens were generated.
 
     `tokens` are these where they are to be reported; `usage` is the sum up to here where every
     event is to carry it.
@@ -145,7 +145,7 @@ class Failed(Struct, frozen=True):
 
 
 class Heartbeat(Struct, frozen=True):
-    """Nothing has come for a while: the client is owed a sign of life."""
+    """No token has come for a while: the client gets a heartbeat, so that no proxy times out."""
 
     count: ClassVar[int] = 0
 

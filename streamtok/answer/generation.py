@@ -164,7 +164,7 @@ class Generation:
             if self._alarm is not None:
                 self._stop_alarm()
             if self._trace is not None:
-                steps.tell(self._trace, event)
+                steps.record(self._trace, event)
             choice = self._choices[event.index]
             if choice.finish_reason is not None:
                 continue  # it was cancelled at a stop string, and this token was on its way
@@ -181,7 +181,7 @@ class Generation:
             RequestError: the engine could not go on, or not in the time there is.
         """
         if self._trace is not None:
-            steps.tell(self._trace, event)
+            steps.record(self._trace, event)
         if isinstance(event, Waiting):
             self._set_alarm()
             return (HEARTBEAT,)

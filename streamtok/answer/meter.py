@@ -1,7 +1,7 @@
-"""The books of a server: what every request costs, for the ledger, the metrics and the limits.
+"""Accounting: what every request costs, for the ledger, the metrics and the rate limits.
 
-A `Tally` counts one request while it goes on; the `Meter` books it when it has ended, also where
-the client has left. Nothing else counts tokens.
+A `Tally` counts one request while it runs; the `Meter` records it when it has ended, including when
+the client has disconnected. Token counts are kept nowhere else.
 
 Read next: `streamtok.ledger`.
 """
@@ -20,7 +20,7 @@ from streamtok.metrics import Metrics
 
 
 class Tally:
-    """Every count and every time of one request; it begins when it is made."""
+    """The token counts and times of one request, from the moment it is created."""
 
     def __init__(self, ask: Ask, sequences: int, metrics: Metrics, clock: Clock) -> None:
         self._ask = ask
@@ -115,7 +115,7 @@ class Tally:
 
 
 class Meter:
-    """Keeps the books: ledger rows, metrics, limits, also for requests whose client has left."""
+    """Records requests in ledger, metrics and limits, those of disconnected clients too."""
 
     def __init__(self, ledger: Ledger, metrics: Metrics, limits: Limits, clock: Clock) -> None:
         self.ledger = ledger

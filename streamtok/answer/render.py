@@ -1,8 +1,8 @@
-"""From answer events to what is sent: a dialect makes JSON of them, a framing makes chunks.
+"""Rendering: a dialect turns answer events into JSON, a framing turns JSON into chunks.
 
-Every API has a dialect, a table from the type of an event to its JSON. What they share is here:
-signs of life while nothing comes, and that a generation is closed in the end. What is to change an
-answer on its way (`Interceptor`) stands between its generation and its dialect.
+Every API has a dialect, a table from the type of an event to its JSON. Shared here:
+heartbeats, and that the generation is closed at the end. An `Interceptor`, such as fault injection,
+is applied between the generation and the dialect.
 Knows neither the engine nor sockets.
 
 Read next: `streamtok.api.openai.streaming`.

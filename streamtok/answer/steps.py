@@ -1,4 +1,4 @@
-"""What the trace of a request records of its generation. See `streamtok.http.tracer`.
+"""The steps of a generation in a request's trace; see `streamtok.http.tracer`.
 
 Read next: `streamtok.answer.meter`.
 """
@@ -19,7 +19,7 @@ from streamtok.messages import (
 )
 
 
-def tell(trace: Trace, event: Event | Waiting) -> None:
+def record(trace: Trace, event: Event | Waiting) -> None:
     """Record an event that the engine has sent."""
     if isinstance(event, TokenEvent):
         trace.step("token", index=event.index, id=event.token_id)

@@ -1,6 +1,6 @@
-"""A chat and what its answer must be, whichever API it came by.
+"""The neutral conversation type: messages, tools, and constraints on the answer.
 
-Each API's JSON is parsed into these values, and nothing behind that reads another API's types.
+Each API's JSON is parsed into these values; no other code reads an API's request types.
 Where a value can turn out to be wrong later, it carries the path of the field it came from, so that
 the error can name it. Read next: `streamtok.api.openai.history`.
 """
@@ -69,7 +69,7 @@ class Message(Struct, kw_only=True):
 class Form:
     """What a text must be: JSON of a schema (a dict), or what a grammar or a regex matches.
 
-    Of a schema that is not `strict`, what cannot be enforced is passed over.
+    Of a schema that is not `strict`, what cannot be enforced is ignored.
     """
 
     kind: ConstraintKind

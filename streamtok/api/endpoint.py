@@ -1,4 +1,4 @@
-"""What all that generates has in common: an `Ask` in, a streamed or complete answer out.
+"""What all generating endpoints share: an `Ask` in, a streamed or complete answer out.
 
 Endpoints differ in how they make an `Ask` of their JSON, and in the dialect of the answer.
 

@@ -1,4 +1,4 @@
-"""What every API can say of how an answer is generated; and the `Ask` that this becomes.
+"""Generation parameters that all APIs share, and how they become an `Ask`.
 
 `Parameters` are neutral: OpenAI's two older endpoints take them as JSON by these very names, the
 other APIs' requests are converted to them. A request's `Ask` is drafted from its parameters, and a

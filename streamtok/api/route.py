@@ -1,4 +1,4 @@
-"""What a route is: a path and a method, the endpoint they lead to, and what holds for both.
+"""Routes: method and path, the endpoint, its OpenAPI row, and whether it needs a key.
 
 Each endpoint's module has the routes to it, as `ROUTES`; `streamtok.api.more.routes` puts them
 together into the one table of the server.
@@ -57,7 +57,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """`path` may have a "*": what stands there is given to the endpoint.
+    """`path` may have a "*": the text there is passed to the endpoint.
 
     An `open` one needs no key; a `limited` one counts for the caller's limits. An `early` one is
     answered while the model is being loaded too: its endpoint is given the Api, not the Services.
@@ -80,7 +80,7 @@ class Router:
         self._routes = tuple(routes)
 
     def find(self, method: str, path: str) -> tuple[Route | None, tuple[str, ...]]:
-        """Return the route of a request, and what stands in place of its "*".
+        """Return the route of a request, and what matches its "*".
 
         Where `path` has none for `method` it is one for another method; None for no such path.
         """

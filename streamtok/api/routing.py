@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 State = Literal["loading", "ok", "restarting", "draining"]
 SAFE = ("GET", "HEAD", "OPTIONS")  # RFC 9110 section 9.2.1: they change nothing
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# Media types a JSON body may be declared as: curl -d says the second unless told otherwise.
+# Media types a JSON body may be declared as: curl -d sends the second by default.
 JSON_TYPES = ("", "application/json", "application/x-www-form-urlencoded", "text/plain")
 new_request_id = partial(random_id, "req_")
 
@@ -202,7 +202,7 @@ class Api:
             self._services.meter.limits.admit(call.caller)
         if request.method == "POST":
             _check_type(request)
-        # Whoever may not come in has been refused by now, without being asked for a body.
+        # Refusals come before this line, so that a refused client never sends its body.
         call = replace(call, request=await request.complete())
         if request.trace is not None:
             request.trace.step("admit", route=route.path, key=call.key)

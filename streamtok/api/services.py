@@ -1,4 +1,4 @@
-"""What the endpoints are made from; put together once, by `streamtok.app`.
+"""What every endpoint is given: model, engine, accounting; built once, by `streamtok.app`.
 
 Read next: `streamtok.ids`.
 """
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 class Call:
     """A request, and the name of the API key it came with: empty where none is needed.
 
-    With `sees_all` it may be told what every key has used.
+    With `sees_all` it may read the usage of every key.
     """
 
     request: Request
@@ -115,7 +115,7 @@ class Offload:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """One model, ready to serve, and what keeps its books.
+    """A loaded model and what serves it.
 
     `defaults` are the sampling parameters a request gets that does not name its own; `new_id`
     makes a request's id from what it begins with; `timers` watch over each. `faults` are what

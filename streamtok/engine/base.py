@@ -1,7 +1,7 @@
 """The engine's protocol, and the queue through which its events reach one request.
 
-An engine takes token ids and gives token ids. It runs wherever it likes; its events arrive in a
-`TokenStream` on the event loop. Read next: `streamtok.engine.client`, which hands them out.
+An engine takes and returns token ids. It may run in a thread or a process; its events arrive in a
+`TokenStream` on the event loop. Read next: `streamtok.engine.client`, which dispatches them.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ class TokenStream:
 
     The engine cannot wait for one reader, since it computes all sequences in one step: it puts
     events in without waiting, and leaves out the sequences of a request whose queue might not hold
-    what another step brings. So the queue is never full when an event comes, and a reader that is
-    behind stops its own sequences and no others.
+    what another step brings. So the queue is never full when an event comes, and a slow
+    reader stops its own sequences and no others.
 
     Iteration ends when every sequence has had its one terminal event. `on_read` is called now and
     then with how many events have been taken in total: that is how the engine, which may run in

@@ -31,7 +31,7 @@ class EngineClient:
 
     `send` takes commands to it; its events are to be given to `receive`, in order. Must be created
     on the event loop. Without an `estimate`, made from the number of streams, a client that finds
-    the queue full is told to try again after a second.
+    the queue full is asked to retry after one second.
     """
 
     def __init__(

@@ -207,7 +207,7 @@ class EngineCore:
         self._scheduler.add(command.request_id, able)
 
     def _pause(self) -> set[str]:
-        """Return the requests whose readers are behind, until they have caught up.
+        """Return the requests whose readers are slow, until they have caught up.
 
         The two bounds differ, so that a request is not paused and resumed at every event.
         """

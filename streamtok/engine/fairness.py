@@ -27,7 +27,7 @@ class FairQueue:
             yield from queue
 
     def add(self, sequences: Iterable[Sequence]) -> None:
-        """Queue `sequences`, each behind what its client has queued already."""
+        """Queue `sequences`, each after what its client has queued already."""
         for sequence in sequences:
             self._queues.setdefault(sequence.request.client, deque()).append(sequence)
 

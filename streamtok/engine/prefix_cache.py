@@ -3,8 +3,8 @@
 Theory of operation. The KV cache has a fixed number of slots, each with room for one whole context.
 The first `streams` slots belong to running sequences; a sequence takes the lowest free one, so that
 running slots are neighbours and can be computed as one array. The remaining slots keep the keys and
-values of sequences that have ended, evicted least recently used first. This module only keeps
-books: it says what to copy from slot to slot and what to clear, and the runner does it.
+values of sequences that have ended, evicted least recently used first. This module only
+plans: it returns what to copy from slot to slot and what to clear, and the runner does it.
 
 A row of the cache depends on nothing but the ids up to its own position, bit for bit, so that a
 copied row is as good as a computed one. Copying 500 positions takes less than a millisecond where
@@ -19,9 +19,9 @@ A slot whose content may be wrong (a step failed half-way, or gave numbers that 
 "spoilt": it is forgotten at once, with every kept slot that shares rows with it, and cleared before
 the next step.
 
-Sequences of different clients share nothing: otherwise the time to the first token would tell a
-client whether someone else has sent a certain text before. There are few slots, so that comparing
-with each takes microseconds and no radix tree is needed.
+Sequences of different clients share nothing: otherwise the time to the first token would reveal
+to a client whether someone else has sent a certain text before (a timing side channel). There are
+few slots, so that comparing with each takes microseconds and no radix tree is needed.
 
 Read next: `streamtok.engine.sequence`.
 """

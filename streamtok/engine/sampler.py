@@ -209,7 +209,7 @@ def _choose(row: Array, at: float) -> int:
     alive = np.flatnonzero(row > -np.inf)  # [candidates]
     scores = row[alive]  # [candidates]
     reached = np.cumsum(np.exp(scores - scores.max()), dtype=np.float64)  # [candidates]
-    # The greatest `uniform` is 1 - 2^-53: rounded, the point still lies below the whole sum.
+    # The greatest `uniform` is 1 - 2^-53: rounded, the point is still below the whole sum.
     return int(alive[np.searchsorted(reached, at * reached[-1], side="right")])
 
 

@@ -16,9 +16,9 @@ The budget is divided fairly among clients, and the queue serves clients in turn
 prompts of one client do not delay those of another. A step that only decodes is filled up with
 guessed tokens, where positions are free anyway; the verifier keeps the right ones.
 
-Requests whose reader is behind are "paused": their sequences keep their slots and get no work.
+Requests whose reader is slow are "paused": their sequences keep their slots and get no work.
 
-What a step computes for a sequence never depends on the other works beside it; the order of works,
+What a step computes for a sequence never depends on the step's other works; the order of works,
 the size of chunks and reuse of prefixes are all free to change without changing a token.
 
 Every sequence ends with exactly one Finished or Failed; `_leave` is the only way out.
@@ -160,7 +160,7 @@ class Scheduler:
         return [self._fail(sequence, error) for sequence in sequences]
 
     def _admit(self, paused: Collection[str]) -> tuple[list[Addressed], list[Copy]]:
-        """Give slots to those who wait, as far as there are any or room can be made."""
+        """Give slots to waiting sequences, as far as slots are free or can be freed."""
         events: list[Addressed] = []
         copies: list[Copy] = []
         held = Counter(sequence.request.client for sequence in self._running)
@@ -198,7 +198,7 @@ class Scheduler:
     def _suspend(self, sequence: Sequence) -> None:
         """Let a running sequence wait for another slot: it will go on as if it had kept this one.
 
-        Its keys and values are copied from where they lie, or computed again, with the same bits.
+        Its keys and values are copied from another slot, or computed again, with the same bits.
         """
         self._running.remove(sequence)
         self._cache.suspend(sequence)

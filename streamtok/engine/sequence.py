@@ -47,7 +47,7 @@ class Sequence:
     `ids` are the prompt and what was sampled since; the keys and values of the first `computed`
     of them are in the cache, in `slot` (None while waiting, and after the end). The first `reused`
     of these were copied into the slot; `cached` is how many that were when it first got one, which
-    is what its client is told. `guide` is there once the first token is drawn, if the request has a
+    is what its client is sent. `guide` is there once the first token is drawn, if the request has a
     constraint. `states` is the sum of its final states so far, [D], if the request is for an
     embedding. A `suspended` one has had a slot before; the log-probabilities of its prompt have
     been reported up to position `scored`.

@@ -61,7 +61,7 @@ def _goes_on(work: Work, drawn: Drawn) -> bool:
 
 
 def _draw(work: Work, drawn: Drawn, start_guide: StartGuide | None) -> Draw | RequestError:
-    """Return what the next token is drawn with; an error where its grammar cannot tell."""
+    """Return what the next token is drawn with; an error where its grammar fails."""
     request = work.sequence.request
     known, prompt = work.sequence.ids, len(request.prompt_ids)
     ids = [*known, *work.guess[: len(drawn)]] if drawn else known

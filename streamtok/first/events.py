@@ -72,7 +72,7 @@ async def events(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, N
     async for text, reason in pieces:
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
         yield event(encode({**shared, "choices": [choice]}))
-    yield event("[DONE]")  # tells a complete stream from one that was cut; it is not JSON
+    yield event("[DONE]")  # marks a complete stream; it is not JSON
 
 
 def event(data: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The access log: one line for each turn of a connection, without what a client has asked.
+"""The access log: one line per response, without the query string.
 
 A query can hold a prompt, so it is left out; a trace shows it (`streamtok.observe`).
 

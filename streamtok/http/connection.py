@@ -5,18 +5,18 @@ take this way: socket -> `Guard`, which passes on only what has one reading -> h
 events of them -> `Request` -> the handler -> `Response` -> h11 -> socket.
 
 1. The head is read. The handler is called with it at once, before any body: it can refuse the
-   request, and wants the body only if it does not (`Request.complete`). Only then is a client that
-   waits for it told `100 Continue`, and is a byte of the body kept.
+   request, and wants the body only if it does not (`Request.complete`). Only then is
+   `100 Continue` sent to a client that waits for it, and a byte of the body buffered.
 2. The answer is sent: a complete one with `Content-Length`, a streamed one as `Transfer-Encoding:
    chunked`, where the chunks of one item of the body leave in one write.
 3. If both sides are done with the message, the next turn begins. Requests sent ahead (pipelining)
    wait in the guard's buffer for it. If a body has not been read, where it ends is not known, so
-   the connection closes behind the answer, after the client has had time to read it.
+   the connection closes after the response, once the client has had time to read it.
 
 Whatever a client does wrong ends in a RequestError, which is answered with its status, or in the
 end of the connection: no byte of it is answered twice, and none is taken for another request.
 
-Everything a client could take much of has a bound: the bytes and the time of a head, the time a
+Every resource that a client can use up has a bound: the bytes and the time of a head, the time a
 body may pause, the bytes of all bodies together, the lines that are looked at before other
 connections have their turn, and the bytes that wait for a client that does not read.
 
@@ -112,7 +112,7 @@ class Connection:
         except (ConnectionLost, asyncio.CancelledError):
             pass  # the client is gone, or the server gives up on it: nobody would hear an error
         except BrokenOff:
-            pass  # without the zero chunk the client can tell that the answer is not complete
+            pass  # without the zero chunk the client knows that the answer is not complete
         except Exception:
             log.exception("a connection failed")
         finally:

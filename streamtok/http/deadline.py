@@ -1,8 +1,8 @@
 """Until when the next bytes of a request must have come, and how much of bodies is kept. Pure.
 
 A head has a fixed time in all. A body may pause for `body_timeout_s` in all, and every
-1 / `min_body_rate` seconds a byte gives that much back, but never more than it began with: what
-was sent quickly buys no time to be silent with. So a client cannot hold what it has sent for long
+1 / `min_body_rate` seconds a byte gives that much back, but never more than it began with: a
+body that was sent fast earns no extra pause. So a client cannot hold what it has sent for long
 by sending one byte now and then (Slowloris).
 
 Read next: `streamtok.http.probe`.

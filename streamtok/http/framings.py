@@ -21,7 +21,7 @@ from streamtok.http.response import BrokenOff
 
 UNBUFFERED: HeaderList = (
     ("cache-control", "no-cache"),
-    ("x-accel-buffering", "no"),  # tells nginx not to collect the chunks
+    ("x-accel-buffering", "no"),  # keeps nginx from buffering the chunks
 )
 
 
@@ -39,7 +39,7 @@ class Framing(Protocol):
         """
 
     def error(self, event: str, data: bytes) -> bytes:
-        """Return the chunk that tells of an error, given as JSON.
+        """Return the chunk that reports an error, given as JSON.
 
         Raises:
             BrokenOff: the format has no place for it.

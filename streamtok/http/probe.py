@@ -1,6 +1,6 @@
 """Whether a client that has finished sending is still there.
 
-It may be gone, or it may be waiting for its answer (`nc` does that), and only a write can tell: so
+It may be gone, or it may be waiting for its answer (`nc` does that), and only a write shows which:
 until the answer begins, interim `100 Continue` responses are sent, which a client skips (RFC 9110
 section 15.2) and a closed socket answers with a reset.
 

@@ -1,4 +1,4 @@
-"""Listens, gives each connection a task, and brings all of them to an orderly end.
+"""Listens, runs each connection in a task, and shuts all of them down in order.
 
 Read next: `streamtok.http.listener`.
 """

@@ -1,4 +1,4 @@
-"""What a connection is given: who answers, how errors look, the limits, and whom to believe.
+"""What a connection is given: handler, error format, limits, and trusted proxies.
 
 Read next: `streamtok.http.connection`.
 """

@@ -1,10 +1,10 @@
 """What h11 lets pass and RFC 9112 does not: bytes are checked here on their way to h11. No IO.
 
-A server and whatever stands before it must cut a connection's bytes into the same messages, or one
+A server and any proxy in front of it must cut a connection's bytes into the same messages, or one
 of them takes part of a body for a request (request smuggling). So this guard accepts one spelling
 of everything: lines end with CR LF, a body has one length, a chunk size is hexadecimal digits and
 nothing else. It holds input back until a line is complete, passes on what is good, and stops at the
-end of each message, so that an error in the next one is not told before this one is answered.
+end of each message, so that an error in the next one is reported after this one is answered.
 
 h11 still does the framing: what comes out here is what goes in there, byte for byte.
 
@@ -127,7 +127,7 @@ class Guard:
         self._buffer += data
 
     def next_message(self) -> None:
-        """Go on behind the end of a message."""
+        """Go on after the end of a message."""
         assert self.phase is Phase.END
         self._start()
 

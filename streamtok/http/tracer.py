@@ -1,4 +1,4 @@
-"""Where a tracer plugs in: what the serving path reports, and nothing about what is done with it.
+"""The tracer's interface: what the serving path reports.
 
 With tracing off there is no `Trace`, so that each step costs one `is None` test. The steps of a
 request that generates, each reported when it is done:

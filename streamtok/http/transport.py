@@ -131,7 +131,7 @@ class SocketStream(asyncio.Protocol):
         self._on_connect(self)
 
     def data_received(self, data: bytes) -> None:
-        """Keep `data` for the reader, and stop reading where it is behind."""
+        """Buffer `data` for the reader, and stop reading the socket while the reader is slow."""
         self._input += data
         self._arrived.set()
         if len(self._input) > READ_AHEAD_BYTES and self._transport:

@@ -1,4 +1,4 @@
-"""What bends the numbers inside an MLP: the functions that checkpoints name, for whole arrays.
+"""Activation functions of an MLP, by the names that checkpoints use, for whole arrays.
 
 Read next: `streamtok.model.config`.
 """

@@ -1,4 +1,4 @@
-"""Attention over cached keys and values, exact in any company and in any chunking of a prompt.
+"""Attention over cached keys and values, bitwise equal in any batch and any chunking of a prompt.
 
 Time is cut into blocks of `BLOCK` positions. Scores and weighted values are computed block by block
 and the blocks are added in order: a longer neighbour in the batch only appends blocks, or positions
@@ -26,8 +26,8 @@ Positions = npt.NDArray[np.intp]
 class KVCache:
     """The keys and values of every position computed so far, for `slots` sequences.
 
-    One array [2, slots, blocks, K, BLOCK, E] per layer: keys, then values. All heads of a block lie
-    side by side, because memory is read fastest in long runs. The operating system provides a page
+    One array [2, slots, blocks, K, BLOCK, E] per layer: keys, then values. All heads of a block are
+    adjacent, because memory is read fastest in long runs. The operating system provides a page
     when it is first written, so that a slot costs memory only as far as it was used.
     """
 
@@ -55,7 +55,7 @@ class KVCache:
     def copy(self, source: int, target: int, positions: slice) -> None:
         """Give slot `target` what slot `source` holds in the blocks where `positions` are.
 
-        What lies around them is the same in both, or not yet of use in the target.
+        The rest of these blocks is the same in both, or not yet used in the target.
         """
         blocks = slice(positions.start // BLOCK, -(-positions.stop // BLOCK))
         for cached in self.layers:

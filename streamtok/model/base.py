@@ -1,4 +1,4 @@
-"""What every decoder can do, whatever its graph; and what all of them are laid out with.
+"""The decoder interface, and helpers to lay out weights.
 
 `streamtok.model.decoder` is the Llama line, `streamtok.model.gpt` the GPT line;
 `streamtok.model.load` chooses. Read next: `streamtok.model.decoder`.

@@ -1,4 +1,4 @@
-"""The rows of one pass: which positions of which sequences, where they lie, who looks at what.
+"""The rows of one pass: which positions of which sequences, their cache slots, their masks.
 
 Everything that is the same for all layers is made here, once.
 

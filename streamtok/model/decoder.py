@@ -2,8 +2,8 @@
 
 The same computation as `streamtok.model.reference`, laid out for speed: query, key and value
 weights in one matrix, gate and up in another, each norm's weight and the 1/sqrt(E) of attention
-folded into the matrix that follows, rotary pairs side by side so that turning them is one complex
-product. What a pass needs room for is allocated once and serves every layer. Every row of the
+folded into the matrix that follows, rotary pairs adjacent so that a rotation is one complex
+product. Buffers are allocated once per pass and shared by all layers. Every row of the
 result is bitwise independent of what else is in the pass.
 
 Does not know requests, sampling or text.
@@ -158,7 +158,7 @@ def _plus(x: Array, bias: Array | None) -> Array:
 def _norm(x: Array, eps: float, out: Array) -> Array:
     """Scale each row of `x` [..., D] to a length of one, and write it to `out`, which is returned.
 
-    The factor sqrt(D), to a root mean square of one, stands in the weight that is to follow.
+    The factor sqrt(D), to a root mean square of one, is folded into the weight that follows.
     """
     length = np.vecdot(x, x)  # [...]
     length += x.shape[-1] * eps
@@ -172,14 +172,14 @@ def _layer(config: ModelConfig, checkpoint: Checkpoint, index: int, linear: Layo
         return checkpoint.take(config.names.layer.format(index) + name)
 
     def take_norm(name: str) -> Array:
-        """Take what the columns of the matrix behind a norm are multiplied by: [D]."""
+        """Take what the columns of the matrix after a norm are multiplied by: [D]."""
         norm = take(name) + np.float32(config.norm_offset)  # [D]
         norm *= np.sqrt(config.dim, dtype=np.float32)
         return norm
 
     def take_qkv(kind: str) -> Array:
         q, k = (in_pairs(take(f"self_attn.{n}_proj.{kind}")) for n in "qk")
-        # a norm of the queries would undo a scale in their weight, and bears it itself
+        # a norm of the queries would undo a scale in their weight, so the norm's weight has it
         scaled = q if config.qk_norm else q / scale
         return np.concatenate([scaled, k, take(f"self_attn.v_proj.{kind}")])
 

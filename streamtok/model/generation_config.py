@@ -1,4 +1,4 @@
-"""What a model folder says about generating: which tokens end a text, and how to draw the next one.
+"""`generation_config.json`: a model's end tokens and sampling defaults.
 
 `generation_config.json` says it, which many folders lack; `config.json` has the ends in older ones.
 Everything is checked here, once: what is read later is right. A null is a key that is not set.

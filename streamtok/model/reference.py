@@ -79,7 +79,7 @@ def attention(config: ModelConfig, w: Mapping[str, Float], layer: int, x: Float)
         q, k = (rotate(heads, config.rope, config.rotary_dim) for heads in (q, k))
     seen = np.tri(time, dtype=bool)  # [T, T]: nobody sees the future
     if window := config.window_of(layer):
-        seen &= ~np.tri(time, k=-window, dtype=bool)  # nor what lies too far back
+        seen &= ~np.tri(time, k=-window, dtype=bool)  # nor what is too far back
     gathered = np.empty_like(q)  # [T, H, E]
     for head in range(config.heads):
         shared = head // config.group  # several query heads share one key-value head

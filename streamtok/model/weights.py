@@ -78,7 +78,7 @@ class Checkpoint:
         self._digest = hashlib.blake2b(digest_size=8)
 
     def take(self, name: str) -> Array:
-        """Return tensor `name` as a new float32 array, and let go of the mapping under it.
+        """Return tensor `name` as a new float32 array, and release its memory map.
 
         Raises:
             KeyError: there is no such tensor, or it was taken before.
@@ -106,7 +106,7 @@ def read_tensors(folder: Path, file: str | None = None) -> dict[str, Stored]:
     for path in _files(folder, file):
         for name, stored in _map_file(path).items():
             if name in tensors:
-                raise ModelError(f"{path}: tensor {name} stands in {tensors[name].path.name} too")
+                raise ModelError(f"{path}: tensor {name} is in {tensors[name].path.name} too")
             tensors[name] = stored
     return tensors
 
@@ -143,7 +143,7 @@ def _files(folder: Path, file: str | None) -> list[Path]:
         if file == WHOLE and (folder / INDEX).exists():  # of another way to store the same model
             log.warning("%s: %s is there, so %s is not used", folder, WHOLE, INDEX)
     elif Path(file).name != file:
-        raise ModelError(f"{folder}: the weights are to lie in the folder itself, not at {file}")
+        raise ModelError(f"{folder}: the weights must be in the folder itself, not at {file}")
     path = folder / file
     if not path.exists():
         others = sorted({found.name for form in OTHERS for found in folder.glob(form)})

@@ -219,7 +219,7 @@ class Detokenizers:
         return next((token for token, text in texts if text.isalnum()), None)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes of one token as it stands in the middle of a text.
+        """Return the bytes of one token in the middle of a text.
 
         A special token stands for its name.
         """

@@ -1,7 +1,7 @@
-"""How long a text takes to tokenise, and from which length on it need not be: bounds by the file.
+"""Tokenising long texts: without blocking the event loop, and not at all if they cannot fit.
 
-A tokenizer takes a second for some megabyte. The interpreter's lock is let go of meanwhile, so that
-the event loop and the engine go on, and what cannot fit a context is known by its length alone.
+A tokenizer takes about a second per megabyte. A batch releases the GIL meanwhile, so that event
+loop and engine run on; a text that cannot fit the context is recognised by its length.
 
 Read next: `streamtok.api.openai.completions`.
 """

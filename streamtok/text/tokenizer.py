@@ -82,7 +82,7 @@ class Tokenizer:
     def beginning(self) -> tuple[int, ...]:
         """What begins a text that has no tokens: the beginning token, or an end token; or nothing.
 
-        OpenAI's models begin a new document behind the end of another one in the same way.
+        OpenAI's models begin a new document after the end of another one in the same way.
         """
         for name in ("bos_token", "eos_token"):
             token = self.backend.token_to_id(self.special_text(name))

@@ -1,4 +1,4 @@
-"""The JSON that goes out, as types: encoding by msgspec.
+"""OpenAI's response bodies as msgspec types.
 
 Answers are declared field by field, so that each one on the wire has exactly these keys.
 

@@ -1,4 +1,4 @@
-"""OpenAI's messages, tools and formats, as the conversation and the wishes that they are.
+"""OpenAI's messages, tools and response formats, parsed into the neutral conversation.
 
 Read next: `streamtok.text.template`.
 """
@@ -232,7 +232,7 @@ def _continues(fields: ChatRequest, last: Message) -> bool:
     """Return whether the last message is to be continued: where the client says so.
 
     Hugging Face's `apply_chat_template`, and vLLM, call it `continue_final_message`; to add no
-    generation prompt behind a message of the assistant means the same.
+    generation prompt after a message of the assistant means the same.
     """
     asked = fields.continue_final_message
     if asked and fields.add_generation_prompt:

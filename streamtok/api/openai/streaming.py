@@ -1,6 +1,6 @@
-"""OpenAI's dialect: what completions and chats are made of, in chunks and as a whole.
+"""OpenAI's dialect: the JSON of completions and chats, streamed and complete.
 
-The two differ in the shape of their JSON.
+The two APIs differ in the `Shape` of a choice.
 
 Read next: `streamtok.api.openai.answers`.
 """
@@ -33,8 +33,8 @@ from streamtok.http.request import HeaderList, Request
 
 USAGE_TRAILERS = ("x-usage-prompt-tokens", "x-usage-completion-tokens", "x-usage-total-tokens")
 
-# With obfuscation every JSON text has a multiple of this size, so that who sees an encrypted stream
-# cannot tell words by their lengths.
+# With obfuscation every JSON text has a multiple of this size, so that an eavesdropper on
+# an encrypted stream cannot infer words from their lengths.
 OBFUSCATED_BYTES = 64
 
 

@@ -1,4 +1,4 @@
-"""The JSON of OpenAI's endpoints that comes in, as types.
+"""OpenAI's request bodies as msgspec types.
 
 Requests hold every field of OpenAI's endpoints that is supported, with its range, and the fields
 of other servers that frameworks send; what is documented elsewhere and not supported here is in

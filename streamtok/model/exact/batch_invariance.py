@@ -1,4 +1,4 @@
-"""How matrix products are cut, so that a row's bits do not depend on the rows beside it.
+"""Batch invariance: products cut so that a row's bits do not depend on the other rows.
 
 Theory of operation
 -------------------
@@ -7,10 +7,10 @@ The promise: the logits of a sequence are the same bits whether it runs alone or
 whatever slot, and however its prompt was cut into steps. A seed then gives the same text whatever
 else the server does, and a cached prefix is as good as one computed anew.
 
-Why it is not given: addition of floating-point numbers is not associative, and a BLAS chooses by
-the shape of the matrices, and by where in them a row is, in which order it adds. `x @ w.T` of one
-row differs in the last bits from the same row in a batch of eight. One such bit decides between
-two tokens of nearly the same score now and then, and from there on the texts differ.
+Why it needs work: floating-point addition is not associative, and a BLAS chooses the order in which
+it adds by the shape of the matrices and by where in them a row is. `x @ w.T` of one row differs in
+the last bits from the same row in a batch of eight. Now and then one such bit decides between two
+tokens of nearly the same score, and from there on the texts differ.
 
 How it is kept: every product is made of small ones, whose kernel adds up each element in the same
 order wherever it is. A weight [out, in] is cut into panels of some output columns, each row's dot
@@ -28,7 +28,7 @@ Which small products are safe depends on the BLAS. There are two ways to cut:
   processors with AVX-512, whose kernels for small matrices add up each element term by term.
 - FIXED: tiles of eight rows, or of four at the end. So it is with its kernels for AVX2.
 
-Neither is taken on trust: at the start `streamtok.model.machine.calibration` tries on the machine
+Neither is assumed: at start `streamtok.model.machine.calibration` tries on the machine
 itself what holds, and says so if nothing does. The same problem on GPUs, with the same answer, is
 described in "Defeating Nondeterminism in LLM Inference" (Thinking Machines Lab, 2025).
 
@@ -89,7 +89,7 @@ class Tiling:
 
     Rows are padded to a multiple of `granule`. `free` is whether any number of them, and of
     positions in attention, is as good as another. `exact` is whether a row is the same bits in any
-    company. A pass of `cheap` rows takes hardly longer than the least: memory is the limit.
+    batch. A pass of `cheap` rows takes hardly longer than the least: memory is the limit.
     """
 
     free: bool

@@ -1,6 +1,6 @@
-"""Matrix products whose every row is bitwise independent of the rows beside it, and fast.
+"""Matrix products whose rows are bitwise independent of each other, and fast.
 
-A weight lies in memory as panels of some output columns (`streamtok.model.exact.batch_invariance`
+A weight is stored as panels of some output columns (`streamtok.model.exact.batch_invariance`
 says how many). One call of `np.matmul` broadcasts one small product over all of them: each stays in
 cache and needs no copy, where a BLAS would otherwise rearrange the whole weight in every call. The
 panels of a large product are shared among threads.
@@ -34,7 +34,7 @@ class Threads(Protocol):
 
 
 class Arena:
-    """Gives out arrays that lie side by side in few large pieces of memory.
+    """Allocates arrays next to each other in few large pieces of memory.
 
     For large pieces numpy asks the system for huge pages, which it does not do for a small matrix.
     """

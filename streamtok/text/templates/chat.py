@@ -199,7 +199,7 @@ def _left_open(chat: list[dict[str, Any]], continued: bool | str, source: str) -
 
 
 def _cut(prompt: str, last: str) -> str:
-    """Return `prompt` up to the end that was put into it, behind the text `last`.
+    """Return `prompt` up to the end that was put into it, after the text `last`.
 
     Raises:
         InvalidRequest: the template has left them out.

@@ -29,10 +29,10 @@ PRIVATE = range(0xE000, 0xF900)  # characters without a meaning (Unicode 16, sec
 
 
 class Marks(NamedTuple):
-    """The characters that stand before and behind a special token in a request's strings."""
+    """The characters put before and after a special token in a request's strings."""
 
     before: str
-    behind: str
+    after: str
 
 
 class Special(NamedTuple):
@@ -95,13 +95,13 @@ class SpecialTokens:
         Raises:
             InvalidRequest: this tokenizer cannot write a special token as text.
         """
-        text, before, behind = _without(text, marks)
+        text, before, after = _without(text, marks)
         encoding = encode(self._backend, text)
         own: list[Special] = []
         cuts: list[list[int]] = [[]]  # where foreign ones begin, before each of our own
         for special in self._found(encoding):
             start, end = _core(text, special)
-            if _is_marked(start, end, before, behind):
+            if _is_marked(start, end, before, after):
                 cuts[-1].append(start)
             else:
                 own.append(special)
@@ -130,11 +130,11 @@ class SpecialTokens:
         if self._begins_within(text):
             parts.append(marks.before)
         for start, end in self._spans(text):
-            parts += [text[last:start], marks.before, text[start:end], marks.behind]
+            parts += [text[last:start], marks.before, text[start:end], marks.after]
             last = end
         parts.append(text[last:])
         if self._ends_within(text):
-            parts.append(marks.behind)
+            parts.append(marks.after)
         return "".join(parts)
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
@@ -182,7 +182,7 @@ class SpecialTokens:
     def _without_special(self) -> tuple[Backend, str]:
         """The tokenizer without special tokens, and the text of a token to stand before others.
 
-        Some tokenizers add a space at the beginning of a text, but not behind a special token. The
+        Some tokenizers add a space at the beginning of a text, but not after a special token. The
         token that stands for that one here is added, and its name is one that nobody can guess.
         """
         backend = Backend.from_str(self._backend.to_str())
@@ -240,13 +240,13 @@ def _core(text: str, special: Special) -> tuple[int, int]:
     return start, start + len(found.strip())
 
 
-def _is_marked(start: int, end: int, before: Sequence[int], behind: Sequence[int]) -> bool:
+def _is_marked(start: int, end: int, before: Sequence[int], after: Sequence[int]) -> bool:
     """Whether a special token was in a request's string, or is only whole beside others.
 
     It has both marks around it then, or one within. Marks come in ascending order.
     """
     opened = before[bisect_left(before, start) : bisect_left(before, end)]  # start <= mark < end
-    closed = behind[bisect_right(behind, start) : bisect_right(behind, end)]  # start < mark <= end
+    closed = after[bisect_right(after, start) : bisect_right(after, end)]  # start < mark <= end
     if opened and closed:
         return True
     return bool(opened and opened[-1] > start) or bool(closed and closed[0] < end)

@@ -1,7 +1,7 @@
-"""Calls that have a tag for each argument, read as they are made; they are told as JSON.
+"""Calls that have a tag for each argument, parsed as they are generated, and reported as JSON.
 
-Text is told as it comes. A value that is JSON is told when it is complete, for a part of it may
-look like its end. Read next: `streamtok.text.tool_calls.forms`.
+Text is reported as it comes. A value that is JSON is reported when it is complete, since a part of
+it may look like its end. Read next: `streamtok.text.tool_calls.forms`.
 """
 
 import json
@@ -40,7 +40,7 @@ class ArgumentsReader(TagReader):
         self._head = re.compile(f"{re.escape(tags.opening)}{NAME}{re.escape(tags.named)}{ahead}")
         self._key = re.compile(f"{re.escape(tags.key)}{NAME}{re.escape(tags.value)}")
         self._name = ""
-        self._first = True  # whether no argument has been told
+        self._first = True  # whether no argument has been reported
 
     def _call(self) -> Iterator[CallPart]:
         if head := self._head.match(self._held):

@@ -44,7 +44,7 @@ class CallForm(Protocol):
         """Whether arguments that a schema describes can be written in this form."""
 
     def rules(self, schemas: Mapping[str, Schema], most: int) -> Iterator[str]:
-        """Yield the rules of `calls` behind the first tag: `most` at most, of these functions."""
+        """Yield the rules of `calls` after the first tag: `most` at most, of these functions."""
 
     def reader(self, schemas: Mapping[str, Schema]) -> TagReader:
         """Return a reader of a text with calls of these functions."""

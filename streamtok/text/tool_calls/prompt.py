@@ -29,7 +29,7 @@ def as_text(
 ) -> list[dict[str, Any]]:
     """Return `messages` with `tools`, calls and results as text.
 
-    Results, and what the user says behind them, are one turn, for templates may allow no two.
+    Results, and what the user says after them, are one turn, for templates may allow no two.
     """
     turns: list[dict[str, Any]] = []
     results = False  # whether the last turn is one of results
@@ -64,7 +64,7 @@ def _call(function: Mapping[str, Any]) -> str:
 def _taught(
     turns: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]], *, has_system: bool
 ) -> list[dict[str, Any]]:
-    """Return `turns` with the tools behind the system's text, or before the user's."""
+    """Return `turns` with the tools after the system's text, or before the user's."""
     text = HOW.format(tools="\n".join(_json(tool) for tool in tools))
     if turns and turns[0]["role"] == "system":
         text = f"{_text(turns[0])}\n\n{text}".lstrip()

@@ -4,7 +4,7 @@
 
 This is the form of Hermes, Qwen and others. A grammar holds the text to it from the tag on, so that
 it is read here without doubts, piece by piece: what comes before the first tag is content, names
-are told when they are known, arguments as they come. Pure.
+are reported when they are known, arguments as they come. Pure.
 
 Read next: `streamtok.text.template`, which tells the model of the functions there are.
 """
@@ -46,7 +46,7 @@ class TagReader(ABC):
         self.made = 0
         self.begun = False
         self._tag = tag
-        self._held = ""  # what cannot be told from something else yet
+        self._held = ""  # what is still ambiguous
         self._read: Callable[[], Iterator[str | CallPart]] = self._content
 
     def feed(self, text: str) -> tuple[str, tuple[CallPart, ...]]:
@@ -76,10 +76,10 @@ class TagReader(ABC):
 
     @abstractmethod
     def _call(self) -> Iterator[CallPart]:
-        """Yield what is new of a call, behind its tag."""
+        """Yield what is new of a call, after its tag."""
 
     def _end(self) -> None:
-        """Go on behind the end of a call."""
+        """Go on after the end of a call."""
         self.made, self.begun, self._read = self.made + 1, False, self._content
 
 
