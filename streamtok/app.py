@@ -1,4 +1,4 @@
-"""The composition root: settings in, a running server out. The one module that knows all others.
+"""The composition root: settings in, a running server out. Plugs the rooms into the heart.
 
 A server's life: listen, load the model (until then `/health` says "loading"), serve, and at a
 signal drain: accept no more, let streams finish, end those that take too long with an error event,
@@ -10,7 +10,7 @@ Read next: `streamtok.config`.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,14 +27,9 @@ from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
 from streamtok.clock import Clock, FrozenClock, SystemClock
-from streamtok.config import EngineConfig, ServeConfig
+from streamtok.config import ServeConfig
 from streamtok.engine.base import Engine
-from streamtok.engine.extras import all_extras
-from streamtok.engine.extras.backlog import Backlog
-from streamtok.engine.extras.grammars import Grammars, Vocabulary
-from streamtok.engine.local import LocalEngine
-from streamtok.engine.remote import process
-from streamtok.errors import ConfigError, ModelError
+from streamtok.errors import ConfigError
 from streamtok.faults.inject import Faults
 from streamtok.http.edge.cors import Cors
 from streamtok.http.edge.forwarded import Proxies, under
@@ -45,23 +40,17 @@ from streamtok.http.server import Server
 from streamtok.http.service import Service
 from streamtok.ids import new_ids
 from streamtok.ledger import Ledger
-from streamtok.messages import Failed, SamplingParams, SequenceRequest
 from streamtok.metrics import Metrics
-from streamtok.model.base import Decoder
-from streamtok.model.generation_config import read_generation_config
-from streamtok.model.load import load as load_decoder
-from streamtok.model.load import read_config
 from streamtok.observe.kept import Traces
 from streamtok.observe.sinks import open_tracing
 from streamtok.postgres import open_ledger
 from streamtok.script.stage import before, directed, open_script, without_model
+from streamtok.startup import ModelFiles, load_files, start_engine, warm_up
 from streamtok.text.detokenizer import Detokenizers
-from streamtok.text.tokenizer import Tokenizer
 from streamtok.text.tool_calls.template import ToolChatTemplate
 
 log = logging.getLogger(__name__)
 
-WARM_UP_TOKENS = 64
 ENDING_S = 5.0  # how long connections have to send their last bytes once the engine is closed
 
 
@@ -196,7 +185,7 @@ async def load(
     engine = without_model(config) if alone else await start_engine(config, files)
     try:
         if not alone:
-            await _warm_up(engine)
+            await warm_up(engine)
         engine = before(engine) if config.script and not alone else engine
         return _services(config, ledger, clock, share, files, engine)
     except BaseException:  # cancelled among them
@@ -209,7 +198,7 @@ def _services(
     ledger: Ledger,
     clock: Clock,
     share: "Share | None",
-    files: "ModelFiles",
+    files: ModelFiles,
     engine: Engine,
 ) -> Services:
     if config.faults:
@@ -274,43 +263,6 @@ def _timer(seconds: float) -> Timer | None:
     return set_alarm
 
 
-async def start_engine(config: EngineConfig, files: "ModelFiles") -> Engine:
-    """Start the engine: in a thread if `files` have the model's weights, else in a process.
-
-    Raises:
-        ConfigError: there is no memory for one context.
-        ModelError: the model cannot be loaded.
-    """
-    if files.decoder:
-        extras = all_extras(files.grammars)
-        return LocalEngine(files.decoder, config, extras, Backlog)
-    return await process.start_engine(config, files.vocabulary if files.grammars else None)
-
-
-async def _warm_up(engine: Engine) -> None:
-    """Generate two tokens, so that the first request does not wait for memory to be mapped.
-
-    Raises:
-        ModelError: the model cannot be computed.
-    """
-    prompt = tuple(range(min(engine.vocab, engine.context // 2)))
-    request = SequenceRequest(0, prompt[:WARM_UP_TOKENS], SamplingParams(), max_tokens=2)
-    async for event in engine.submit("warm-up", [request]):
-        if isinstance(event, Failed):
-            raise ModelError(f"the model gives no usable result: {event.error.message}")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFiles:
-    """What a model folder holds. A `decoder` of None is loaded by the engine's own process."""
-
-    decoder: Decoder | None
-    tokenizer: Tokenizer
-    defaults: Mapping[str, float]
-    vocabulary: Vocabulary
-    grammars: Grammars | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Share:
     """What a server has from who made it: one of several `streamtok.serve.workers`, or a test's.
@@ -321,34 +273,3 @@ class Share:
     worker: int | None
     endpoint: Endpoint
     files: ModelFiles
-
-
-def load_files(folder: Path, *, weights: bool = True) -> ModelFiles:
-    """Load a model folder; without its `weights` if the engine's own process is to load them.
-
-    Raises:
-        ModelError: anything in it is missing, damaged or not supported.
-    """
-    model = load_decoder(folder) if weights else None
-    shape = read_config(folder)
-    tokenizer = Tokenizer(folder, shape.vocab)
-    sampling = read_generation_config(folder).sampling
-    vocabulary = Vocabulary(tokenizer.backend.to_str(), shape.vocab, tokenizer.stop_ids)
-    grammars = _load_grammars(vocabulary)
-    return ModelFiles(model, tokenizer, sampling, vocabulary, grammars)
-
-
-def read_files(config: EngineConfig) -> ModelFiles:
-    """Load what the server's own process needs of the model; see `load_files`."""
-    return load_files(config.model_folder, weights=config.engine == "thread")
-
-
-def _load_grammars(vocabulary: Vocabulary) -> Grammars | None:
-    """Return what compiles grammars for a model, if the extra for it is installed."""
-    try:
-        return Grammars(vocabulary)
-    except ImportError:
-        return None
-    except ValueError as error:
-        log.warning("no structured output: llguidance cannot read the tokenizer: %s", error)
-        return None

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from variants import VARIANTS, VOCAB, build
 
-from streamtok.app import load_files
 from streamtok.errors import ModelError
 from streamtok.model.attention import KVCache
 from streamtok.model.batch import Segment
 from streamtok.model.load import load
+from streamtok.startup import load_files
 from streamtok.text.tokenizer import Tokenizer
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "variants.json").read_text())

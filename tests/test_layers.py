@@ -17,7 +17,7 @@ LAYERS = (  # a module imports from its own layer and from those after it
         *("__main__", "cli", "completion", "corpus", "flags", "help", "pytest_plugin"),
         *("terminal", "testing"),
     ),
-    ("app", "first", "proxy", "serve", "teach"),
+    ("app", "startup", "first", "proxy", "serve", "teach"),
     ("api", "faults", "observe", "postgres", "script"),
     ("answer",),
     ("http", "text", "engine", "ledger", "metrics"),

@@ -257,7 +257,7 @@ async def test_a_warm_up_that_fails_leaves_no_process(
 ) -> None:
     popens = Popens()
     monkeypatch.setattr("subprocess.Popen", popens)
-    monkeypatch.setattr("streamtok.app._warm_up", AsyncMock(side_effect=error))
+    monkeypatch.setattr("streamtok.app.warm_up", AsyncMock(side_effect=error))
     with pytest.raises(type(error)):
         await app.load(ServeConfig(model=str(tiny_model)), Ledger(":memory:"), SystemClock())
     assert popens.made[0].returncode == 0

@@ -22,12 +22,12 @@ from test_conformance import answer, conform
 
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
-from streamtok.app import load_files
 from streamtok.config import EngineConfig, ServeConfig
 from streamtok.engine.extras.grammars import MAX_CHARACTERS, Grammars, Vocabulary
 from streamtok.http.request import Request
 from streamtok.messages import Constraint
 from streamtok.model.load import load
+from streamtok.startup import load_files
 from streamtok.testing import (
     FakeClock,
     RunningServer,

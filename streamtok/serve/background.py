@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from streamtok.app import App, ModelFiles, Share
+from streamtok.app import App, Share
 from streamtok.config import ServeConfig
 from streamtok.http.edge.sockets import open_endpoint
 from streamtok.serve.process import LOOP
+from streamtok.startup import ModelFiles
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from streamtok.app import App, Share, read_files
+from streamtok.app import App, Share
 from streamtok.config import ServeConfig
 from streamtok.engine.remote.restarts import Restarts, describe_status
 from streamtok.errors import ConfigError, StreamtokError
@@ -33,6 +33,7 @@ from streamtok.http.edge.sockets import open_endpoint
 from streamtok.serve.process import STOPPING, Control, run
 from streamtok.serve.signals import RELOAD as RELOAD_SIGNAL
 from streamtok.serve.signals import SIGNALS, signal_socket
+from streamtok.startup import read_files
 
 log = logging.getLogger(__name__)
 

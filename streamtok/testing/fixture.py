@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamtok.app import ModelFiles, load_files
 from streamtok.cli import serve_config
 from streamtok.errors import ConfigError
 from streamtok.faults.catalogue import parse
@@ -25,6 +24,7 @@ from streamtok.script.director import Director
 from streamtok.script.files import make, read
 from streamtok.script.stage import directed
 from streamtok.serve.background import RunningServer, running_server
+from streamtok.startup import ModelFiles, load_files
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI

@@ -1,0 +1,97 @@
+"""What a server needs of its model: the folder's files, and the engine that computes it, started.
+
+Part of the composition root (`streamtok.app`): chooses where the engine runs, and plugs in its
+extras.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamtok.config import EngineConfig
+from streamtok.engine.base import Engine
+from streamtok.engine.extras import all_extras
+from streamtok.engine.extras.backlog import Backlog
+from streamtok.engine.extras.grammars import Grammars, Vocabulary
+from streamtok.engine.local import LocalEngine
+from streamtok.engine.remote import process
+from streamtok.errors import ModelError
+from streamtok.messages import Failed, SamplingParams, SequenceRequest
+from streamtok.model.base import Decoder
+from streamtok.model.generation_config import read_generation_config
+from streamtok.model.load import load as load_decoder
+from streamtok.model.load import read_config
+from streamtok.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+WARM_UP_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """What a model folder holds. A `decoder` of None is loaded by the engine's own process."""
+
+    decoder: Decoder | None
+    tokenizer: Tokenizer
+    defaults: Mapping[str, float]
+    vocabulary: Vocabulary
+    grammars: Grammars | None = None
+
+
+def load_files(folder: Path, *, weights: bool = True) -> ModelFiles:
+    """Load a model folder; without its `weights` if the engine's own process is to load them.
+
+    Raises:
+        ModelError: anything in it is missing, damaged or not supported.
+    """
+    model = load_decoder(folder) if weights else None
+    shape = read_config(folder)
+    tokenizer = Tokenizer(folder, shape.vocab)
+    sampling = read_generation_config(folder).sampling
+    vocabulary = Vocabulary(tokenizer.backend.to_str(), shape.vocab, tokenizer.stop_ids)
+    grammars = _load_grammars(vocabulary)
+    return ModelFiles(model, tokenizer, sampling, vocabulary, grammars)
+
+
+def read_files(config: EngineConfig) -> ModelFiles:
+    """Load what the server's own process needs of the model; see `load_files`."""
+    return load_files(config.model_folder, weights=config.engine == "thread")
+
+
+def _load_grammars(vocabulary: Vocabulary) -> Grammars | None:
+    """Return what compiles grammars for a model, if the extra for it is installed."""
+    try:
+        return Grammars(vocabulary)
+    except ImportError:
+        return None
+    except ValueError as error:
+        log.warning("no structured output: llguidance cannot read the tokenizer: %s", error)
+        return None
+
+
+async def start_engine(config: EngineConfig, files: ModelFiles) -> Engine:
+    """Start the engine: in a thread if `files` have the model's weights, else in a process.
+
+    Raises:
+        ConfigError: there is no memory for one context.
+        ModelError: the model cannot be loaded.
+    """
+    if files.decoder:
+        extras = all_extras(files.grammars)
+        return LocalEngine(files.decoder, config, extras, Backlog)
+    return await process.start_engine(config, files.vocabulary if files.grammars else None)
+
+
+async def warm_up(engine: Engine) -> None:
+    """Generate two tokens, so that the first request does not wait for memory to be mapped.
+
+    Raises:
+        ModelError: the model cannot be computed.
+    """
+    prompt = tuple(range(min(engine.vocab, engine.context // 2)))
+    request = SequenceRequest(0, prompt[:WARM_UP_TOKENS], SamplingParams(), max_tokens=2)
+    async for event in engine.submit("warm-up", [request]):
+        if isinstance(event, Failed):
+            raise ModelError(f"the model gives no usable result: {event.error.message}")
