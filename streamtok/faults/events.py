@@ -1,8 +1,13 @@
 """Events that go wrong on purpose: what servers do that clients break on. Pure.
 
-A fault takes the chunks of a stream one by one, each with how many tokens were sent before it, and
-gives the chunks that are sent in its place. What it does "after k tokens" it does at the end where
-there are fewer.
+A fault takes the rendered chunks of a stream one by one, each with how many tokens were sent before
+it, and returns the chunks that are sent instead. What it does "after k tokens" it does at the end
+where there are fewer.
+
+Why chunks, not answer events: nearly all of these are faults of the event stream's bytes (a byte
+order mark, CR LF, a cut character, `[DONE]` twice or never), which no answer event can express; and
+the proxy puts the same faults into streams of other servers, of which there are only bytes. The one
+that is of the answer, `error`, acts on events (`streamtok.faults.inject`).
 
 Read next: `streamtok.faults.catalogue`, where they are asked for by name.
 """

@@ -2,7 +2,7 @@
 
 `safetensors` validates each file's header; the data is then read once, through a memory map,
 straight into the arrays the caller keeps. numpy has no bfloat16, so those are widened by hand.
-Knows no family's names: `streamtok.model.load` says which tensor is which.
+Knows no family's names: `streamtok.model.families.folder` says which tensor is which.
 
 Read next: `streamtok.model.load`.
 """

@@ -1,1 +1,1 @@
-"""The Chat Completions, Completions and Embeddings APIs: requests, answers, chunks."""
+"""The Chat Completions and Completions APIs: requests, answers, chunks."""
