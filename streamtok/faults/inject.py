@@ -151,7 +151,7 @@ class Plan:
                 tokens += any(isinstance(e, Echo | TextDelta) and e.text for e in group)
 
     async def _spoiled(self, body: Body) -> AsyncGenerator[bytes, None]:
-        """Yield what becomes of the chunks, and count their tokens."""
+        """Yield the chunks with faults in them, and count their tokens."""
         async with aclosing(body):
             async for item in body:
                 for chunk in chunks_of(item):

@@ -55,7 +55,7 @@ class WireFault:
     """What is to go wrong with one answer's writes. By itself, nothing."""
 
     def steps(self, data: bytes, place: Place) -> Iterator[Step]:
-        """Yield what becomes of a write, or of a part of it that another fault has made."""
+        """Yield the writes that replace a write, or a part of it that another fault has made."""
         yield data
 
 
@@ -137,7 +137,7 @@ class Drip(WireFault):
 
 
 def spoil(faults: Sequence[WireFault], data: bytes, place: Place) -> Iterable[Step]:
-    """Return what becomes of a write when one fault after the other has had it."""
+    """Return the writes that replace one, once each fault in turn has changed it."""
     steps: Iterable[Step] = [data]
     for fault in faults:
         steps = [made for step in steps for made in _made(fault, step, place)]
@@ -181,7 +181,7 @@ class FaultyOutput:
         self._waiter: asyncio.Future[None] | None = None
 
     async def send(self, data: bytes) -> None:
-        """Write what becomes of `data`.
+        """Write what replaces `data`.
 
         Raises:
             BrokenOff: the answer is to end here.

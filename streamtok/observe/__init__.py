@@ -1,4 +1,4 @@
-"""What becomes of what connections tell: text in a terminal, files, spans.
+"""Traces of connections: text in a terminal, JSON lines, packets, spans.
 
 Read next: `streamtok.observe.timeline`.
 """

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from streamtok.observe.timeline import Moment, Passed, Story, Told
+from streamtok.observe.timeline import Entry, Moment, Passed, Timeline
 from streamtok.observe.trace import Accepted, Ended, Record, Step
 
 
@@ -12,17 +12,19 @@ class JsonTrace:
     """Records to lines of JSON."""
 
     def __init__(self) -> None:
-        self._story = Story()
+        self._timeline = Timeline()
         self._encoder = msgspec.json.Encoder()
 
     def encode(self, record: Record) -> bytes:
         """Return the lines that `record` adds."""
-        told = self._story.tell(record)
-        return b"".join(self._encoder.encode(_object(one)) + b"\n" for one in told)
+        entries = self._timeline.feed(record)
+        return b"".join(self._encoder.encode(_object(entry)) + b"\n" for entry in entries)
 
 
-def _object(told: Told) -> dict[str, Any]:
-    return _when(told.moment) | (_passed(told) if isinstance(told, Passed) else _what(told.record))
+def _object(entry: Entry) -> dict[str, Any]:
+    return _when(entry.moment) | (
+        _passed(entry) if isinstance(entry, Passed) else _what(entry.record)
+    )
 
 
 def _when(moment: Moment) -> dict[str, Any]:
@@ -36,24 +38,24 @@ def _when(moment: Moment) -> dict[str, Any]:
     }
 
 
-def _passed(told: Passed) -> dict[str, Any]:
+def _passed(entry: Passed) -> dict[str, Any]:
     """Return a line on the wire: as text where it is UTF-8, else in hexadecimal."""
-    line = told.line
+    line = entry.line
     try:
         data: dict[str, Any] = {"text": line.data.decode()}
     except UnicodeDecodeError:
         data = {"hex": line.data.hex()}
     given: dict[str, Any] = {
-        "event": "sent" if told.sent else "received",
+        "event": "sent" if entry.sent else "received",
         "kind": line.kind,
         "bytes": len(line.data),
         **data,
         "note": line.note,
     }
-    if told.tokens:
-        given["token_ids"] = told.tokens
-    if told.pieces > 1:
-        given["writes" if told.sent else "reads"] = told.pieces
+    if entry.tokens:
+        given["token_ids"] = entry.tokens
+    if entry.pieces > 1:
+        given["writes" if entry.sent else "reads"] = entry.pieces
     return given
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from streamtok.observe.annotate import escape, wrap
-from streamtok.observe.timeline import Happened, Moment, Passed, Story
+from streamtok.observe.timeline import Happened, Moment, Passed, Timeline
 from streamtok.observe.trace import Accepted, Ended, Record
 
 COLUMNS = 120  # where there is no terminal
@@ -39,7 +39,7 @@ class TextTrace:
     """
 
     def __init__(self, width: int | None) -> None:
-        self._story = Story()
+        self._timeline = Timeline()
         self._console = Console(
             file=io.StringIO(),
             force_terminal=width is not None,
@@ -51,18 +51,18 @@ class TextTrace:
     def encode(self, record: Record) -> bytes:
         """Return the rows that `record` adds."""
         with self._console.capture() as captured:
-            for told in self._story.tell(record):
-                for row in self._passed(told) if isinstance(told, Passed) else _happened(told):
+            for entry in self._timeline.feed(record):
+                for row in self._passed(entry) if isinstance(entry, Passed) else _happened(entry):
                     self._console.print(row)
         return captured.get().encode("utf-8", "backslashreplace")
 
-    def _passed(self, told: Passed) -> Iterator[Text]:
-        margin = _margin(told.moment, "<" if told.sent else ">")
+    def _passed(self, entry: Passed) -> Iterator[Text]:
+        margin = _margin(entry.moment, "<" if entry.sent else ">")
         width = self._console.width
-        rows = wrap(escape(told.line.data), width - len(margin))
-        shown = [Text(" " * len(margin)).append(row, STYLES[told.line.kind]) for row in rows]
-        shown[0] = margin.append(rows[0], STYLES[told.line.kind])
-        if note := _note(told):
+        rows = wrap(escape(entry.line.data), width - len(margin))
+        shown = [Text(" " * len(margin)).append(row, STYLES[entry.line.kind]) for row in rows]
+        shown[0] = margin.append(rows[0], STYLES[entry.line.kind])
+        if note := _note(entry):
             room = width - len(note) - GAP
             if len(shown[-1]) > room:
                 shown.append(Text())
@@ -72,30 +72,30 @@ class TextTrace:
         yield from shown
 
 
-def _note(told: Passed) -> str:
-    parts = [told.line.note] if told.line.note else []
-    if told.tokens:
-        noun = "token" if len(told.tokens) == 1 else "tokens"
-        parts.append(f"{noun} {' '.join(map(str, told.tokens))}")
-    if told.pieces > 1:
-        parts.append(f"in {told.pieces} {'writes' if told.sent else 'reads'}")
+def _note(entry: Passed) -> str:
+    parts = [entry.line.note] if entry.line.note else []
+    if entry.tokens:
+        noun = "token" if len(entry.tokens) == 1 else "tokens"
+        parts.append(f"{noun} {' '.join(map(str, entry.tokens))}")
+    if entry.pieces > 1:
+        parts.append(f"in {entry.pieces} {'writes' if entry.sent else 'reads'}")
     return ", ".join(parts)
 
 
-def _happened(told: Happened) -> Iterator[Text]:
-    words = _words(told)
+def _happened(entry: Happened) -> Iterator[Text]:
+    words = _words(entry)
     if words:
-        yield _margin(told.moment, "=").append(words, "green")
+        yield _margin(entry.moment, "=").append(words, "green")
 
 
-def _words(told: Happened) -> str:
-    record = told.record
+def _words(entry: Happened) -> str:
+    record = entry.record
     if isinstance(record, Accepted):
         client = f"{record.client[0]} port {record.client[1]}" if record.client else "a Unix socket"
         return f"{'accept':<11} {client}{', over TLS' * record.encrypted}"
     if isinstance(record, Ended):
         return f"the {record.side} {'resets the connection' if record.reset else 'sends no more'}"
-    if record.name not in WORDS or (record.name == "token" and not told.is_first):
+    if record.name not in WORDS or (record.name == "token" and not entry.is_first):
         return ""
     name = "first token" if record.name == "token" else record.name
     return f"{name:<11} {WORDS[record.name].format_map(record.facts)}"

@@ -1,4 +1,4 @@
-"""The records of many connections, told in lines: each with its request, its times, what it is.
+"""Timelines: the records of many connections as lines and steps, with request number and times.
 
 Pure: records to values. Read next: `streamtok.observe.text` and `streamtok.observe.jsonl`,
 which write them down.
@@ -45,26 +45,26 @@ class Happened:
     is_first: bool = False  # of its name, in this request
 
 
-Told = Passed | Happened
+Entry = Passed | Happened
 
 
-class Story:
+class Timeline:
     """Follows all connections of a server."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Connection] = {}
 
-    def tell(self, record: Record) -> list[Told]:
+    def feed(self, record: Record) -> list[Entry]:
         """Return what `record` adds."""
         connection = self._open.setdefault(record.connection, _Connection())
-        told = list(connection.tell(record))
+        entries = list(connection.entries(record))
         if isinstance(record, Closed):
             del self._open[record.connection]
-        return told
+        return entries
 
 
 @dataclass
-class _Way:
+class _Direction:
     """One direction: a reader of its lines, and how much of a line that is not complete came."""
 
     annotator: Annotator = field(default_factory=Annotator)
@@ -79,9 +79,11 @@ class _Connection:
     written_s: float | None = None  # when the last write of this answer was
     seen: set[str] = field(default_factory=set)  # the steps of this request
     tokens: dict[int, list[int]] = field(default_factory=dict)  # of each choice, not sent yet
-    ways: dict[bool, _Way] = field(default_factory=lambda: {False: _Way(), True: _Way()})
+    directions: dict[bool, _Direction] = field(
+        default_factory=lambda: {False: _Direction(), True: _Direction()}
+    )
 
-    def tell(self, record: Record) -> Iterator[Told]:
+    def entries(self, record: Record) -> Iterator[Entry]:
         if self.is_finished and isinstance(record, Bytes | Step):
             self._next_request()
         if isinstance(record, Bytes):
@@ -97,19 +99,19 @@ class _Connection:
         elif isinstance(record, Closed):
             yield from self._rest(record, (False, True))
 
-    def _bytes(self, record: Bytes) -> Iterator[Told]:
+    def _bytes(self, record: Bytes) -> Iterator[Entry]:
         self.begun_s = record.at_s if self.begun_s is None else self.begun_s
-        way, moment = self.ways[record.sent], self._moment(record)
+        direction, moment = self.directions[record.sent], self._moment(record)
         if record.sent:
             if self.written_s is not None:
                 moment = replace(moment, gap_s=record.at_s - self.written_s)
             self.written_s = record.at_s
-        way.pieces += 1
-        for line in way.annotator.feed(record.data):
-            yield self._passed(moment, record.sent, line, way.pieces)
-            way.pieces, moment = 1, replace(moment, gap_s=None)
-        if way.annotator.is_between:
-            way.pieces = 0
+        direction.pieces += 1
+        for line in direction.annotator.feed(record.data):
+            yield self._passed(moment, record.sent, line, direction.pieces)
+            direction.pieces, moment = 1, replace(moment, gap_s=None)
+        if direction.annotator.is_between:
+            direction.pieces = 0
 
     def _passed(self, moment: Moment, sent: bool, line: Line, pieces: int) -> Passed:
         tokens = self.tokens.pop(line.choice, []) if sent and line.choice is not None else []
@@ -122,14 +124,14 @@ class _Connection:
         if record.name == "token":
             self.tokens.setdefault(record.facts["index"], []).append(record.facts["id"])
         elif record.name == "parse":
-            self.ways[True].annotator.answers_head(record.facts["method"] == "HEAD")
+            self.directions[True].annotator.answers_head(record.facts["method"] == "HEAD")
         return Happened(self._moment(record), record, is_first)
 
-    def _rest(self, record: Record, ways: Iterable[bool]) -> Iterator[Told]:
-        """Tell what there is of lines that will never be complete."""
-        for sent in ways:
-            for line in self.ways[sent].annotator.end():
-                yield self._passed(self._moment(record), sent, line, self.ways[sent].pieces)
+    def _rest(self, record: Record, directions: Iterable[bool]) -> Iterator[Entry]:
+        """Yield what there is of lines that will never be complete."""
+        for sent in directions:
+            for line in self.directions[sent].annotator.end():
+                yield self._passed(self._moment(record), sent, line, self.directions[sent].pieces)
 
     def _next_request(self) -> None:
         self.request += 1

@@ -1,11 +1,11 @@
-"""A connection told while it goes on: its bytes in both directions, and the steps of its requests.
+"""Traces a live connection: its bytes in both directions, and the steps of its requests.
 
 Where nobody traces there is no `Trace`: each step is one `is None`, and bytes are not looked at at
 all, because the `Tap` that records them is not there. What is recorded holds no secret of a client.
 
 It implements `streamtok.http.tracer`, which lists the steps of a request.
 
-Does not know what becomes of records. Read next: `streamtok.observe.timeline`.
+Does not know where records go. Read next: `streamtok.observe.timeline`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -91,14 +91,14 @@ class Tracer:
     def begin(self, client: Address | None, server: Address | None, *, encrypted: bool) -> "Trace":
         """Return the trace of a new connection."""
         trace = Trace(self, f"{self._prefix}{next(self._numbers)}")
-        self.tell(Accepted(trace.connection, self.now_s(), client, server, encrypted))
+        self.record(Accepted(trace.connection, self.now_s(), client, server, encrypted))
         return trace
 
     def now_s(self) -> float:
         """Return the seconds since 1970; unlike a wall clock, it never goes back."""
         return self._offset_s + self._clock.monotonic_s()
 
-    def tell(self, record: Record) -> None:
+    def record(self, record: Record) -> None:
         """Hand a record on."""
         for take in self._takers:
             take(record)
@@ -113,19 +113,19 @@ class Trace:
 
     def step(self, name: StepName, **facts: Any) -> None:
         """Tell that a step is done, and what is known of it."""
-        self._tracer.tell(Step(self.connection, self._tracer.now_s(), name, facts))
+        self._tracer.record(Step(self.connection, self._tracer.now_s(), name, facts))
 
     def bytes(self, data: bytes, *, sent: bool) -> None:
         """Tell of bytes that are written, or have been read."""
-        self._tracer.tell(Bytes(self.connection, self._tracer.now_s(), data, sent))
+        self._tracer.record(Bytes(self.connection, self._tracer.now_s(), data, sent))
 
     def end(self, side: Side, *, reset: bool = False) -> None:
         """Tell that a side has ended."""
-        self._tracer.tell(Ended(self.connection, self._tracer.now_s(), side, reset))
+        self._tracer.record(Ended(self.connection, self._tracer.now_s(), side, reset))
 
     def close(self) -> None:
         """Tell that all is over."""
-        self._tracer.tell(Closed(self.connection, self._tracer.now_s()))
+        self._tracer.record(Closed(self.connection, self._tracer.now_s()))
 
 
 class Tap:
@@ -195,7 +195,7 @@ class Tap:
 
     def _input_ended(self) -> None:
         self._input_over = True
-        if not self.unread():  # else it is told behind what is still to be read
+        if not self.unread():  # else it is recorded after what is still to be read
             self._end("client")
         self.on_eof()
 

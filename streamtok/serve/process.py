@@ -1,6 +1,6 @@
-"""One serving process: runs an application on an event loop until it is told to stop.
+"""One serving process: runs an application on an event loop until it is asked to stop.
 
-`Control` is what it can be told; the caller attaches it to a source: to signals for a process that
+`Control` is its controls; the caller attaches it to a source: to signals for a process that
 serves alone, to the supervisor's socket for a worker (`streamtok.serve.workers`).
 """
 
@@ -52,9 +52,9 @@ def run(
     attach: Callable[[Control], None],
     ready: Callable[[str], None],
 ) -> int:
-    """Serve until told to stop, and return the exit status.
+    """Serve until asked to stop, and return the exit status.
 
-    `attach` connects the Control to whoever asks, `ready` is told the URL.
+    `attach` connects the Control to its source, `ready` is called with the URL.
 
     Raises:
         StreamtokError: the server cannot be started.

@@ -1,6 +1,6 @@
 """Signals, by what the platform has: Windows knows no SIGHUP, and its event loop no handlers.
 
-Read next: `streamtok.serve.process`, which is told to stop by them.
+Read next: `streamtok.serve.process`, which they stop.
 """
 
 import asyncio

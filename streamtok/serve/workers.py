@@ -3,7 +3,7 @@
 The supervisor binds the sockets and loads the model, then forks its workers: where their engines
 are threads, the weights are the same physical memory in all of them, because nobody writes to it.
 Each worker has an engine, limits and metrics of its own; the ledger's file is common. Workers start
-one after another, so that a wrong setting is told once, and what depends on files is made once.
+one after another, so that a wrong setting is reported once, and what depends on files is made once.
 
 Supervisor and worker talk over a socket pair, one byte a message, and not by signals: Ctrl-C and
 systemd send theirs to every process of a group, and a worker could not tell them from the
@@ -45,7 +45,7 @@ ABORT_S = 5.0  # how long workers have to end after the second signal, before th
 def supervise(config: ServeConfig, announce: Callable[[str], None]) -> int:
     """Serve with several workers until a signal comes, and return the exit status.
 
-    `announce` is told the URL when all of them serve.
+    `announce` is called with the URL when all of them serve.
 
     Raises:
         ConfigError: a setting is wrong.

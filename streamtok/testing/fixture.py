@@ -96,7 +96,7 @@ class TestedServer:
         self._stack = stack
 
     def client(self, **options: Any) -> OpenAI:
-        """Return OpenAI's client for this server, which does not try again unless told to.
+        """Return OpenAI's client for this server, which does not retry unless asked to.
 
         `options` are those of `openai.OpenAI`. It is closed at the end of the test.
         """

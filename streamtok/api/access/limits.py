@@ -21,7 +21,7 @@ SWEEP_AT = 1024  # callers from which on those with nothing to remember are forg
 class Bucket:
     """Units flow in at `per_minute`, and as many fit in; it begins full.
 
-    Pure: every method is told the time, in seconds of a clock that does not go back.
+    Pure: every method is given the time, in seconds of a clock that does not go back.
     """
 
     def __init__(self, per_minute: int, now_s: float) -> None:

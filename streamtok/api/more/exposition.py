@@ -31,7 +31,7 @@ def expose(
 
 
 class _WithoutKeys(Collector):
-    """A collector whose samples are not told apart by API key."""
+    """A collector whose samples are summed over API keys."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector

@@ -49,7 +49,7 @@ Keep = Callable[[ResponseBody], Awaitable[bool]]  # whether it could be stored
 class ResponseEvents(ItemDialect):
     """One answer in the words of the Responses API: a message of one text, calls, or both."""
 
-    is_plain = False  # the whole text is told again at the end
+    is_plain = False  # the whole text is sent again at the end
 
     def __init__(
         self,

@@ -194,7 +194,7 @@ class Grammars:
     def start(self, constraint: Constraint) -> Guide:
         """Return a guide at the beginning of a text; see `check`.
 
-        What is cheap is compiled anew, so that what becomes of one text cannot depend on others.
+        What is cheap is compiled anew, so that one text cannot depend on others.
         """
         self.check(constraint)
         kind, text = constraint.kind, constraint.text

@@ -56,7 +56,7 @@ class Proxies:
         return clients.pop() if len(clients) == 1 else peer
 
     def _walk(self, peer: str, hops: Sequence[str]) -> str:
-        """Go back along the hops, as far as each was told by a trusted one."""
+        """Go back along the hops, as far as each was named by a trusted one."""
         for hop in reversed(hops):
             address = _parse(hop)
             if address is None:  # "unknown", "_hidden", or nonsense: the trail ends here

@@ -2,9 +2,10 @@
 
 A page at `evil.example` may let that name point to 127.0.0.1 once it is loaded: what it then sends
 to its own origin reaches the server on the reader's machine, and the browser lets it read the
-answers (DNS rebinding; Ollama had it as CVE-2024-28224). Only the `Host` tells. So a server that
-listens on the loopback alone answers to the names of this machine, and to others if told so. An
-address cannot be rebound: a page can have one as its origin only if it came from there.
+answers (DNS rebinding; Ollama had it as CVE-2024-28224). Only the `Host` shows it. So a server that
+listens on the loopback alone answers to the names of this machine, and of others those that
+--allowed-hosts lists. An address cannot be rebound: a page can have one as its origin only if it
+came from there.
 
 Programs other than browsers may send any `Host`: this is no protection from them, and needs none.
 """

@@ -1,6 +1,6 @@
 """Where to listen: TCP addresses, a Unix socket, or a socket that was inherited.
 
-Everything is bound before the event loop exists, so that a wrong address is told at once, and so
+Everything is bound before the event loop exists, so that a wrong address is reported at once, and
 that several processes can share what one of them has bound. Read next: `streamtok.http.listener`,
 which accepts.
 """

@@ -2,7 +2,7 @@
 
 The same computation as `streamtok.model.gpt.reference`, laid out like `streamtok.model.decoder`,
 which is to be read first: many sequences in one pass, tiles of one shape, every row's bits
-independent of its company. Each norm's scale and shift are folded into the matrix that follows.
+independent of the batch. Each norm's scale and shift are folded into the matrix that follows.
 """
 
 from collections.abc import Sequence

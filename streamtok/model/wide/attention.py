@@ -2,7 +2,7 @@
 
 The same sums in the same order as `streamtok.model.attention`, with positions and queries swapped:
 scores are [T, M], so that the maximum, the exponential and the sum run over long rows of memory.
-What the mask hides behind the last query is not computed, and what lies before the first one needs
+What the mask hides behind the last query is not computed, and what is before the first one needs
 no mask.
 
 Shape letters: as there; M columns of one product: the queries of a group's heads, and guards.
