@@ -23,6 +23,7 @@ from streamtok.api.access.limits import RateLimits
 from streamtok.api.constraints.compiler import Constraints
 from streamtok.api.input.reader import BodyReader
 from streamtok.api.more.routes import ROUTES
+from streamtok.api.resume.room import Resumption
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
@@ -74,7 +75,10 @@ class App:
         self._traces = Traces(self._clock)
         self._hosts = Hosts(config.allowed_hosts)
         pages = Cors(config.cors_origins)
-        self._api = Api(ROUTES, self._keys, pages, new_request_id, self._hosts.check)
+        self._ledger = open_ledger(config.ledger, config.ledger_days)
+        self._resumption = Resumption(config, self._ledger.database)
+        routes = self._resumption.around(ROUTES)
+        self._api = Api(routes, self._keys, pages, new_request_id, self._hosts.check)
         self._server = Server(
             Service(
                 handle=under(config.root_path, self._traces.around(self._api.handle)),
@@ -85,7 +89,6 @@ class App:
                 tracer=self._tracing.tracer if self._tracing else None,
             )
         )
-        self._ledger = open_ledger(config.ledger, config.ledger_days)
         self._endpoint: Endpoint | None = None
         self._services: Services | None = None
         self._stopped = False
@@ -110,6 +113,7 @@ class App:
         if self._script:
             services = directed(services, self._script, only=config.script_only)
         self._services = replace(services, find_trace=self._traces.find)
+        await self._resumption.start(self._services)
         self._api.open(self._services)
         if held:
             self._listen(self._endpoint)
@@ -157,15 +161,16 @@ class App:
         if self._services and self._services.faults:
             self._services.faults.end()
         await self._server.wait(self._config.drain_timeout_s)
+        await self._resumption.close()
         if self._services:
             await self._services.engine.close()
             self._services.offload.close()
         await self._server.wait(ENDING_S)
         await self._server.abort()
         if self._services:
-            await self._services.meter.close()
-        else:
-            self._ledger.close()
+            await self._services.meter.settled()
+        self._resumption.end()
+        self._ledger.close()
         if self._tracing:
             await asyncio.to_thread(self._tracing.close)
 

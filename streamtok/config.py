@@ -123,6 +123,10 @@ class ApiConfig:
     stored_responses: Count = setting(
         1000, "responses kept for each key in the ledger's file, to go on from; 0: none"
     )
+    stored_streams: Count = setting(
+        1000, "resumable streams kept in the ledger once they have ended; 0: none are resumable"
+    )
+    resume_window_s: Timeout = setting(30.0, "seconds a client may be away from such a stream")
 
 
 @dataclass(frozen=True)

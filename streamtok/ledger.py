@@ -1,7 +1,5 @@
 """Usage accounting: one row for every request that reached the engine, however it ended.
 
-Beside them are the responses that clients may go on from later, the last ones of each key.
-
 The rows are in a `Database`: SQLite's, in a thread of its own, unless another one is handed in. The
 event loop never waits for it, and a reader sees every row that was recorded before it asked.
 Serving goes on when the disk does not: what could not be written is logged and counted in `lost`.
@@ -15,7 +13,6 @@ import time
 from asyncio import get_running_loop, wrap_future
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import finalize
@@ -70,7 +67,10 @@ def _declared(field: FieldInfo) -> str:
 FIELDS = structs.fields(UsageRecord)
 COLUMNS = {field.name: _declared(field) for field in FIELDS}
 LATER = [field.name for field in FIELDS if not field.required]  # earlier ledgers lack these
-INSERT_USAGE = f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES (?{', ?' * (len(FIELDS) - 1)})"
+INSERT_USAGE = (
+    f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES (?{', ?' * (len(FIELDS) - 1)}) "
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in COLUMNS)}"
+)
 EXPIRE_EVERY_S = 3600.0
 DATES = {  # what the moment of a row is grouped by -> its SQL
     "day": "date(created_s, 'unixepoch')",
@@ -92,19 +92,6 @@ SCHEMA = (
     ),
     "CREATE INDEX IF NOT EXISTS response_key ON response (key, number)",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class KeptResponse:
-    """A response of a key: what it was, and the conversation that a next one goes on from.
-
-    Both are JSON text.
-    """
-
-    id: str
-    key: str
-    body: bytes
-    conversation: bytes
 
 
 class Database(Protocol):
@@ -141,17 +128,21 @@ class Ledger:
     """
 
     def __init__(self, place: str | Database, days: int = 0) -> None:
-        self.database = Sqlite(place) if isinstance(place, str) else place
+        self.database: Database = Sqlite(place) if isinstance(place, str) else place
         self._days = days
         self._expire_at_s = 0.0
         self._expire()
 
     def record(self, record: UsageRecord) -> None:
-        """Write a row, without waiting for it."""
+        """Write a row, in place of one of the same id, without waiting for it."""
         self.database.write((INSERT_USAGE, structs.astuple(record)))
         if record.created_s >= self._expire_at_s:
             self._expire()
             self._expire_at_s = record.created_s + EXPIRE_EVERY_S
+
+    async def written(self) -> None:
+        """Wait until no crash can lose what was recorded."""
+        await self.database.run(("SELECT 1", ()))
 
     async def get(self, request_id: str) -> UsageRecord | None:
         """Return the row of one request, if there is one."""
@@ -161,33 +152,6 @@ class Ledger:
             return None
         values = dict(zip(COLUMNS, rows[0], strict=True))
         return UsageRecord(**values | {"stream": bool(values["stream"])})
-
-    async def keep(self, response: KeptResponse, most: int) -> bool:
-        """Keep a response, and of its key no more than the last `most`; return whether it could."""
-        insert = (
-            "INSERT INTO response (id, key, body, conversation, created_s) VALUES (?, ?, ?, ?, ?)"
-        )
-        drop = (
-            "DELETE FROM response WHERE key = ? AND number <= (SELECT number FROM response "
-            "WHERE key = ? ORDER BY number DESC LIMIT 1 OFFSET ?)"
-        )
-        values = (response.id, response.key, response.body, response.conversation, time.time())
-        try:
-            await self.database.run((insert, values), (drop, (response.key, response.key, most)))
-        except Unavailable as error:
-            log.error("a response could not be kept: %s", error)
-            return False
-        return True
-
-    async def kept(self, response_id: str) -> KeptResponse | None:
-        """Return a response, if it is still kept."""
-        statement = "SELECT id, key, body, conversation FROM response WHERE id = ?"
-        rows = await self.database.run((statement, (response_id,)))
-        return KeptResponse(*rows[0]) if rows else None
-
-    async def forget(self, response_id: str) -> None:
-        """Keep a response no longer."""
-        await self.database.run(("DELETE FROM response WHERE id = ?", (response_id,)))
 
     def close(self) -> None:
         """Write what is left and close the database."""

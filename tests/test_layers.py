@@ -46,6 +46,7 @@ ROOMS = (
         "serve/",
     ),
     *("teach/", "terminal/", "testing/"),
+    "api/resume/",
 )
 ONLY_IN = {  # library -> where it may be imported
     "h11": ("http/", "first/"),

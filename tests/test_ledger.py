@@ -13,6 +13,7 @@ import pytest
 from ledgers import RECORD
 from msgspec.structs import replace
 
+from streamtok.api.responses import stored
 from streamtok.errors import ConfigError
 from streamtok.ledger import Ledger, Sqlite
 
@@ -114,7 +115,7 @@ async def test_responses_of_earlier_ledgers_count_as_made_now(tmp_path: Path) ->
         database.execute("INSERT INTO response VALUES (1, 'before', 'anna', x'7b7d', x'5b5d')")
         database.commit()
     ledger = Ledger(str(path), 1)
-    assert await ledger.kept("before") is not None
+    assert await stored.kept(ledger.database, "before") is not None
     ledger.close()
 
 

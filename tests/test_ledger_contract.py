@@ -14,8 +14,10 @@ from msgspec.structs import astuple, replace
 from postgres_server import PostgresServer
 
 from streamtok.api.more.sums import GROUPS, UsageFilter, UsageSum, sum_usage
+from streamtok.api.responses import stored
+from streamtok.api.responses.stored import KeptResponse
 from streamtok.errors import Unavailable
-from streamtok.ledger import KeptResponse, Ledger
+from streamtok.ledger import Ledger
 from streamtok.postgres import open_ledger
 
 Open = Callable[[int], Ledger]
@@ -128,7 +130,7 @@ async def test_a_ledger_goes_on_where_it_was_closed(opened: Open) -> None:
 async def test_a_lost_record_is_counted_and_logged_and_the_next_is_written(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ledger.record(RECORD)  # its id is there already
+    ledger.record(replace(RECORD, id="no reason", finish_reason=None))
     ledger.record(replace(RECORD, id="too many", prompt_tokens=2**63))
     ledger.record(replace(RECORD, id="good"))
     assert await ledger.get("good") is not None
@@ -162,7 +164,9 @@ async def fill(ledger: Ledger) -> None:
     for name, days in (("new", 1), ("old", 9)):
         made_s = time.time() - days * DAY_S
         ledger.record(replace(RECORD, id=name, created_s=made_s))
-        await ledger.keep(KeptResponse(f"response-{name}", "anna", b"{}", b"[]"), 10)
+        await stored.keep(
+            ledger.database, KeptResponse(f"response-{name}", "anna", b"{}", b"[]"), 10
+        )
         await ledger.database.run((age, (made_s, f"response-{name}")))
 
 
@@ -185,19 +189,21 @@ async def test_only_the_last_responses_of_each_key_are_kept(opened: Open) -> Non
     ledger = opened(0)
     for number in range(5):
         for key in ("a", "b"):
-            assert await ledger.keep(KeptResponse(f"{key}{number}", key, b"{}", b"[\x00]"), 2)
-    await ledger.forget("a4")
-    assert await ledger.keep(KeptResponse("a5", "a", b"{}", b"[]"), 2)
-    kept = [n for n in range(6) if await ledger.kept(f"a{n}")]
+            assert await stored.keep(
+                ledger.database, KeptResponse(f"{key}{number}", key, b"{}", b"[\x00]"), 2
+            )
+    await stored.forget(ledger.database, "a4")
+    assert await stored.keep(ledger.database, KeptResponse("a5", "a", b"{}", b"[]"), 2)
+    kept = [n for n in range(6) if await stored.kept(ledger.database, f"a{n}")]
     assert kept == [3, 5]
-    assert [n for n in range(6) if await ledger.kept(f"b{n}")] == [3, 4]
-    assert await ledger.kept("b4") == KeptResponse("b4", "b", b"{}", b"[\x00]")
+    assert [n for n in range(6) if await stored.kept(ledger.database, f"b{n}")] == [3, 4]
+    assert await stored.kept(ledger.database, "b4") == KeptResponse("b4", "b", b"{}", b"[\x00]")
 
 
 async def test_a_response_that_cannot_be_kept_is_said_not_to_be(opened: Open) -> None:
     ledger = opened(0)
     await ledger.database.run(("ALTER TABLE response RENAME TO moved", ()))
-    assert not await ledger.keep(KeptResponse("a", "a", b"{}", b"[]"), 2)
+    assert not await stored.keep(ledger.database, KeptResponse("a", "a", b"{}", b"[]"), 2)
 
 
 async def test_of_a_transaction_all_or_nothing_is_done(ledger: Ledger) -> None:

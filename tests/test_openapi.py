@@ -8,9 +8,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from streamtok.api.more.openapi import document
-from streamtok.api.more.routes import ROUTES
+from streamtok.api.more.routes import ROUTES as PLAIN_ROUTES
+from streamtok.api.resume.room import Resumption
+from streamtok.config import ServeConfig
+from streamtok.ledger import Ledger
 from streamtok.testing import RunningServer
 
+ROUTES = Resumption(ServeConfig(), Ledger(":memory:").database).around(PLAIN_ROUTES)
 SPECIFICATION: dict[str, Any] = json.loads(document(ROUTES))
 SAID = [(method, path) for path, found in SPECIFICATION["paths"].items() for method in found]
 JSON, EVENTS, LINES = "application/json", "text/event-stream", "application/x-ndjson"
@@ -69,11 +73,14 @@ def made(server: RunningServer) -> dict[str, str]:
     body, headers = {"input": "x", "max_output_tokens": 1}, {"x-trace": "1"}
     response = httpx.post(f"{server.url}/v1/responses", json=body, headers=headers)
     made = str(response.json()["id"])
+    asked = {"prompt": "x", "max_tokens": 1, "stream": True, "resumable": True}
+    stream = httpx.post(f"{server.url}/v1/completions", json=asked)
     return {
         "/v1/responses/{id}": made,
         "/v1/responses/{id}/input_items": made,
         "/v1/models/{id}": "fireside",
         "/v1/usage/{id}": made,
+        "/v1/streams/{id}": stream.headers["x-stream-id"],
         "/v1/traces/{id}": response.headers["x-request-id"],
     }
 
@@ -94,7 +101,11 @@ def test_an_answer_is_what_it_says(
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [said for said in SAID if EVENTS in operation(*said)["responses"]["200"]["content"]],
+    [
+        said
+        for said in SAID
+        if {EVENTS, LINES} <= set(operation(*said)["responses"]["200"]["content"])
+    ],
 )
 def test_an_event_is_what_it_says(server: RunningServer, method: str, path: str) -> None:
     body, query = example(method, path)

@@ -90,6 +90,9 @@ def test_a_command_works(command: str, port: str) -> None:
     elif "/v1/responses" in command:
         assert output.startswith("event: response.created\n")
         assert '"type":"response.completed"' in output
+    elif "X-Resumable" in command:
+        assert output.startswith("id: chatcmpl-")
+        assert output.endswith("data: [DONE]\n\n")
     elif "tool_choice" in command:
         assert output.count('"name":"weather"') == output.count('n":"tool_calls"') == 1
         assert output.endswith("data: [DONE]\n\n")

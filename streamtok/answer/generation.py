@@ -110,6 +110,7 @@ class Generation:
             while not started:
                 yield (HEARTBEAT,)
                 started = await self.started()
+            await self._meter.begin(self._tally.record(self._id, "lost"))
             yield (self._began(),)
             head = None
             if echoes := list(filter(None, (choice.begin() for choice in self._choices))):
@@ -250,4 +251,4 @@ class Generation:
         reason = "error" if failed else "cancelled" if None in reasons else str(reasons[0])
         record = self._tally.record(self._id, reason)
         self._meter.limits.end(self._ask.caller, len(reasons), record.generated_tokens)
-        self._meter.record(record)
+        await self._meter.record(record)

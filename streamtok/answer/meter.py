@@ -7,16 +7,20 @@ Read next: `streamtok.ledger`.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 
 from streamtok.answer.ask import Ask
 from streamtok.answer.events import Usage
 from streamtok.answer.limits import Limits
 from streamtok.clock import Clock
 from streamtok.engine.base import ENDS
+from streamtok.errors import Unavailable
 from streamtok.ledger import Ledger, UsageRecord
 from streamtok.messages import Event, Prefilled, Started, TokenEvent, Waiting
 from streamtok.metrics import Metrics
+
+WRITING_S = 1.0  # how long an answer waits for its row: no longer where a disk hangs
 
 
 class Tally:
@@ -92,9 +96,9 @@ class Tally:
         return ", ".join(parts)
 
     def record(self, answer_id: str, reason: str) -> UsageRecord:
-        """Return the ledger's row, once the clock has stopped."""
+        """Return the ledger's row, as it is if the request ends now."""
         ask = self._ask
-        assert self._ended_s is not None
+        ended_s = self._now_s() if self._ended_s is None else self._ended_s
         return UsageRecord(
             id=answer_id,
             created_s=self.created_s,
@@ -107,7 +111,7 @@ class Tally:
             delivered_tokens=self.delivered,
             finish_reason=reason,
             first_token_s=_between(self._begun_s, self._first_token_s),
-            duration_s=self._ended_s - self._begun_s,
+            duration_s=ended_s - self._begun_s,
             cached_tokens=self._cached,
             queued_s=_between(self._begun_s, self._started_s),
             prefill_s=_between(self._started_s, self._prefilled_s),
@@ -122,6 +126,9 @@ class Meter:
         self.metrics = metrics
         self.limits = limits
         self.clock = clock
+        # Given each request's id at its end, and before that the row it would have if it were lost
+        self.on_begin: Callable[[UsageRecord], None] | None = None
+        self.on_end: Callable[[str], None] | None = None
         self._settling: set[asyncio.Task[None]] = set()
 
     def tally(self, ask: Ask, sequences: int) -> Tally:
@@ -133,6 +140,12 @@ class Meter:
         self.limits.check_streams(ask.caller, sequences)
         return Tally(ask, sequences, self.metrics, self.clock)
 
+    async def begin(self, record: UsageRecord) -> None:
+        """Note that a request is answered from now on; `record` is its row if a crash loses it."""
+        if self.on_begin is not None:
+            self.on_begin(record)
+            await self._written()
+
     def settle(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run `work`, which accounts for a request, whatever happens to the connection."""
         task = asyncio.get_running_loop().create_task(work)
@@ -140,15 +153,24 @@ class Meter:
         task.add_done_callback(self._settling.discard)
         return task
 
-    def record(self, record: UsageRecord) -> None:
-        """Write a request's row and count its tokens."""
+    async def record(self, record: UsageRecord) -> None:
+        """Count a request's tokens and write its row, which a crash cannot lose from then on."""
         self.ledger.record(record)
+        if self.on_end is not None:
+            self.on_end(record.id)
         self.metrics.prompt_tokens.inc(record.prompt_tokens)
         self.metrics.cached_tokens.inc(record.cached_tokens)
         self.metrics.generated_tokens.inc(record.generated_tokens)
         self.metrics.inter_token.fold()
         if record.finish_reason == "cancelled":
             self.metrics.cancelled.inc()
+        await self._written()
+
+    async def _written(self) -> None:
+        with suppress(Unavailable, TimeoutError):  # serving goes on
+            # wait_for would swallow a cancellation that comes with the result, before Python 3.12
+            async with asyncio.timeout(WRITING_S):
+                await self.ledger.written()
 
     async def settled(self) -> None:
         """Wait until every request that has ended is accounted for."""

@@ -113,6 +113,10 @@ class Engine(Protocol):
         """A string that changes whenever the same request might give other tokens."""
 
     @property
+    def exact(self) -> bool:
+        """Whether the same request gives the same tokens again, whatever else is computed."""
+
+    @property
     def ready(self) -> bool:
         """Whether it computes: False while it is being restarted, and after its end."""
 

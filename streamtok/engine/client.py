@@ -45,6 +45,7 @@ class EngineClient:
         self.width = info.width
         self.streams = info.streams
         self.fingerprint = info.fingerprint
+        self.exact = info.exact
         self.room = info.room
         self._send = send
         self._estimate = estimate(info.streams) if estimate else None

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent
 TOPICS = {  # in the order in which they are listed
     "using the API": (
         *("clients", "endpoints", "completions", "structured", "tools", "responses"),
-        *("embeddings", "anthropic", "framings", "usage", "terminal"),
+        *("embeddings", "anthropic", "framings", "streams", "usage", "terminal"),
     ),
     "running the server": (
         *("settings", "limits", "keys", "operating", "proxies", "systemd", "performance"),

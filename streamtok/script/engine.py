@@ -53,6 +53,7 @@ class ScriptEngine:
         self.streams = info.streams
         self.room = info.room
         self.fingerprint = info.fingerprint
+        self.exact = model.exact if model else True
         self.model = model
         self._client = EngineClient(info, self._command)
         self._pause = pause or Pause(asyncio.get_running_loop().time)

@@ -49,6 +49,7 @@ class ScriptedEngine:
         self.streams = 4
         self.room = 160
         self.ready = True
+        self.exact = True
         self.width = len(EMBEDDING)
         self.fingerprint = "fp_scripted"
         self.cancelled: list[tuple[str, int | None]] = []

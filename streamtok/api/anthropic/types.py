@@ -22,6 +22,7 @@ DOCUMENTED = Documented(
             "diagnostics",
             "inference_geo",
             "metadata",
+            "resumable",  # see `streamtok.api.resume`
             "service_tier",
             "speed",
             "thinking",  # the model does not think before it answers

@@ -27,6 +27,7 @@ HINTS = frozenset(
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
+        "resumable",  # see `streamtok.api.resume`
         "reasoning_effort",  # the model does not think before it answers
         "safety_identifier",
         "service_tier",

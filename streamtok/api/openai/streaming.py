@@ -5,8 +5,8 @@ The two APIs differ in the `Shape` of a choice.
 Read next: `streamtok.api.openai.answers`.
 """
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import shake_128
 from typing import Any, Protocol
 
 from msgspec import UNSET, UnsetType
@@ -156,8 +156,9 @@ class Chunks:
 def obfuscate(body: Obfuscated) -> None:
     """Give the JSON text of `body` one of few lengths, by a field without a meaning."""
     body.obfuscation = ""
-    missing = -len(answers.encode(body)) % OBFUSCATED_BYTES
-    body.obfuscation = secrets.token_urlsafe(OBFUSCATED_BYTES)[:missing]
+    missing = -len(encoded := answers.encode(body)) % OBFUSCATED_BYTES
+    # Of the text alone, so that it is the same where a stream is computed again
+    body.obfuscation = shake_128(encoded).hexdigest(OBFUSCATED_BYTES)[:missing]
 
 
 def usage_trailers(usage: Usage) -> HeaderList:

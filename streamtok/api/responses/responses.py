@@ -19,6 +19,7 @@ from streamtok.api.endpoint import answer
 from streamtok.api.input.validation import checked
 from streamtok.api.openai import answers
 from streamtok.api.parameters import Parameters, ask_chat, check_streamed, prompt_ids
+from streamtok.api.responses import stored
 from streamtok.api.responses.answers import (
     Event,
     InputItemList,
@@ -28,6 +29,7 @@ from streamtok.api.responses.answers import (
 )
 from streamtok.api.responses.events import ResponseEvents
 from streamtok.api.responses.history import continued, conversation, input_items, wanted
+from streamtok.api.responses.stored import KeptResponse
 from streamtok.api.responses.truncation import truncated
 from streamtok.api.responses.types import (
     LOGPROBS,
@@ -42,7 +44,6 @@ from streamtok.api.validation import ignored_header
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.framings import TYPED_OFFERS
 from streamtok.http.response import Response, json_response
-from streamtok.ledger import KeptResponse
 
 ENDPOINT = "/v1/responses"
 RESPONSES = Surface(ENDPOINT, "resp_", "input", TYPED_OFFERS)
@@ -77,7 +78,8 @@ async def response(services: Services, call: Call, response_id: str) -> Response
 
 async def delete(services: Services, call: Call, response_id: str) -> Response:
     """`DELETE /v1/responses/{id}`: forget a response that was kept."""
-    await services.meter.ledger.forget((await _find(services, call, response_id)).id)
+    found = await _find(services, call, response_id)
+    await stored.forget(services.meter.ledger.database, found.id)
     return json_response(answers.encode(ResponseDeleted(response_id)))
 
 
@@ -198,7 +200,7 @@ async def _keep(
     """Keep a response and its conversation, without instructions, which count only once."""
     so_far = Kept([*messages, *continued(body.output)], prompt=len(messages))
     kept = KeptResponse(body.id, call.key, answers.encode(body), answers.encode(so_far))
-    return await services.meter.ledger.keep(kept, services.stored_responses)
+    return await stored.keep(services.meter.ledger.database, kept, services.stored_responses)
 
 
 def _read(kept: KeptResponse) -> Kept:
@@ -222,7 +224,7 @@ async def _find(services: Services, call: Call, response_id: str) -> KeptRespons
     Raises:
         NotFound: there is none of this id, or it is another's.
     """
-    kept = await services.meter.ledger.kept(response_id)
+    kept = await stored.kept(services.meter.ledger.database, response_id)
     if kept is None or kept.key != call.key:
         raise NotFound(f"no response is kept for {response_id!r}", code="response_not_found")
     return kept

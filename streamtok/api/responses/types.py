@@ -44,6 +44,7 @@ DOCUMENTED = Documented(
             "prompt_cache_options",
             "prompt_cache_retention",
             "reasoning",  # the model does not think before it answers
+            "resumable",  # see `streamtok.api.resume`
             "safety_identifier",
             "service_tier",
         }

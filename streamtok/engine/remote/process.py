@@ -68,7 +68,6 @@ class ProcessEngine(EngineClient):
     def __init__(self, child: ChildProcess, spawn: Spawn, sleep: Sleep = asyncio.sleep) -> None:
         super().__init__(child.info, self._command, Backlog)
         self._spawn, self._sleep = spawn, sleep
-        self._exact = child.info.exact
         self._journal = Journal()
         self._restarts = 0
         self._child: ChildProcess | None = child  # None: there is none that is ready
@@ -135,7 +134,7 @@ class ProcessEngine(EngineClient):
         log.error("the engine's process ended (%s); it is replaced", describe_status(status))
         self._patience = self._loop.create_task(self._lose_patience())
         outside = -status in OUTSIDE
-        self.receive(self._journal.crashed(exact=self._exact, outside=outside))
+        self.receive(self._journal.crashed(exact=self.exact, outside=outside))
 
     async def _replace(self, restarts: Restarts, lived_s: float) -> ChildProcess:
         """Return a process that is ready, however many tries it takes."""
