@@ -140,10 +140,6 @@ class Ledger:
             self._expire()
             self._expire_at_s = record.created_s + EXPIRE_EVERY_S
 
-    async def written(self) -> None:
-        """Wait until no crash can lose what was recorded."""
-        await self.database.run(("SELECT 1", ()))
-
     async def get(self, request_id: str) -> UsageRecord | None:
         """Return the row of one request, if there is one."""
         query = f"SELECT {', '.join(COLUMNS)} FROM usage WHERE id = ?"

@@ -83,11 +83,17 @@ async def test_the_head_leaves_at_the_first_heartbeat_in_the_queue(
     await sent(peer, PING, PING, role, PING)
     peer.engine.emit(ID, TokenEvent(0, ScriptedIds["x"]))
     await sent(peer, PING, PING, role, PING, chat_event(1, said("x")))
-    assert not timer.is_set  # from now on there are tokens
+    await timer.ring()  # there are tokens now
+    await timer.wait()
+    peer.engine.ready = False
+    await timer.ring()  # and now there is no engine
+    await sent(peer, PING, PING, role, PING, chat_event(1, said("x")), PING)
+    peer.engine.ready = True
     peer.engine.emit(ID, Finished(0, "length", 1))
     await peer.stream.wait_for(lambda stream: stream.sent.endswith(DONE))
-    text = chat_event(1, said("x")) + chat_event(1, delta("", '"length"'))
+    text = chat_event(1, said("x")) + PING + chat_event(1, delta("", '"length"'))
     assert peer.stream.sent == HEAD + CHUNKED + 2 * PING + role + PING + text + DONE
+    assert not timer.is_set
     peer.stream.feed_eof()
     await peer.running
 
@@ -138,7 +144,7 @@ async def test_a_client_that_leaves_the_queue_is_cancelled(peer: Peer, timer: Fa
     assert (record.finish_reason, record.delivered_tokens) == ("cancelled", 0)
 
 
-async def test_a_heartbeat_that_comes_behind_the_first_token_is_the_last(
+async def test_a_heartbeat_that_comes_behind_the_first_token_is_sent(
     peer: Peer, timer: FakeTimer
 ) -> None:
     peer.stream.feed(post("/v1/chat/completions", CHAT))
@@ -147,9 +153,9 @@ async def test_a_heartbeat_that_comes_behind_the_first_token_is_the_last(
         peer.engine.emit(ID, event)
     await timer.ring()  # before the reader has come to the token
     await sent(peer, chat_event(1, ROLE), chat_event(1, said("x")), PING)
-    assert not timer.is_set
     peer.stream.lose()
     await peer.running
+    assert not timer.is_set
 
 
 async def test_an_answer_that_is_not_streamed_has_none(peer: Peer, timer: FakeTimer) -> None:

@@ -455,6 +455,19 @@ async def test_the_oldest_rows_make_room(sites: Sites) -> None:
     assert 404 not in found[2:]
 
 
+async def test_who_comes_back_while_the_model_is_loaded_waits(sites: Sites) -> None:
+    async with sites() as site:
+        events = await read(await site.begin())
+        later = Api(site.room.around(ROUTES))
+        last = (("last-event-id", "chatcmpl-1/1"),)
+        request = Request("GET", "/v1/streams/chatcmpl-1", last, b"", "1.1", "test")
+        waiting = asyncio.ensure_future(later.handle(request))
+        assert (await later.handle(replace(request, headers=()))).status == 503
+        assert not waiting.done()
+        later.open(site.services)
+        assert await read(await waiting) == events[1:]
+
+
 def lose(ledger: Path, answer_id: str) -> None:
     """Make a row what it is when its process was killed while it ran."""
     with closing(sqlite3.connect(ledger)) as database, database:

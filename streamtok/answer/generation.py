@@ -162,8 +162,6 @@ class Generation:
         for event in events:
             if type(event) is not TokenEvent:
                 break
-            if self._alarm is not None:
-                self._stop_alarm()
             if self._trace is not None:
                 steps.record(self._trace, event)
             choice = self._choices[event.index]
@@ -224,9 +222,15 @@ class Generation:
         self._engine.cancel(self._id)
 
     def _set_alarm(self) -> None:
-        """Have a heartbeat come, as long as there is no token."""
-        if self._heartbeat and not self._tally.has_token:
-            self._alarm = self._heartbeat(self._stream.nudge)
+        """Have a heartbeat come while there is no token yet, or no engine that computes."""
+        if self._heartbeat:
+            self._alarm = self._heartbeat(self._ring)
+
+    def _ring(self) -> None:
+        if self._tally.has_token and self._engine.ready:
+            self._set_alarm()
+        else:
+            self._stream.nudge()
 
     def _stop_alarm(self) -> None:
         if self._alarm is not None:

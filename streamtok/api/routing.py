@@ -7,6 +7,7 @@ Every answer gets its request id, CORS headers and the caller's rate limits.
 Read next: `streamtok.api.route`.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -87,10 +88,12 @@ class Api:
         self._new_request_id = new_request_id
         self._services: Services | None = None
         self._draining = False
+        self._opened = asyncio.Event()
 
     def open(self, services: Services) -> None:
         """Serve from now on."""
         self._services = services
+        self._opened.set()
 
     def drain(self) -> None:
         """Let what runs go on, but report to load balancers that this server is leaving."""
@@ -196,6 +199,8 @@ class Api:
             )
         if route.early:
             return await route.endpoint(self, call)
+        if request.header("last-event-id"):  # a browser that is refused would not come again
+            await self._opened.wait()
         if self._services is None:
             raise Unavailable("the model is still being loaded", code="loading")
         if route.limited:
