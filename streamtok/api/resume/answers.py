@@ -152,7 +152,7 @@ class StreamChanged(RequestError):
 class AnswerMeter(Meter):
     """A meter for one answer, whose events may be made before anybody reads them.
 
-    `handed` has for each event how many tokens there were up to it.
+    `handed` has for each event how many tokens its group and those before had, but for the last.
     """
 
     def __init__(self, meter: Meter, recorder: Recorder, events: EventLog) -> None:
@@ -164,6 +164,7 @@ class AnswerMeter(Meter):
         self._log = events
         self._tally: Tally | None = None
         self._booked: UsageRecord | None = None
+        self._total = 0  # of the tokens of all events
 
     def tally(self, ask: Ask, sequences: int) -> Tally:
         """See `Meter.tally`."""
@@ -176,13 +177,15 @@ class AnswerMeter(Meter):
 
     async def record(self, record: UsageRecord) -> None:
         """See `Meter.record`."""
+        self._total = record.delivered_tokens
         self._booked = self._corrected(record)
         await super().record(self._booked)
 
     def hand(self, events: int) -> None:
-        """Take note of new events, whose tokens count as delivered with the last of them."""
-        before = self.handed[-1] if self.handed else 0
-        self.handed += [*[before] * (events - 1), self._tally.handed_out if self._tally else 0]
+        """Take note of new events; how many tokens those before had is known now."""
+        delivered = self._tally.delivered if self._tally else 0
+        self.handed[-1:] = [delivered] * bool(self.handed)
+        self.handed += [delivered] * events
 
     def rebook(self) -> None:
         """Write the row again, if more was delivered since."""
@@ -194,8 +197,8 @@ class AnswerMeter(Meter):
     def _corrected(self, record: UsageRecord) -> UsageRecord:
         read = min(self._log.furthest, len(self.handed))
         delivered = self.handed[read - 1] if read else 0
-        if read == len(self.handed):  # the last tokens may have had no event of their own
-            delivered = max(delivered, record.delivered_tokens)
+        if read == len(self.handed):
+            delivered = self._total
         return structs.replace(record, delivered_tokens=delivered)
 
 

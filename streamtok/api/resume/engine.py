@@ -65,12 +65,13 @@ class _RecordedEngine:
 
 
 class _OrderedStream:
-    """A `TokenStream` whose events are put in order as they are taken."""
+    """A `TokenStream` whose events are put in order as they are taken; it is its own `queue`."""
 
     def __init__(self, stream: TokenStream, order: Order) -> None:
         self._stream = stream
         self._order = order
         self.nudge = stream.nudge
+        self.queue = self
 
     def __aiter__(self) -> "_OrderedStream":
         return self
@@ -83,20 +84,21 @@ class _OrderedStream:
             self._order.put(came)
         return event
 
-    async def take(self, most: int = HIGH_WATER) -> list[Event | Waiting]:
-        """See `TokenStream.take`."""
-        while not (events := self._in_order(most)):
-            for came in await self._stream.take():
-                if isinstance(came, Waiting):
-                    return [*self._in_order(most), came]
-                self._order.put(came)
-        return events
+    async def get(self) -> Event | Waiting:
+        """Return the next event; there must be one to come."""
+        return await anext(self)
 
-    def _in_order(self, most: int) -> list[Event | Waiting]:
-        """Return the next tokens, or the next other event, as far as they have come."""
-        events: list[Event | Waiting] = []
-        while len(events) < most and (event := self._order.take()) is not None:
-            events.append(event)
-            if not isinstance(event, TokenEvent):
+    def take(self, event: Event | Waiting, most: int = HIGH_WATER) -> list[Event | Waiting]:
+        """See `TokenStream.take`."""
+        events = [event]
+        while isinstance(event, TokenEvent) and len(events) < most:
+            while (following := self._order.take()) is None and self._stream.unread:
+                for came in self._stream.take(self._stream.queue.get_nowait()):
+                    if isinstance(came, Waiting):
+                        return [*events, came]
+                    self._order.put(came)
+            if following is None:
                 break
+            event = following
+            events.append(event)
         return events
