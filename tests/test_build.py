@@ -70,7 +70,7 @@ WRONG = [  # exercise, what of the solution is replaced, by what, and words of t
     ("clients", "    async for token in tokens:\n", BLOCKED, "one after the other"),
     ("doctored", 'yield "[DONE]"', 'yield json.dumps("[DONE]")', "done-missing"),
     ("doctored", "return status, {", "return 200, {", "error-under-200"),
-    ("doctored", '"id": f"chatcmpl-{random.getrandbits(64):x}",\n', "", "chunk-schema"),
+    ("doctored", '"id": f"chatcmpl-{random.getrandbits(64):x}",\n', "", "chunk-keys"),
 ]
 
 

@@ -258,7 +258,8 @@ FAULTS = {
     "done-missing": Canned(events=drop(-1)),
     "done-repeated": Canned(events=lambda items: [*items, DONE]),
     "done-not-last": Canned(events=lambda items: [*items[:-2], DONE, items[-2]]),
-    "chunk-schema": Canned(parts=without("object", 2)),
+    "chunk-schema": Canned(parts=update(2, object="chat.completion")),
+    "chunk-keys": Canned(parts=without("object", 2)),
     "id-changes": Canned(parts=update(2, id="chatcmpl-2")),
     "created-changes": Canned(parts=update(2, created=1795381215)),
     "model-changes": Canned(parts=update(2, model="other")),
@@ -296,6 +297,7 @@ FAULTS = {
     "error-status": Canned(refusal=replace(b"HTTP/1.1 400 Bad Request", b"HTTP/1.1 500 Error")),
     "error-under-200": Canned(refusal=lambda _: whole("200 OK", FULL_ERROR)),
     "error-shape": Canned(refusal=lambda _: whole("400 Bad Request", {"detail": "no"})),
+    "error-keys": Canned(refusal=lambda _: whole("400 Bad Request", {"error": {"message": "no"}})),
     "error-type": Canned(refusal=replace(b"application/json", b"text/html")),
     "cors-on-answer": Canned(
         paths={
@@ -323,6 +325,24 @@ async def test_a_fault_is_found_by_its_name_alone(name: str) -> None:
     assert report.findings[0].rule == name
     finding = report.findings[0]
     assert all((finding.seen, finding.says, finding.source, finding.breaks, finding.fix))
+
+
+async def test_a_missing_key_that_some_clients_tolerate_is_a_warning() -> None:
+    for name in ("chunk-keys", "finish-key", "usage-null", "error-keys"):
+        report = await found(FAULTS[name])
+        assert report.findings[0].severity == "warning", name
+        assert not report.failed
+    for key in ("choices", "delta"):
+        canned = Canned(parts=without(key, 2) if key == "choices" else update_choice(2, delta=...))
+        report = await found(canned)
+        assert "chunk-schema" in [finding.rule for finding in report.findings]
+        assert report.failed
+
+
+async def test_an_error_event_without_all_keys_has_a_warning_more() -> None:
+    short = {"error": {"message": "out of memory"}}
+    report = await found(Canned(parts=lambda items: [*items[:4], short]))
+    assert [f.rule for f in report.findings] == ["error-event-keys", "stream-failed"]
 
 
 async def test_an_unknown_model_that_answers_is_a_warning() -> None:

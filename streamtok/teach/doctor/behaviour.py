@@ -12,7 +12,7 @@ from typing import Any
 from streamtok.teach.doctor.eventstream import Stream
 from streamtok.teach.doctor.recording import Answer, show
 from streamtok.teach.doctor.rules import rule
-from streamtok.teach.doctor.totals import ERROR_KEYS
+from streamtok.teach.doctor.totals import ERROR_KEYS, has_message
 
 ERROR_EVENT = re.compile(rb'data: ?\{\s*"error"\s*:\s*[{"]')
 
@@ -82,9 +82,21 @@ def error_under_200(answer: Answer) -> Iterator[str]:
     fix='send `{"error": {"message", "type", "param", "code"}}` with all four keys',
 )
 def error_shape(answer: Answer) -> Iterator[str]:
-    """An error's body is OpenAI's error object, with its four keys."""
+    """An error's body is OpenAI's error object, with a message."""
+    if answer.status >= 400 and not has_message(_error(answer)):
+        yield f"{answer.status}: {show(answer.body)}"
+
+
+@rule(
+    "warning",
+    source="OpenAI API reference, error object",
+    breaks="typed clients, and those that decide by type or code; others show the message",
+    fix="send all four keys; type, param and code may be null",
+)
+def error_keys(answer: Answer) -> Iterator[str]:
+    """An error's object has its four keys."""
     error = _error(answer)
-    if answer.status >= 400 and not (isinstance(error, dict) and error.keys() >= ERROR_KEYS):
+    if answer.status >= 400 and has_message(error) and not error.keys() >= ERROR_KEYS:
         yield f"{answer.status}: {show(answer.body)}"
 
 
@@ -101,7 +113,7 @@ def error_type(answer: Answer) -> Iterator[str]:
         yield f"content-type: {given}" if given else "no content-type"
 
 
-ERRORS = (error_status, error_under_200, error_shape, error_type)
+ERRORS = (error_status, error_under_200, error_shape, error_keys, error_type)
 
 
 @rule(
@@ -116,7 +128,7 @@ def unknown_model(answer: Answer) -> Iterator[str]:
         yield f"200: {show(answer.body)}"
 
 
-UNKNOWN = (unknown_model, error_under_200, error_shape, error_type)
+UNKNOWN = (unknown_model, error_under_200, error_shape, error_keys, error_type)
 
 
 @rule(

@@ -87,19 +87,37 @@ def done_not_last(stream: Stream) -> Iterator[str]:
     "error",
     source=SCHEMA,
     breaks="typed clients (Go, Rust, Java), which refuse the event; others fail where they use it",
-    fix="send id, object, created, model and choices in each chunk, and index and delta in each "
-    "choice, with the types of the schema",
+    fix="send choices in each chunk and delta in each choice; keep to the types of the schema",
 )
 def chunk_schema(stream: Stream) -> Iterator[str]:
-    """Each chunk has the keys and types of chat.completion.chunk."""
+    """Each chunk has choices with deltas, and the types of chat.completion.chunk."""
     for chunk in stream.chunks:
         yield from _schema_breaches(chunk)
 
 
+@rule(
+    "warning",
+    source=SCHEMA,
+    breaks="typed clients (Rust, Java), which refuse the event; most others read on",
+    fix="send id, object, created and model in each chunk, and index in each choice",
+)
+def chunk_keys(stream: Stream) -> Iterator[str]:
+    """Each chunk says which answer it belongs to, and each choice which one it is."""
+    for chunk in stream.chunks:
+        missing = [key for key in REQUIRED if key not in chunk and key != "choices"]
+        yield from (f"no {key}: {brief(chunk)}" for key in missing)
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else []:
+            if isinstance(choice, dict) and "index" not in choice:
+                yield f"no index: {brief(choice)}"
+
+
 def _schema_breaches(chunk: dict[str, Any]) -> Iterator[str]:
     for key, kind in REQUIRED.items():
-        if type(chunk.get(key)) is not kind:
-            yield f"{key}: {brief(chunk[key])}" if key in chunk else f"no {key}: {brief(chunk)}"
+        if key in chunk and type(chunk[key]) is not kind:
+            yield f"{key}: {brief(chunk[key])}"
+    if "choices" not in chunk:
+        yield f"no choices: {brief(chunk)}"
     if isinstance(chunk.get("object"), str) and chunk["object"] != "chat.completion.chunk":
         yield f"object: {chunk['object']}"
     choices = chunk.get("choices")
@@ -107,8 +125,8 @@ def _schema_breaches(chunk: dict[str, Any]) -> Iterator[str]:
         if not isinstance(choice, dict):
             yield f"a choice: {brief(choice)}"
             continue
-        if type(choice.get("index")) is not int:
-            yield f"no index: {brief(choice)}"
+        if type(choice.get("index", 0)) is not int:
+            yield f"index: {brief(choice)}"
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             yield f"no delta: {brief(choice)}"
@@ -203,9 +221,9 @@ def role_repeated(stream: Stream) -> Iterator[str]:
 
 
 @rule(
-    "error",
+    "warning",
     source=SCHEMA,
-    breaks="clients that read choice.finish_reason of each chunk (a KeyError)",
+    breaks="clients that read it of each chunk (a KeyError); those that have a default do not",
     fix="send `finish_reason: null` until the end",
 )
 def finish_key(stream: Stream) -> Iterator[str]:
@@ -288,6 +306,7 @@ RULES = (
     done_repeated,
     done_not_last,
     chunk_schema,
+    chunk_keys,
     id_changes,
     created_changes,
     model_changes,

@@ -13,6 +13,11 @@ from streamtok.teach.doctor.rules import rule
 ERROR_KEYS = frozenset({"message", "type", "param", "code"})
 
 
+def has_message(error: Any) -> bool:
+    """Whether an error object says what is wrong."""
+    return isinstance(error, dict) and isinstance(error.get("message"), str)
+
+
 def _usages(stream: Stream) -> list[tuple[int, dict[str, Any]]]:
     """Return the usage objects, with the places of their chunks."""
     usages = [(place, chunk.get("usage")) for place, chunk in enumerate(stream.chunks)]
@@ -104,9 +109,20 @@ def usage_choices(stream: Stream) -> Iterator[str]:
     fix='send `{"error": {"message", "type", "param", "code"}}` with all four keys',
 )
 def error_event(stream: Stream) -> Iterator[str]:
-    """An error event holds OpenAI's error object, with its four keys."""
+    """An error event holds OpenAI's error object, with a message."""
+    yield from (brief(error) for error in stream.errors if not has_message(error))
+
+
+@rule(
+    "warning",
+    source="OpenAI API reference, error object",
+    breaks="typed clients, and those that decide by type or code; others show the message",
+    fix="send all four keys; type, param and code may be null",
+)
+def error_event_keys(stream: Stream) -> Iterator[str]:
+    """An error event's object has its four keys."""
     for error in stream.errors:
-        if not isinstance(error, dict) or not error.keys() >= ERROR_KEYS:
+        if has_message(error) and not error.keys() >= ERROR_KEYS:
             yield brief(error)
 
 
@@ -130,7 +146,7 @@ def error_null(stream: Stream) -> Iterator[str]:
 def stream_failed(stream: Stream) -> Iterator[str]:
     """A stream for a valid request does not end in an error."""
     for error in stream.errors:
-        if isinstance(error, dict) and error.keys() >= ERROR_KEYS:
+        if has_message(error):
             yield brief(error)
 
 
@@ -142,6 +158,7 @@ RULES = (
     usage_null,
     usage_choices,
     error_event,
+    error_event_keys,
     error_null,
     stream_failed,
 )
