@@ -33,7 +33,7 @@ from streamtok.engine.base import Engine
 from streamtok.errors import ConfigError
 from streamtok.faults.inject import Faults
 from streamtok.http.edge.cors import Cors
-from streamtok.http.edge.forwarded import Proxies, under
+from streamtok.http.edge.forwarded import Handler, Proxies, under
 from streamtok.http.edge.hosts import Hosts
 from streamtok.http.edge.sockets import Endpoint, open_endpoint
 from streamtok.http.edge.tls import load_certificate
@@ -62,7 +62,13 @@ class App:
         ConfigError: a file or an address that a setting names cannot be used.
     """
 
-    def __init__(self, config: ServeConfig, share: "Share | None" = None) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        share: "Share | None" = None,
+        around: Callable[[Handler], Handler] = lambda handle: handle,
+    ) -> None:
+        """Make a server; `around` is given what answers requests, and returns what to ask."""
         _check_books(config)
         self._config = config
         self._share = share
@@ -81,7 +87,7 @@ class App:
         self._api = Api(routes, self._keys, pages, new_request_id, self._hosts.check)
         self._server = Server(
             Service(
-                handle=under(config.root_path, self._traces.around(self._api.handle)),
+                handle=under(config.root_path, self._traces.around(around(self._api.handle))),
                 refuse=refuse,
                 clock=self._clock,
                 limits=config,

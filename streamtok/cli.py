@@ -11,6 +11,7 @@ from streamtok.errors import ConfigError, StreamtokError
 from streamtok.flags import Parser, add_settings
 from streamtok.settings import (
     ChatConfig,
+    ClassConfig,
     GenerateConfig,
     LearnConfig,
     ProxyConfig,
@@ -127,6 +128,13 @@ def learn(given: dict[str, Any]) -> int:
     from streamtok.serve.signals import interruptible
 
     settings, words = read(LearnConfig, given), given["lessons"]
+    if given["classroom"]:
+        from streamtok.serve.process import attach_signals, run
+        from streamtok.teach.classroom.app import ClassApp
+
+        config = read(ClassConfig, given)
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+        return run(lambda: ClassApp(config), attach_signals, _announce)
     if words[:1] == ["build"]:
         from streamtok.teach.build.learn import build
 
@@ -260,6 +268,10 @@ def _parser() -> Parser:
         help="lessons (default: all that are left); or `build NUMBER [FILE]`: an exercise",
     )
     command.add_argument("--list", action="store_true", help="name the lessons and exercises")
+    command.add_argument(
+        "--class", dest="classroom", action="store_true", help="lessons for a room of people"
+    )
+    add_settings(command, ClassConfig)
     command.add_argument("--hint", action="store_true", help="of an exercise: the next hint")
     command.add_argument("--solution", action="store_true", help="of an exercise: print one")
     add_settings(command, LearnConfig)

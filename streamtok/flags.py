@@ -12,6 +12,7 @@ from streamtok.settings import choices, flag_name, variable_name
 
 GROUPS = {  # the class of a setting -> its heading in the help
     "ListenConfig": "where to listen",
+    "ClassConfig": "a class",
     "TalkConfig": "server and sampling",
     "EngineConfig": "model and engine",
     "ApiConfig": "API: keys, rates, streams",

@@ -101,6 +101,18 @@ class LearnConfig:
     )
 
 
+@dataclass(frozen=True)
+class ClassConfig:
+    """What `streamtok learn --class` needs."""
+
+    model: str = setting(
+        "", "of --class: folder of a Hugging Face model (default: the shipped one)"
+    )
+    host: str = setting("0.0.0.0", "of --class: address to listen on, 0.0.0.0: all of the network")
+    port: Port = setting(8000, "of --class: port to listen on; 0 lets the system choose")
+    ledger: str = setting(":memory:", "of --class: file of the usage ledger")
+
+
 def flag_name(field: Field[Any]) -> str:
     """Return the flag of a field: underscores as hyphens, without the unit of time."""
     return "--" + field.name.removesuffix("_s").replace("_", "-")

@@ -30,6 +30,7 @@ TOPICS = {  # in the order in which they are listed
         "proxy",
         "trace",
         "lessons",
+        "class",
     ),
 }
 

@@ -50,7 +50,7 @@ class Screen:
     def wire(self, wire: Wire) -> None:
         """Show bytes, each line with its direction and, beside it, what it is."""
         self._console.print()
-        for line in _selected(wire):
+        for line in selected(wire):
             for row in self._rows(line, wire):
                 self._console.print(row)
 
@@ -116,7 +116,7 @@ class Screen:
         yield from shown
 
 
-def _selected(wire: Wire) -> Iterator[Line]:
+def selected(wire: Wire) -> Iterator[Line]:
     """Yield the lines of `wire` that are shown, and one for those in the middle that are not."""
     lines = [line for line in annotate(wire.data) if _is_wanted(line, wire)]
     last = wire.most // 3
