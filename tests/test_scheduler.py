@@ -296,7 +296,7 @@ def test_nobody_waits_more_than_a_step_for_a_token_when_a_long_prompt_comes() ->
     scheduler.add("streams", [request(index, 2, 100) for index in range(31)])
     step(scheduler)
     scheduler.add("long", [request(0, 900, 1, "another")])
-    for _ in range(math.ceil(900 / (2 * 31))):
+    for _ in range(math.ceil(900 / (config.step_tokens - 31))):
         works = step(scheduler)
         assert [work for work in works if work[0] == "streams"] == [
             ("streams", index, 1) for index in range(31)
@@ -310,7 +310,10 @@ def test_nobody_waits_more_than_a_step_for_a_token_when_a_long_prompt_comes() ->
     [(0, 64), (1, 16), (8, 16), (9, 18), (20, 40), (32, 32), (63, 1), (70, 1)],
 )
 def test_beside_streams_a_step_has_a_part_of_a_prompt_only(streams: int, prompt: int) -> None:
-    scheduler = Scheduler(streams + 1, 64)
+    def budget(decoding: int) -> int:
+        return max(16, 2 * decoding) if decoding else 999
+
+    scheduler = Scheduler(streams + 1, 64, budget=budget)
     for index in range(streams):
         scheduler.add("streams", [request(index, 1, 100)])
         step(scheduler)

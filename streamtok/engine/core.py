@@ -17,7 +17,7 @@ from streamtok.engine.base import HIGH_WATER, LOW_WATER, STEP_TOKENS
 from streamtok.engine.plan import Addressed, Plan, PromptScore, Work
 from streamtok.engine.runner import Runner
 from streamtok.engine.sampler import ComputeLogprobs
-from streamtok.engine.scheduler import Scheduler
+from streamtok.engine.scheduler import Budget, Scheduler
 from streamtok.engine.sequence import Drafter
 from streamtok.engine.verifier import StartGuide, draw
 from streamtok.errors import EngineFailed, RequestError, Unavailable
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 PerWork = Callable[[Array, Sequence[Work]], list[Result]]
+Run = Callable[[Plan], tuple[Array, Array]]  # as `Runner.run`
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,13 @@ class EngineExtras:
     """What an engine can do beyond plain sampling; each field is optional.
 
     `streamtok.engine.extras.all_extras` fills it. `count_slots` says how many contexts fit into
-    memory, `drafter` makes a guesser for one sequence, `start_guide` begins a constrained text,
-    `logprobs` and `prompt_logprobs` report the log-probabilities of drawn tokens and of prompts,
-    `pool` makes embeddings. A request that asks for one of the last four fails without it.
+    memory, `pace` how much of a prompt into a step; `drafter` makes a guesser for one sequence,
+    `start_guide` begins a constrained text, `logprobs` and `prompt_logprobs` report those of drawn
+    tokens and of prompts, `pool` makes embeddings. A request for one of these four fails without.
     """
 
     count_slots: Callable[[ModelConfig, EngineConfig], int] | None = None
+    pace: Callable[[Run], tuple[Run, Budget]] | None = None
     drafter: Callable[[], Drafter] | None = None
     start_guide: StartGuide | None = None
     logprobs: ComputeLogprobs | None = None
@@ -151,14 +153,18 @@ class EngineCore:
             f"fp_{decoder.digest}" + ("" if exact else "_inexact"),
             exact,
         )
+        self._runner, budget = Runner(decoder, slots), None
+        self._compute: Run = lambda plan: self._runner.run(plan)
+        if self._extras.pace:
+            self._compute, budget = self._extras.pace(self._compute)
         self._scheduler = Scheduler(
             streams,
             config.step_tokens,
             slots - streams,
             min(decoder.tiling.cheap, STEP_TOKENS),
             self._extras.drafter,
+            budget,
         )
-        self._runner = Runner(decoder, slots)
         self._readers: dict[str, _Reader] = {}
         self._paused: set[str] = set()
         self._closing = False
@@ -223,7 +229,7 @@ class EngineCore:
         """Run one plan; whatever it raises ends the sequences that were in it, and only those."""
         extras, works = self._extras, plan.works
         try:
-            logits, states = self._runner.run(plan)  # [., V], [., D]
+            logits, states = self._compute(plan)  # [., V], [., D]
             drawn = draw(logits, works, extras.start_guide, extras.logprobs)
             scores = extras.prompt_logprobs(logits, works) if extras.prompt_logprobs else ()
             pools = extras.pool(states, works) if extras.pool else ()

@@ -47,7 +47,7 @@ from streamtok.messages import (
     TokenEvent,
 )
 
-LEAST_PROMPT = 16  # positions that a prompt may have in a step where fewer than 8 decode
+Budget = Callable[[int], int]  # positions of prompts next to so many that decode
 
 
 class Scheduler:
@@ -58,7 +58,8 @@ class Scheduler:
     `kept` is how many ended sequences leave their keys and values to others. A step that would
     compute fewer than `tile` positions is filled up with the guesses of a `drafter` for each
     sequence, if there is one. Where sequences wait, a paused one is suspended and gives up its
-    slot, and so is the latest of a client that has two more than another.
+    slot, and so is the latest of a client that has two more than another. Prompts get what is
+    left of a step, or less if `budget` says so.
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class Scheduler:
         kept: int = 0,
         tile: int = 1,
         drafter: Callable[[], Drafter] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._step_tokens = step_tokens
         self._tile = tile
         self._cache = PrefixCache(streams, kept)
         self._drafter = drafter
+        self._budget = budget
         self._waiting = FairQueue()
         self._running: list[Sequence] = []
 
@@ -99,7 +102,9 @@ class Scheduler:
         able = [s for s in self._running if s.request_id not in paused]
         works = [self._work(s, 1) for s in able if s.pending == 1]
         prompts = [s for s in able if s.pending > 1]
-        prefills, reused = self._prefill(prompts, self._prompt_budget(len(works)))
+        left = self._step_tokens - len(works)
+        part = min(left, self._budget(len(works))) if self._budget else left
+        prefills, reused = self._prefill(prompts, max(1, part))
         if not prefills:
             works = list(self._guess(works))
         wipes = self._cache.take_spoilt()
@@ -203,15 +208,6 @@ class Scheduler:
         self._running.remove(sequence)
         self._cache.suspend(sequence)
         self._waiting.add_first(sequence)
-
-    def _prompt_budget(self, decoding: int) -> int:
-        """Return how many positions of prompts a step computes next to so many that decode.
-
-        The step then takes at most about three times as long as without prompts. Prompts always
-        get at least one position, and the whole step where nothing decodes.
-        """
-        left = self._step_tokens - decoding
-        return max(1, min(left, max(LEAST_PROMPT, 2 * decoding)) if decoding else left)
 
     def _prefill(self, prompts: Collection[Sequence], budget: int) -> tuple[list[Work], list[Copy]]:
         """Spend `budget` positions on prompts, each client's oldest first."""

@@ -11,6 +11,7 @@ from streamtok.engine.extras.embeddings import pool
 from streamtok.engine.extras.grammars import Grammars
 from streamtok.engine.extras.kv_sizing import count_slots
 from streamtok.engine.extras.logprobs import logprobs, score
+from streamtok.engine.extras.pace import paced
 
 __all__ = ["all_extras"]
 
@@ -19,6 +20,7 @@ def all_extras(grammars: Grammars | None = None) -> EngineExtras:
     """Return everything an engine can do beyond plain sampling; constraints need `grammars`."""
     return EngineExtras(
         count_slots=count_slots,
+        pace=paced,
         drafter=PromptLookup,
         start_guide=grammars.start if grammars else None,
         logprobs=logprobs,

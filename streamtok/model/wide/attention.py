@@ -20,8 +20,8 @@ from streamtok.model.weights import Array
 from streamtok.model.wide.form import GUARD, TWELVE
 from streamtok.model.wide.product import STEP, Room
 
-COLUMNS = 192  # queries of one product, unless a group alone has more
-SCORES = 2**18  # numbers: about what one part of the work computes at once
+COLUMNS = 288  # queries of one product, unless a group alone has more
+SCORES = 2**17  # numbers: about what one part of the work computes at once
 LANES = 8  # in which `np.add.reduce` sums neighbours, up to 128 of them
 
 
@@ -44,8 +44,8 @@ class WideAttention:
         self._room = room
         self._masks: dict[tuple[int, int, int | None], Array] = {}
 
-    def parts(self, rows: slice, slot: int, start: int) -> list[Part]:
-        """Cut the queries of `rows`, whose first is at position `start` of `slot`."""
+    def parts(self, rows: slice, slot: int, start: int, threads: int = 1) -> list[Part]:
+        """Cut the queries of `rows`, from position `start` of `slot` on, for so many threads."""
         config, found = self._config, []
         step = max(1, COLUMNS // config.group)
         step = -(-(rows.stop - rows.start) // -(-(rows.stop - rows.start) // step))
@@ -53,7 +53,8 @@ class WideAttention:
             last = min(first + step, rows.stop)
             blocks = -(-(start + last - rows.start) // BLOCK)
             size = blocks * BLOCK * self._width(last - first)
-            heads = max(1, SCORES // size)
+            shares = max(threads, -(-config.kv_heads * size // SCORES))
+            heads = -(-config.kv_heads // shares)
             for head in range(0, config.kv_heads, heads):
                 some = slice(head, min(head + heads, config.kv_heads))
                 at = start + first - rows.start

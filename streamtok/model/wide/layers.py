@@ -106,7 +106,7 @@ class WideLayers:
         for index, (rows, segment) in enumerate(batch.parts):
             if self._long and len(segment.ids) == 1 and segment.ids.size >= PART:
                 start = int(segment.positions[0, 0])
-                parts = wide.parts(rows, segment.slots.start, start)
+                parts = wide.parts(rows, segment.slots.start, start, self._threads.count)
                 looks += [partial(look, part) for part in parts]
             else:
                 looks.append(partial(batch.attend_part, index, space.heads, space.gathered))

@@ -19,7 +19,7 @@ from streamtok.model.wide.form import Form
 
 COLUMNS = 304  # most of one product: with their guards as many as OpenBLAS takes as one block
 STEP = 16  # columns: what those of a product are a multiple of
-ROWS = 252  # most of one product, so that its sums stay in a core's cache
+ROWS = 132  # most of one product, so that its sums stay in a core's cache
 
 
 class Room(threading.local):
@@ -96,19 +96,21 @@ class WideMatrix(Linear):
             out[:] = np.matmul(terms, weight, out=whole)[: len(out)]
 
     def _add_chains(self, terms: Array, weight: Array, out: Array) -> None:
-        """Write the product of ordered `terms` and `weight` into `out`: even terms, then odd."""
+        """Write the product of ordered `terms` and `weight` into `out`: even terms, then odd.
+
+        The sums are in arrays without gaps, where addition is three times as fast.
+        """
         guard, shape = self._form.guard, (len(terms), weight.shape[1])
-        even, odd = self._room.take("even", *shape), self._room.take("odd", *shape)
-        kept = slice(guard, guard + out.shape[1])
+        total, even, odd = (self._room.take(name, *shape) for name in ("total", "even", "odd"))
         for start, stop in self._form.blocks:
             middle = (start + stop) // 2
-            np.matmul(terms[:, start:middle], weight[start:middle], out=even)
+            found = even if start else total
+            np.matmul(terms[:, start:middle], weight[start:middle], out=found)
             np.matmul(terms[:, middle:stop], weight[middle:stop], out=odd)
-            if not start:
-                np.add(even[: len(out), kept], odd[: len(out), kept], out=out)
-                continue
-            np.add(even, odd, out=even)
-            np.add(out, even[: len(out), kept], out=out)
+            np.add(found, odd, out=found)
+            if start:
+                np.add(total, even, out=total)
+        out[:] = total[: len(out), guard : guard + out.shape[1]]
 
 
 def cut_rows(rows: int, granule: int, most: int, multiple: int = 1) -> Iterator[slice]:
