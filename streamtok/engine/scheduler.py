@@ -58,8 +58,7 @@ class Scheduler:
     `kept` is how many ended sequences leave their keys and values to others. A step that would
     compute fewer than `tile` positions is filled up with the guesses of a `drafter` for each
     sequence, if there is one. Where sequences wait, a paused one is suspended and gives up its
-    slot, and so is the latest of a client that has two more than another. Prompts get what is
-    left of a step, or less if `budget` says so.
+    slot, and so is the latest of a client that has two more. A `budget` bounds a step's prompts.
     """
 
     def __init__(
