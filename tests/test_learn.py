@@ -397,11 +397,14 @@ def test_trailers_need_chunks(lab: Lab, shown: Callable[[str], list[Block]]) -> 
         list(BY_NAME["trailers"].change(lab, "2 TE: trailers"))
 
 
-def test_survival_the_text_is_the_same(shown: Callable[[str], list[Block]]) -> None:
-    for table in tables(shown("survival")):
-        whole, killed = table.rows
-        assert whole[1] == killed[1] == str(survival.TOKENS)
-        assert whole[3:] == killed[3:]
+def test_survival_the_text_is_the_same(lab: Lab, shown: Callable[[str], list[Block]]) -> None:
+    (table,) = tables(shown("survival"))
+    whole, killed = table.rows
+    assert whole[1] == killed[1] == str(survival.TOKENS)
+    assert whole[3:] == killed[3:]
+    for typed in ("10", "client 3", "engine", "server 99"):
+        with pytest.raises(Mistake, match="expected"):
+            list(BY_NAME["survival"].change(lab, typed))
     assert "The same text, to the last letter." in paragraphs(shown("survival"))
 
 

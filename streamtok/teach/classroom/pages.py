@@ -17,7 +17,8 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:1rem auto;padding
 body.two{max-width:none;margin:0;padding:0;display:flex;height:100vh}iframe{flex:1;border:0}
 iframe+iframe{border-left:1px solid #ccc}table{border-collapse:collapse;margin:1rem 0}
 td,th{text-align:left;padding:.1rem .8rem .1rem 0;vertical-align:top}pre,code,.wire{font:13px/1.4
-ui-monospace,monospace}.wire td{white-space:pre-wrap;word-break:break-all}.note{color:#667}
+ui-monospace,monospace}.wire td{white-space:pre-wrap;word-break:break-all}
+.wire td.note{word-break:normal}.note{color:#667}
 nav a{margin-right:.5rem}form{margin:.5rem 0;padding:.6rem;background:#f4f5f8}label{display:block}
 .right{color:#186a3b}.wrong{color:#a04000}pre{background:#f4f5f8;padding:.6rem;overflow:auto}
 @media(max-width:60rem){body.two{flex-direction:column}}

@@ -1,12 +1,28 @@
 """Survival: the engine dies, and the stream goes on."""
 
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from streamtok.teach.lessons.lab import Exchange, Lab, post
-from streamtok.teach.lessons.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
+from streamtok.teach.lessons.lab import PATIENCE_S, Exchange, Lab, Talk, get, post
+from streamtok.teach.lessons.lesson import (
+    Blocks,
+    Lesson,
+    Mistake,
+    Question,
+    Table,
+    Wire,
+    whole_number,
+)
 
 TOKENS, AFTER = 60, 20
+MOST = 50  # events before the end
 FRAMING = frozenset({"content-type", "transfer-encoding"})
 BODY = {
     "prompt": "Once upon a time",
@@ -102,14 +118,77 @@ def show(lab: Lab) -> Blocks:
     )
 
 
+def run_server(lab: Lab, events: int) -> tuple[Exchange, Exchange]:
+    """Kill a server in mid-stream, start it again, and ask it for the rest.
+
+    It is another server than the lab's, in a process of its own, with a ledger in a file.
+    """
+    with TemporaryDirectory() as folder:
+        ledger = str(Path(folder) / "usage.sqlite3")
+        with _serving(lab, ledger) as process, _connected(process) as talk:
+            talk.send(post("/v1/completions", BODY, "X-Resumable: 1"))
+            begun = talk.read(lambda raw: raw.count(b"data: ") >= events)
+            process.kill()
+        chunks = begun.stream.chunks
+        name = chunks[0]["id"]
+        last = f"Last-Event-ID: {name}/{len(chunks)}"
+        with _serving(lab, ledger) as process, _connected(process) as talk:
+            talk.send(get(f"/v1/streams/{name}", last, "Connection: close"))
+            return begun, talk.read()
+
+
+@contextmanager
+def _serving(lab: Lab, ledger: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `streamtok serve` for the length of the block; it has said that it is ready."""
+    command = [sys.executable, "-m", "streamtok", "serve", "--port", "0", "--ledger", ledger]
+    command += ["--log-level", "error", "--model", str(lab.config.model_folder)]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def _connected(process: "subprocess.Popen[str]") -> Iterator[Talk]:
+    """Connect to a server that says where it is."""
+    assert process.stdout is not None
+    port = int(process.stdout.readline().rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
+        yield Talk(connection)
+
+
 def change(lab: Lab, given: str) -> Blocks:
-    """Kill the engine at another moment."""
-    pair = run(lab, whole_number(given, 1, TOKENS))
-    yield pair.table
-    yield Wire(pair.killed.raw, fields=FRAMING, most=8)
+    """Kill the engine, or the whole server, at another moment."""
+    word, _, number = given.partition(" ")
+    if word not in ("engine", "server"):
+        raise Mistake(f"expected `engine` or `server` and a number, found {given!r}")
+    events = whole_number(number, 1, MOST)
+    if word == "engine":
+        pair = run(lab, events)
+        yield pair.table
+        yield Wire(pair.killed.raw, fields=FRAMING, most=8)
+        yield _verdict(pair.is_same)
+        return
+    whole = lab.exchange(post("/v1/completions", BODY))
+    begun, rest = run_server(lab, events)
     yield (
+        "The connection is cut with the server. But the client has the id of the last event, and "
+        "the ledger had the request before the first byte left. A new server is asked for the rest:"
+    )
+    yield Wire(rest.sent, sent=True)
+    yield Wire(rest.raw, fields=FRAMING, most=12)
+    text = text_of(begun) + text_of(rest)
+    yield f"{len(begun.stream.chunks)} events before, {len(rest.stream.chunks)} after the crash."
+    yield _verdict(text == text_of(whole) and rest.answer.complete)
+
+
+def _verdict(same: bool) -> str:
+    return (
         "The same text, to the last letter."
-        if pair.is_same
+        if same
         else "The texts differ: that is a fault of this server. Please report it."
     )
 
@@ -119,7 +198,10 @@ LESSON = Lesson(
     title="Survival: the engine dies in mid-sentence",
     module="streamtok/engine/remote/process.py",
     show=show,
-    invitation=f"Kill it after another number of events (1 to {TOKENS}).",
-    default="3",
+    invitation=(
+        f"Kill the `engine`, or the whole `server`, after a number of events (1 to {MOST}), such "
+        "as `server 10`."
+    ),
+    default="server 10",
     change=change,
 )
