@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from processes import serving
 
 from streamtok.api.access.keys import new_key
 from streamtok.api.more import page
@@ -177,6 +178,24 @@ HELD = """
       return new Response(response.body.pipeThrough(cut), { status, statusText, headers });
     };
 """
+# Lets the page have a real answer slowly: it is being read for longer than a server lives
+SLOW = """
+    const whole = window.fetch;
+    window.fetch = async (...request) => {
+      const response = await whole(...request);
+      window.fetch = whole;
+      const slow = new TransformStream({
+        transform: async (piece, out) => {
+          for (let at = 0; at < piece.length; at += 500) {
+            out.enqueue(piece.slice(at, at + 500));
+            await new Promise((resolve) => setTimeout(resolve, 20));
+          }
+        },
+      }, undefined, { highWaterMark: 0 });
+      const { status, statusText, headers } = response;
+      return new Response(response.body.pipeThrough(slow), { status, statusText, headers });
+    };
+"""
 
 
 class Browser:
@@ -257,15 +276,19 @@ def tab() -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(tab: Browser, server: RunningServer) -> Browser:
-    tab.problems()  # those of the test before
+    tab.ask("url", url=f"{server.url}/health")
+    tab.run("sessionStorage.clear()")  # the conversation of the test before
+    tab.problems()  # those that it had, and that this is no page with an icon
     tab.ask("url", url=server.url)
     return tab
 
 
 def post(server: RunningServer, body: object) -> bytes:
-    """Return the body of an answer as it stands on the wire."""
+    """Return the body of an answer as it stands on the wire, asked for as the page does."""
     content = json.dumps(body).encode()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    if b'"stream": true' in content:
+        head += b"X-Resumable: 1\r\n"
     with socket.create_connection(server.address) as connection:
         connection.sendall(head + b"Content-Length: %d\r\n\r\n%s" % (len(content), content))
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
@@ -379,7 +402,7 @@ def test_all_can_be_done_from_the_keyboard(browser: Browser) -> None:
     browser.run("document.querySelectorAll('.row')[1].querySelector('.inside summary').focus()")
     browser.press(ENTER)
     browser.wait("document.querySelector('.inside details pre')")
-    assert browser.texts(".inside details pre")[0].startswith("0000  64 61 74 61 3a 20 ")
+    assert browser.texts(".inside details pre")[0].startswith("0000  69 64 3a 20 63 68 ")
     browser.run("document.querySelector('.token').focus()")
     browser.press("\ue014")  # right
     browser.press(ENTER)
@@ -453,9 +476,53 @@ def test_escape_stops_the_server_too(browser: Browser, server: RunningServer) ->
     browser.press(ESCAPE)
     browser.finish()
     assert browser.texts(".turn p") == ["Stopped."]
+    assert "the browser asked for it (DELETE)" in browser.texts(".end")[0]
     target = browser.texts("#usage")[0].removeprefix("GET ")
     browser.wait(f"(await fetch('{target}')).ok")
     assert httpx.get(server.url + target).json()["finish_reason"] == "cancelled"
+
+
+@pytest.mark.browser
+def test_a_page_that_is_loaded_again_goes_on(browser: Browser, server: RunningServer) -> None:
+    browser.send("Who are you?", seed=1, max_tokens=4)
+    browser.finish()
+    browser.send(STORY, seed=2, max_tokens=120)
+    browser.wait("document.querySelectorAll('.answer')[1]?.querySelectorAll('.token').length > 3")
+    browser.run("location.reload()")
+    browser.wait("document.querySelectorAll('.answer').length === 2 && document.readyState")
+    browser.wait("document.querySelectorAll('.answer:not(.streaming)').length === 2")
+    sent = browser.sent()
+    assert len(sent["messages"]) == 3
+    assert browser.texts(".answer")[1] == whole_answer(server, sent)
+    assert "last-event-id: chatcmpl-" in browser.texts(".back")[0]
+    browser.run("location.reload()")  # now all is there at once
+    browser.wait("document.querySelectorAll('.answer:not(.streaming)').length === 2")
+    assert browser.texts(".answer")[1] == whole_answer(server, sent)
+    browser.click("#new-chat")
+    browser.wait("document.querySelectorAll('.turn').length === 0")
+
+
+@pytest.mark.browser
+def test_an_answer_goes_on_when_the_server_was_killed(
+    browser: Browser, tiny_model: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    flags = ["--model", str(tiny_model), "--ledger", str(tmp_path / "ledger"), "--port", port]
+    body = {"messages": [{"role": "user", "content": "hi"}], "seed": 1, "max_tokens": 200}
+    with serving(*flags) as first:
+        browser.ask("url", url=first.url)
+        expected = httpx.post(f"{first.url}/v1/chat/completions", json=body).json()
+        browser.run(SLOW)
+        browser.send("hi", seed=1, max_tokens=200)
+        browser.wait("document.querySelectorAll('.token').length > 3")
+        first.process.kill()
+        browser.wait("document.getElementById('alive').textContent.includes('trying to come back')")
+    with serving(*flags):
+        browser.finish()
+        assert browser.texts(".answer") == [expected["choices"][0]["message"]["content"]]
+        browser.ask("url", url="about:blank")
+    browser.problems()
 
 
 @pytest.mark.browser

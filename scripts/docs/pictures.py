@@ -39,21 +39,35 @@ PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1.5, "mobile": True}
 TERMINAL = {"width": 964, "height": 752, "deviceScaleFactor": 1, "mobile": False}
 COLOURS = 128
 COLUMNS, ROWS = 110, 38  # of the terminal
+SET = """
+    for (const [name, value] of Object.entries(arguments[0])) {
+      document.getElementById(name).value = value;
+    }
+    document.getElementById('pace').dispatchEvent(new Event('input'));
+"""
 ASK = """
-    document.getElementById('seed').value = 7;
-    document.getElementById('max_tokens').value = 120;
-    if (arguments[1]) document.getElementById('logprobs').click();
     document.getElementById('message').value = arguments[0];
     document.getElementById('composer').requestSubmit();
 """
-DONE = """
-    const check = () => document.getElementById('server-side').hidden
-      ? requestAnimationFrame(check) : arguments[0]();
+AWAIT = """
+    const check = () => (%s) ? arguments[0]() : requestAnimationFrame(check);
     check();
 """
-POINT = """
+DONE = """
+    document.getElementById('send').textContent === 'Send'
+    && document.querySelectorAll('.answer').length === %d
+    && !document.getElementById('server-side').hidden
+"""
+OPEN = """
     const tokens = [...document.querySelectorAll('.token')];
-    tokens[Math.min(12, tokens.length - 1)].focus();
+    const token = tokens.find((one) => one.textContent === arguments[0]);
+    token.scrollIntoView({ block: 'center' });
+    token.click();
+"""
+# On from another candidate, which is shown in the second answer
+BRANCH = """
+    const others = [...document.querySelectorAll('#token .candidate:not(.chosen):enabled')];
+    others.at(-1).click();
 """
 
 
@@ -105,23 +119,61 @@ def browser() -> Iterator[Browser]:
             process.terminate()
 
 
-def page(folder: Path, seen: Browser, url: str) -> None:
-    """Take pictures of the page: on a desk in both schemes, and on a phone."""
-    for name, screen, scheme in (
-        ("page-light", DESKTOP, "light"),
-        ("page-dark", DESKTOP, "dark"),
-        ("page-phone", PHONE, "light"),
-    ):
+class Page:
+    """The page, as somebody uses it who chats and looks at the wire."""
+
+    def __init__(self, seen: Browser, url: str, screen: dict[str, Any], scheme: str) -> None:
+        self._seen = seen
+        self._answers = 0
         seen.shape(screen, scheme)
+        seen.ask("url", url=f"{url}/health")
+        seen.ask("execute/sync", script="sessionStorage.clear()", args=[])
         seen.ask("url", url=url)
-        seen.ask("execute/sync", script=ASK, args=[STORY, name == "page-light"])
-        seen.ask("execute/async", script=DONE, args=[])
-        if name == "page-light":
-            seen.ask("execute/sync", script=POINT, args=[])
-        if name == "page-phone":
-            wire = "document.getElementById('wire').scrollIntoView()"
-            seen.ask("execute/sync", script=wire, args=[])
-        seen.save(folder / f"{name}.png")
+        self.wait("document.getElementById('model').textContent === 'fireside'")
+
+    def run(self, script: str, *arguments: Any) -> None:
+        """Run a script in the page."""
+        self._seen.ask("execute/sync", script=script, args=list(arguments))
+
+    def wait(self, condition: str) -> None:
+        """Wait until an expression holds."""
+        self._seen.ask("execute/async", script=AWAIT % condition, args=[])
+
+    def chat(self, message: str, **settings: Any) -> None:
+        """Send a message, and wait for the answer and for the server's side of it."""
+        self.run(SET, settings)
+        self.run(ASK, message)
+        self.answered()
+
+    def answered(self) -> None:
+        """Wait for one answer more."""
+        self._answers += 1
+        self.wait(DONE % self._answers)
+
+
+def page(folder: Path, seen: Browser, url: str) -> None:
+    """Take pictures of the page: a story and a branch of it, steps in the dark, and a phone."""
+    light = Page(seen, url, DESKTOP, "light")
+    light.chat(STORY, seed=7, max_tokens=40)
+    light.run(OPEN, " noisy")
+    light.run(BRANCH)
+    light.answered()
+    light.chat("Tell me a story about an owl who cannot sleep.", seed=5, max_tokens=70)
+    light.run("for (const id of ['log', 'tape']) document.getElementById(id).scrollTop = 1e6")
+    seen.save(folder / "page-light.png")
+    dark = Page(seen, url, DESKTOP, "dark")
+    dark.run(SET, {"seed": 7, "max_tokens": 60, "pace": 0})
+    dark.run(ASK, STORY)
+    for shown in range(12):
+        dark.wait(f"document.querySelectorAll('.token').length === {shown}")
+        dark.wait("document.querySelectorAll('#candidates .candidate').length === 8")
+        dark.run("document.getElementById('next').click()")
+    dark.wait("document.querySelectorAll('.token').length === 12")
+    seen.save(folder / "page-dark.png")
+    phone = Page(seen, url, PHONE, "light")
+    phone.chat(STORY, seed=7, max_tokens=120)
+    phone.run("document.querySelector('[data-to=wire]').click()")
+    seen.save(folder / "page-phone.png")
 
 
 def trace() -> str:
@@ -164,7 +216,10 @@ def main() -> None:
     """Take all pictures."""
     folder = Path(sys.argv[1] if sys.argv[1:] else Path(__file__).parent / "pictures")
     folder.mkdir(exist_ok=True)
-    with browser() as seen, running_server(ServeConfig(port=0, ledger=":memory:")) as server:
+    with (
+        browser() as seen,
+        running_server(ServeConfig(port=0, ledger=":memory:", faults=True)) as server,
+    ):
         page(folder, seen, server.url)
         terminal(seen, trace(), folder / "trace.png")
 

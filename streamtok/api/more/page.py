@@ -16,8 +16,8 @@ from streamtok.http.response import Response
 
 # Each imports only from those before it.
 MODULES = (
-    *("dom", "events", "recording", "server", "wire", "lanes", "pace", "tokens"),
-    *("turns", "context", "chat", "code", "faults", "main"),
+    *("dom", "events", "recording", "server", "wire", "lanes", "pace", "tokens", "connection"),
+    *("turns", "context", "store", "answer", "chat", "code", "faults", "main"),
 )
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=const|let|class|function|async)", re.MULTILINE)

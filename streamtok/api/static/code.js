@@ -1,7 +1,8 @@
 // The same request elsewhere: as a command, as a program, as bytes.
 
-import { makeBody, URL_PATH } from "./chat.js";
-import { $, PREFIX } from "./dom.js";
+import { makeBody } from "./chat.js";
+import { URL_PATH } from "./connection.js";
+import { $, pick, PREFIX } from "./dom.js";
 import { known } from "./server.js";
 import { chat } from "./turns.js";
 
@@ -16,7 +17,7 @@ function moreHeaders(key) {
   const accept = chat.shown?.accept ?? $("framing").value;  // the first is what clients get anyway
   return Object.entries({
     ...(accept !== "text/event-stream" && { accept }),
-    ...(chat.shown?.fault && { "x-fault": chat.shown.fault }),
+    ...pick(chat.shown?.headers ?? {}, ["x-fault", "x-resumable"]),
     ...($("key").value && { authorization: `Bearer ${key}` }),
   });
 }
@@ -64,7 +65,7 @@ const OPENAI_KNOWS = ["model", "messages", "stream", "stream_options", "temperat
   "max_tokens", "logprobs", "top_logprobs", "response_format"];
 
 function withOpenAI(body) {
-  const headers = Object.fromEntries(moreHeaders("").filter(([name]) => name === "x-fault"));
+  const headers = Object.fromEntries(moreHeaders("").filter(([name]) => name.startsWith("x-")));
   const own = Object.entries(body).filter(([name]) => OPENAI_KNOWS.includes(name));
   const more = Object.fromEntries(Object.entries(body).filter(([name]) => !OPENAI_KNOWS.includes(name)));
   if (Object.keys(more).length) own.push(["extra_body", more]);

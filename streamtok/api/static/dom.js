@@ -27,6 +27,10 @@ export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"
 export const inHex = (bytes) =>
   [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
 
+/** Returns those properties of an object that it has. */
+export const pick = (object, names) =>
+  Object.fromEntries(names.filter((name) => name in object).map((name) => [name, object[name]]));
+
 /** Makes a change in a box that scrolls; where its end was in sight, it stays in sight. */
 export function stayAtEnd(box, change) {
   const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 48;

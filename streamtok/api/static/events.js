@@ -93,34 +93,32 @@ class TextPieces {
 
 const DECODERS = { "application/x-ndjson": LineDecoder, "text/plain": TextPieces };
 
-/**
- * Yields the events of a body, each with the moment at which the piece that completed it came.
- * Where the body breaks off, what is left comes before the error is thrown.
- */
-export async function* readEvents({ body, headers }, accepted, recording) {
-  const reader = body.getReader();
-  const type = headers.get("content-type")?.split(";")[0];
-  // A server may declare another type than it sends (there is a fault for that): what was asked for
-  // counts where it says text.
-  const known = type === "text/plain" ? accepted : type;
-  const decoder = new (DECODERS[known] ?? EventDecoder)();
-  const stamp = (event) =>
-    ({ ...event, ...describe(event), atMs: recording.elapsedMs(), read: recording.counts.reads });
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      recording.counts.reads += 1;
-      for (const event of decoder.feed(value)) yield stamp(event);
-    }
-  } finally {
-    for (const event of decoder.end()) yield stamp(event);
+/** Turns the pieces of one body into events, each with what it is and what its row says. */
+export class BodyReader {
+  #decoder;
+
+  /** `accepted` is the type that was asked for. */
+  constructor(contentType, accepted) {
+    const type = contentType?.split(";")[0];
+    // A server may declare another type than it sends (there is a fault for that): what was asked
+    // for counts where it says text.
+    const known = type === "text/plain" ? accepted : type;
+    this.#decoder = new (DECODERS[known] ?? EventDecoder)();
+  }
+
+  feed(piece) {
+    return [...this.#decoder.feed(piece)].map((event) => ({ ...event, ...describe(event) }));
+  }
+
+  /** Returns what is left when no more will come. */
+  end() {
+    return [...this.#decoder.end()].map((event) => ({ ...event, ...describe(event) }));
   }
 }
 
 /** Returns what an event is, and what its row says. */
 function describe({ data, text: bare, comment, rest }) {
-  if (rest) return { kind: "error", label: "incomplete: the body ended here" };
+  if (rest) return { kind: "error", label: "incomplete: here it ended" };
   if (bare !== undefined) return { kind: "text", label: bare, text: bare };
   if (comment !== undefined) return { kind: "heartbeat", label: `heartbeat: ${comment}` };
   if (data === null) return { kind: "empty", label: "an event without data, which is ignored" };

@@ -18,7 +18,7 @@ const set = (id, attributes) => {
 
 /** Draws the lanes of a recording; `shownMs` is how far the chat is where it lags behind. */
 export function drawLanes(recording, shownMs = null) {
-  const { server, events } = recording;
+  const { events, hasServer } = recording;
   const width = $("plot").clientWidth, bottom = $("plot").clientHeight - BELOW;
   if (!width) return;  // it is out of sight
   const texts = recording.texts, { gapsMs, firstMs, medianMs } = figures(texts.map((event) => event.atMs));
@@ -28,12 +28,12 @@ export function drawLanes(recording, shownMs = null) {
   const y = (ms) => (bottom - ms / highMs * (bottom - TOP)).toFixed(1);
   const ticks = (moments, top) => moments.map((ms) => `M${x(ms)} ${top}v${TICK}`).join("");
   const isText = (event) => Boolean(event.text);
-  const left = server ? events.filter((event) => server.chunkOf(event)) : [];
+  const left = events.filter((event) => event.chunks?.length);
   const slants = left.map((event) =>
-    `M${x(server.leftMs(event))} ${LEFT + TICK}L${x(event.atMs)} ${REACHED}`);
-  set("left-base", { d: server ? `M0 ${LEFT + TICK}H${width}` : "" });
-  set("left-ticks", { d: ticks(left.filter(isText).map((event) => server.leftMs(event)), LEFT) });
-  set("left-others", { d: ticks(left.filter((e) => !e.text).map((event) => server.leftMs(event)), LEFT) });
+    `M${x(recording.leftMs(event))} ${LEFT + TICK}L${x(event.atMs)} ${REACHED}`);
+  set("left-base", { d: hasServer ? `M0 ${LEFT + TICK}H${width}` : "" });
+  set("left-ticks", { d: ticks(left.filter(isText).map((event) => recording.leftMs(event)), LEFT) });
+  set("left-others", { d: ticks(left.filter((e) => !e.text).map((event) => recording.leftMs(event)), LEFT) });
   set("slants", { d: slants.join("") });
   set("reached-base", { d: `M0 ${REACHED}H${width}` });
   set("reached-ticks", { d: ticks(texts.map((event) => event.atMs), REACHED) });
@@ -48,18 +48,18 @@ export function drawLanes(recording, shownMs = null) {
   set("reached-name", { y: REACHED - 4 });
   set("x-name", { x: width, y: bottom + 13 });
   set("y-name", { y: bottom + 13 });
-  $("left-name").textContent = server ? "left the server" : "";
+  $("left-name").textContent = hasServer ? "left the server" : "";
   $("x-name").textContent = `${(endMs / 1000).toFixed(recording.endedMs ? 2 : 1)} s`;
   $("y-name").textContent = gapsMs.length ? `gap before each token; full height ${highMs} ms` : "";
 }
 
 /** Shows the figures by both clocks, and says which is which. */
 export function showFigures(recording) {
-  const { server, counts, usage, texts } = recording;
+  const { counts, usage, texts } = recording;
   const here = figures(texts.map((event) => event.atMs));
-  const there = server && figures(texts.map((event) => server.chunkOf(event)?.ms).filter(Number.isFinite));
+  const there = figures(texts.map((event) => recording.sentMs(event)).filter(Number.isFinite));
   const perS = (value) => (Number.isFinite(value) && !recording.isBare ? value.toFixed(0) : "–");
-  for (const [side, { firstMs, medianMs, longestMs, perS: speed }] of [["here", here], ["there", there ?? figures([])]]) {
+  for (const [side, { firstMs, medianMs, longestMs, perS: speed }] of [["here", here], ["there", there]]) {
     $(`${side}-first`).textContent = inMs(firstMs);
     $(`${side}-median`).textContent = inMs(medianMs);
     $(`${side}-longest`).textContent = inMs(longestMs);

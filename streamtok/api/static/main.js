@@ -1,12 +1,14 @@
 // Buttons and keys.
 
-import { ask, branch, leadToKey, showWire, startAnew } from "./chat.js";
+import { leadToKey, showWire } from "./answer.js";
+import { ask, branch, showAgain, startAnew } from "./chat.js";
 import { copyAs } from "./code.js";
-import { $, rove } from "./dom.js";
+import { $, PREFIX, rove } from "./dom.js";
 import { makeFaults } from "./faults.js";
 import { drawLanes } from "./lanes.js";
 import { changePace, isStepping, step } from "./pace.js";
-import { askServer, identity, known } from "./server.js";
+import { askServer, known, send } from "./server.js";
+import { save } from "./store.js";
 import { hideTip, openToken, showTip } from "./tokens.js";
 import { chat } from "./turns.js";
 
@@ -110,13 +112,13 @@ $("log").addEventListener("keydown", (event) => {
   event.preventDefault();
   openToken(event.target, branch);
 });
+document.addEventListener("branch", ({ detail }) => branch(...detail));
 rove($("log"), ".token", ["ArrowLeft", "ArrowRight"]);
 
 // The wire
 
 async function showUsage() {
-  const target = $("usage").textContent.replace("GET ", "");
-  const response = await fetch(target, { headers: identity() });
+  const response = await send($("usage").textContent.replace(`GET ${PREFIX}`, ""));
   const body = JSON.stringify(await response.json(), null, 2);
   $("usage-answer").textContent = `${response.status} ${response.statusText}\n${body}`;
   $("usage-answer").scrollIntoView({ block: "nearest" });
@@ -142,6 +144,12 @@ document.addEventListener("show-wire", ({ detail: answer }) => {
 });
 addEventListener("resize", () => { if (chat.shown) drawLanes(chat.shown.recording, chat.shown.shownMs); });
 
+// A page that is left may be loaded again, and a phone may end one that is out of sight.
+addEventListener("pagehide", save);
+document.addEventListener("visibilitychange", () => { if (document.hidden) save(); });
+
 showPane("chat");
 changePace();
-if (!(await learn()) && !$("key").value) leadToKey();
+const isKnown = await learn();
+showAgain();
+if (!isKnown && !$("key").value) leadToKey();

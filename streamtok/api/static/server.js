@@ -6,21 +6,22 @@ import { ServerRecord } from "./recording.js";
 /** Returns the header that says who asks, where the server has keys. */
 export const identity = () => ($("key").value ? { authorization: `Bearer ${$("key").value}` } : {});
 
-const get = (path) => fetch(`${PREFIX}${path}`, { headers: identity() });
-
-const post = (path, body) => fetch(`${PREFIX}${path}`, {
-  method: "POST",
-  headers: { "content-type": "application/json", ...identity() },
-  body: JSON.stringify(body),
+/** Sends a request to this server. */
+export const send = (path, options = {}) => fetch(`${PREFIX}${path}`, {
+  ...options, headers: { ...options.headers, ...identity() },
 });
 
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const post = (path, body) => send(path, {
+  method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body),
+});
+
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** What is known of the server: without it, the page is as good but for what needs it. */
 export const known = { model: undefined, context: null, defaults: {}, faults: false, end: null };
 
 export async function askServer() {
-  const response = await get("/props");
+  const response = await send("/props");
   if (!response.ok) return false;
   const props = await response.json();
   const { n_ctx: context, params } = props.default_generation_settings;
@@ -44,15 +45,19 @@ export async function askUsage(id) {
   let response;
   for (let tries = 0; tries < 10 && !response?.ok; tries += 1) {
     if (tries) await sleep(200);
-    response = await get(`/v1/usage/${id}`);
+    response = await send(`/v1/usage/${id}`);
   }
   return response;
 }
 
-/** Asks what left the server so far; null where no trace of the request is kept. */
-export async function askTrace(recording) {
-  const response = await get(`/v1/traces/${recording.requestId}`);
-  if (!response.ok) return null;
-  const lines = (await response.text()).trim().split("\n").map((line) => JSON.parse(line));
-  return new ServerRecord(lines, recording);
+/** Asks what left the server over each connection of an answer, where that is still kept. */
+export async function askTraces({ connections, events }) {
+  for (const connection of connections) {
+    if (connection.server || connection.status === 401) continue;
+    const response = await send(`/v1/traces/${connection.headers["x-request-id"]}`);
+    if (!response.ok) continue;
+    const lines = (await response.text()).trim().split("\n").map((line) => JSON.parse(line));
+    const own = events.filter((event) => event.connection === connection);
+    connection.server = new ServerRecord(lines, connection, own);
+  }
 }

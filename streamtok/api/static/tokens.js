@@ -87,15 +87,15 @@ export const hideTip = () => { $("tip").hidden = true; };
 
 /** Opens all that is known of a token: its bytes, its chunk, its times, and the other candidates. */
 export function openToken(token, branch) {
-  const { event, answer } = token, { server } = answer.recording;
+  const { event, answer } = token, { recording } = answer;
   const bytes = new TextEncoder().encode(event.text);
-  const chunks = server?.chunksOf(event) ?? [];
+  const chunks = event.chunks ?? [];
   const facts = [["text", visible(event.text)], ["UTF-8", inHex(bytes)]];
   const ids = chunks.flatMap((chunk) => chunk.ids);
   if (ids.length) facts.push(["token id", ids.join(", ")]);
   if (chunks.length) {
     facts.push(["chunk", chunks.map(({ frame, size }) => `0x${frame} = ${size} bytes`).join(" + ")]);
-    facts.push(["left the server", inMs(server.leftMs(event))]);
+    facts.push(["left the server", inMs(recording.leftMs(event))]);
   }
   facts.push(["reached the browser", inMs(event.atMs)]);
   const list = make("dl", {}, ...facts.map(([name, value]) =>

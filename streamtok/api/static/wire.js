@@ -17,15 +17,19 @@ export function makeWire({ path, headers, body }) {
   return { head, rows, element: make("div", { className: "exchange" }, head, rows) };
 }
 
-export function showHead(head, recording, response) {
-  const headers = [...response.headers].map(([name, value]) => `${name}: ${value}\n`);
-  const status = make("b", {}, `${response.status} ${response.statusText}`);
-  const after = make("span", { className: "number" }, ` after ${inMs(recording.elapsedMs())}\n`);
-  head.append(make("pre", {}, status, after, headers.join("").trimEnd()));
+/** Returns the head of an answer. */
+export function makeHead({ status, statusText, headers, headMs }) {
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\n`);
+  const after = make("span", { className: "number" }, ` after ${inMs(headMs)}\n`);
+  return make("pre", {}, make("b", {}, `${status} ${statusText}`), after, lines.join("").trimEnd());
 }
 
+/** Returns the row that says how an answer goes on over another connection. */
+export const makeReturn = (connection, asked) => make("div", { className: "head back" },
+  make("pre", {}, make("b", {}, asked)), makeHead(connection));
+
 /** Returns the row of an event. What is inside is made when the row is first opened. */
-export function makeRow(event, recording) {
+export function makeRow(event) {
   const gap = event.sameRead ? "same read" : event.gapMs === null ? "" : `+${event.gapMs.toFixed(1)}`;
   const label = make("span", {}, event.text ? visible(event.label) : event.label);
   const summary = make("summary", { tabIndex: event.number ? -1 : 0 },
@@ -34,17 +38,17 @@ export function makeRow(event, recording) {
   const row = make("details", { className: `row ${event.kind}`, id: `event-${event.number}` }, summary);
   summary.ariaLabel =
     `${event.label}, after ${event.atMs.toFixed(0)} milliseconds, ${event.bytes.length} bytes`;
-  row.addEventListener("toggle", () => row.append(makeInside(event, recording.server)), { once: true });
+  row.addEventListener("toggle", () => row.append(makeInside(event)), { once: true });
   event.row = row;
   return row;
 }
 
 /** Adds to the rows what only the server knows: when each event left, and in which chunk. */
-export function completeRows({ server, events }) {
-  for (const event of events) {
-    const chunks = server.chunksOf(event);
+export function completeRows(recording) {
+  for (const event of recording.events) {
+    const chunks = event.chunks ?? [];
     if (!event.row || !chunks.length) continue;
-    event.row.querySelector(".left-at").textContent = server.leftMs(event).toFixed(1);
+    event.row.querySelector(".left-at").textContent = recording.leftMs(event).toFixed(1);
     event.row.querySelector(".frame").textContent = chunks.map(({ frame }) => frame).join("+");
   }
 }
@@ -52,8 +56,8 @@ export function completeRows({ server, events }) {
 const mark = (text, className) => make("span", { className }, text);
 
 /** Returns an event as it stood on the wire, with its chunk framing where that is known. */
-function makeInside(event, server) {
-  const chunks = server?.chunksOf(event) ?? [];
+function makeInside(event) {
+  const chunks = event.chunks ?? [];
   const parts = chunks.length ? chunks.flatMap((chunk) => inChunk(event, chunk)) : inLines(event.bytes);
   const hex = make("details", {}, make("summary", { className: "soft" }, "Hex"));
   hex.addEventListener("toggle", () => hex.append(make("pre", {}, hexDump(event.bytes))), { once: true });
