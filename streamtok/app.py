@@ -46,7 +46,7 @@ from streamtok.observe.kept import Traces
 from streamtok.observe.sinks import open_tracing
 from streamtok.postgres import open_ledger
 from streamtok.script.stage import before, directed, open_script, without_model
-from streamtok.startup import ModelFiles, load_files, start_engine, warm_up
+from streamtok.startup import ModelFiles, headers_of, load_files, start_engine, warm_up
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.tool_calls.template import ToolChatTemplate
 
@@ -194,11 +194,12 @@ async def load(
     read = partial(load_files, folder, weights=config.engine == "thread" and not alone)
     files = share.files if share else await asyncio.to_thread(read)
     engine = without_model(config) if alone else await start_engine(config, files)
+    places = headers_of(engine)
     try:
         if not alone:
             await warm_up(engine)
         engine = before(engine) if config.script and not alone else engine
-        return _services(config, ledger, clock, share, files, engine)
+        return replace(_services(config, ledger, clock, share, files, engine), headers_of=places)
     except BaseException:  # cancelled among them
         await engine.close()
         raise

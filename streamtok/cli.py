@@ -15,6 +15,7 @@ from streamtok.settings import (
     GenerateConfig,
     LearnConfig,
     ProxyConfig,
+    ServeSettings,
     read,
     secret,
 )
@@ -65,7 +66,7 @@ def serve_config(flags: Sequence[str]) -> ServeConfig:
 
 
 def _serve_config(given: dict[str, Any]) -> ServeConfig:
-    return read(ServeConfig, given)
+    return read(ServeSettings, given)
 
 
 def _announce(url: str) -> None:
@@ -196,7 +197,7 @@ def _parser() -> Parser:
         description="Serve until a signal comes. More on these flags: streamtok help settings",
     )
     command.set_defaults(command=serve)
-    add_settings(command, ServeConfig)
+    add_settings(command, ServeSettings)
     command = commands.add_parser(
         "key", help="make an API key", description=f"{key.__doc__} serve --api-keys reads the line."
     )

@@ -51,8 +51,8 @@ class EngineConfig:
     max_streams: Positive = setting(32, "sequences generated at once")
     max_queue: Count = setting(128, "sequences that may wait for a slot; more are refused")
     step_tokens: Positive = setting(512, "positions computed in one step, prompts included")
-    engine: Literal["process", "thread"] = setting(
-        "process", "where the model is computed: beside the server or in it"
+    engine: Literal["process", "thread", "ray"] = setting(
+        "process", "where the model is computed: beside the server, in it, or in replicas on Ray"
     )
     kv_memory: Bytes = setting(
         Bytes(0),

@@ -144,10 +144,8 @@ class Ledger:
         """Return the row of one request, if there is one."""
         query = f"SELECT {', '.join(COLUMNS)} FROM usage WHERE id = ?"
         rows = await self.database.run((query, (request_id,)))
-        if not rows:
-            return None
-        values = dict(zip(COLUMNS, rows[0], strict=True))
-        return UsageRecord(**values | {"stream": bool(values["stream"])})
+        values = dict(zip(COLUMNS, rows[0], strict=True)) if rows else {}
+        return UsageRecord(**values | {"stream": bool(values["stream"])}) if values else None
 
     def close(self) -> None:
         """Write what is left and close the database."""

@@ -173,10 +173,11 @@ class EngineStats:
     """How busy an engine is at this moment, counted in sequences.
 
     Since the start, its process was replaced `restarts` times, and `resumed` sequences were
-    continued by a replacement.
+    continued by a replacement; `replicas` are its parts, if it has any.
     """
 
     running: int
     queued: int
     restarts: int = 0
     resumed: int = 0
+    replicas: tuple["EngineStats", ...] = ()

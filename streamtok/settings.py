@@ -23,10 +23,12 @@ from streamtok.config import (
     LogLevel,
     Port,
     Positive,
+    ServeConfig,
     Timeout,
     TraceConfig,
     setting,
 )
+from streamtok.engine.cluster.config import RayConfig
 from streamtok.errors import ConfigError
 
 Config = TypeVar("Config")
@@ -35,6 +37,11 @@ EXCLUSIVE = (("uds", "host"), ("uds", "port"), ("uds", "fd"), ("fd", "host"), ("
 BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "": "false"}
 Temperature = Annotated[float, Meta(ge=0, le=2, description="a number, 0 to 2")]
 Seed = Annotated[int, Meta(description="a whole number")]
+
+
+@dataclass(frozen=True)
+class ServeSettings(ServeConfig, RayConfig):
+    """What `streamtok serve` takes: the server's settings and those of its rooms."""
 
 
 @dataclass(frozen=True)

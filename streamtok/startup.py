@@ -5,18 +5,20 @@ extras.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamtok.config import EngineConfig
 from streamtok.engine.base import Engine
+from streamtok.engine.cluster.config import RayConfig
 from streamtok.engine.extras import all_extras
 from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.engine.local import LocalEngine
 from streamtok.engine.remote import process
 from streamtok.errors import ModelError
+from streamtok.http.request import HeaderList
 from streamtok.messages import Failed, SamplingParams, SequenceRequest
 from streamtok.model.base import Decoder
 from streamtok.model.generation_config import read_generation_config
@@ -47,12 +49,25 @@ def load_files(folder: Path, *, weights: bool = True) -> ModelFiles:
         ModelError: anything in it is missing, damaged or not supported.
     """
     model = load_decoder(folder) if weights else None
-    shape = read_config(folder)
-    tokenizer = Tokenizer(folder, shape.vocab)
+    tokenizer = Tokenizer(folder, read_config(folder).vocab)
     sampling = read_generation_config(folder).sampling
-    vocabulary = Vocabulary(tokenizer.backend.to_str(), shape.vocab, tokenizer.stop_ids)
-    grammars = _load_grammars(vocabulary)
-    return ModelFiles(model, tokenizer, sampling, vocabulary, grammars)
+    vocabulary = _vocabulary(tokenizer, read_config(folder).vocab)
+    return ModelFiles(model, tokenizer, sampling, vocabulary, _load_grammars(vocabulary))
+
+
+def load_vocabulary(folder: Path) -> Vocabulary | None:
+    """Return the vocabulary in a model folder, if texts can be constrained with it here.
+
+    Raises:
+        ModelError: the tokenizer is missing, damaged or not supported.
+    """
+    size = read_config(folder).vocab
+    vocabulary = _vocabulary(Tokenizer(folder, size), size)
+    return vocabulary if _load_grammars(vocabulary) else None
+
+
+def _vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
+    return Vocabulary(tokenizer.backend.to_str(), size, tokenizer.stop_ids)
 
 
 def read_files(config: EngineConfig) -> ModelFiles:
@@ -72,12 +87,17 @@ def _load_grammars(vocabulary: Vocabulary) -> Grammars | None:
 
 
 async def start_engine(config: EngineConfig, files: ModelFiles) -> Engine:
-    """Start the engine: in a thread if `files` have the model's weights, else in a process.
+    """Start the engine: on Ray, in a thread if `files` have the model's weights, or in a process.
 
     Raises:
-        ConfigError: there is no memory for one context.
+        ConfigError: there is no memory for one context, or no Ray.
         ModelError: the model cannot be loaded.
     """
+    if config.engine == "ray":
+        from streamtok.engine.cluster.start import start_ray
+
+        where = config if isinstance(config, RayConfig) else RayConfig()
+        return await start_ray(where, config, load_vocabulary)
     if files.decoder:
         extras = all_extras(files.grammars)
         return LocalEngine(files.decoder, config, extras, Backlog)
@@ -95,3 +115,9 @@ async def warm_up(engine: Engine) -> None:
     async for event in engine.submit("warm-up", [request]):
         if isinstance(event, Failed):
             raise ModelError(f"the model gives no usable result: {event.error.message}")
+
+
+def headers_of(engine: Engine) -> Callable[[str], HeaderList]:
+    """Return what gives the headers that say where a request is computed, where that is known."""
+    found: Callable[[str], HeaderList] = getattr(engine, "headers_of", lambda _: ())
+    return found

@@ -18,21 +18,21 @@ LAYERS = (  # a module imports from its own layer and from those after it
         *("terminal", "testing"),
     ),
     ("app", "startup", "first", "proxy", "serve", "teach"),
-    ("api", "faults", "observe", "postgres", "script"),
+    ("api", "faults", "observe", "postgres", "script", "settings"),
     ("answer",),
     ("http", "text", "engine", "ledger", "metrics"),
     ("model",),
-    ("settings", "config", "messages", "errors", "clock", "ids", "__init__"),
+    ("config", "messages", "errors", "clock", "ids", "__init__"),
 )
 SEPARATE = LAYERS[4]  # do not import each other
-COMPOSITION = ("app.py", "model/load.py")  # plug rooms into the heart
+COMPOSITION = ("app.py", "startup.py", "model/load.py")  # plug rooms into the heart
 HEART = (
     *("first/", "answer/", "api/", "engine/", "http/", "model/", "text/"),
     *("config.py", "messages.py", "errors.py", "clock.py", "ids.py", "metrics.py", "ledger.py"),
 )
 ROOMS = (
-    *("http/edge/", "engine/remote/", "engine/extras/", "model/families/", "model/gpt/"),
-    *("model/machine/", "model/wide/", "text/templates/", "text/tool_calls/"),
+    *("http/edge/", "engine/remote/", "engine/extras/", "engine/cluster/", "model/families/"),
+    *("model/gpt/", "model/machine/", "model/wide/", "text/templates/", "text/tool_calls/"),
     *("api/access/", "api/constraints/", "api/input/", "api/responses/", "api/anthropic/"),
     *(
         "api/more/",
@@ -53,6 +53,7 @@ ONLY_IN = {  # library -> where it may be imported
     "jinja2": ("text/", "testing/"),
     "opentelemetry": ("observe/spans.py",),
     "numpy": ("model/", "engine/", "testing/", "first/", "teach/lessons/forward.py"),
+    "ray": ("engine/cluster/ray.py",),
     "psycopg": ("postgres/",),
     "psycopg_pool": ("postgres/",),
     "sqlite3": ("ledger.py",),

@@ -58,7 +58,7 @@ class Generation:
         timers: Timers,
     ) -> None:
         self._ask = ask
-        self._id = answer_id
+        self.id = answer_id
         self._engine = engine
         self._meter = meter
         sequences = ask.sequences(engine.context)
@@ -110,7 +110,7 @@ class Generation:
             while not started:
                 yield (HEARTBEAT,)
                 started = await self.started()
-            await self._meter.begin(self._tally.record(self._id, "lost"))
+            await self._meter.begin(self._tally.record(self.id, "lost"))
             yield (self._began(),)
             head = None
             if echoes := list(filter(None, (choice.begin() for choice in self._choices))):
@@ -138,16 +138,16 @@ class Generation:
         if self._settled is None:
             self._failed = self._failed or failed
             self._tally.end()
-            self._engine.cancel(self._id)
+            self._engine.cancel(self.id)
             self._settle()
 
     def summary(self) -> str:
         """Return id, tokens, time to first token and speed, for the access log."""
-        return f"{self._id}, {self._tally.summary()}"
+        return f"{self.id}, {self._tally.summary()}"
 
     def _began(self) -> Began:
         return Began(
-            id=self._id,
+            id=self.id,
             created=int(self._tally.created_s),
             model=self._ask.model,
             fingerprint=self._engine.fingerprint,
@@ -170,7 +170,7 @@ class Generation:
             made += choice.feed(event)
             if choice.finish_reason is not None:
                 self._end(choice)
-                self._engine.cancel(self._id, event.index)
+                self._engine.cancel(self.id, event.index)
         return made
 
     def _read_other(self, event: Event | Waiting) -> Sequence[GroupEvent]:
@@ -219,7 +219,7 @@ class Generation:
 
     def _expire(self) -> None:
         self._expired = True
-        self._engine.cancel(self._id)
+        self._engine.cancel(self.id)
 
     def _set_alarm(self) -> None:
         """Have a heartbeat come while there is no token yet, or no engine that computes."""
@@ -253,6 +253,6 @@ class Generation:
         reasons = [choice.finish_reason for choice in self._choices]
         failed = self._failed or self._expired
         reason = "error" if failed else "cancelled" if None in reasons else str(reasons[0])
-        record = self._tally.record(self._id, reason)
+        record = self._tally.record(self.id, reason)
         self._meter.limits.end(self._ask.caller, len(reasons), record.generated_tokens)
         await self._meter.record(record)

@@ -41,7 +41,7 @@ async def answer(
         interceptor = services.faults.plan(call.request, framing, ask)
         ignored = tuple(name for name in ignored if name != services.faults.field)
     generation = await _submit(services, ask, framing)
-    headers = ignored_header(ignored)
+    headers = (*ignored_header(ignored), *services.headers_of(generation.id))
     try:
         started = await generation.started()
         singly = interceptor is not None or ask.trace is not None  # they count tokens

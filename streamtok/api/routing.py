@@ -86,13 +86,13 @@ class Api:
         self._pages = pages
         self._check_host = check_host
         self._new_request_id = new_request_id
-        self._services: Services | None = None
+        self.services: Services | None = None
         self._draining = False
         self._opened = asyncio.Event()
 
     def open(self, services: Services) -> None:
         """Serve from now on."""
-        self._services = services
+        self.services = services
         self._opened.set()
 
     def drain(self) -> None:
@@ -104,9 +104,9 @@ class Api:
         """Whether requests are served, or why not."""
         if self._draining:
             return "draining"
-        if self._services is None:
+        if self.services is None:
             return "loading"
-        return "ok" if self._services.engine.ready else "restarting"
+        return "ok" if self.services.engine.ready else "restarting"
 
     # A request, in the order of its way through
 
@@ -131,8 +131,8 @@ class Api:
             )
         ids = tuple((name, request_id) for name in errors.id_headers)
         headers = (*ids, *(self._pages.headers(request) if self._pages else ()))
-        if self._services:
-            meter = self._services.meter
+        if self.services:
+            meter = self.services.meter
             labels = (route.path if route else "none", str(response.status), call.key)
             meter.metrics.requests.labels(*labels).inc()
             if route and route.limited:
@@ -201,17 +201,17 @@ class Api:
             return await route.endpoint(self, call)
         if request.header("last-event-id"):  # a browser that is refused would not come again
             await self._opened.wait()
-        if self._services is None:
+        if self.services is None:
             raise Unavailable("the model is still being loaded", code="loading")
         if route.limited:
-            self._services.meter.limits.admit(call.caller)
+            self.services.meter.limits.admit(call.caller)
         if request.method == "POST":
             _check_type(request)
         # Refusals come before this line, so that a refused client never sends its body.
         call = replace(call, request=await request.complete())
         if request.trace is not None:
             request.trace.step("admit", route=route.path, key=call.key)
-        return await route.endpoint(self._services, call, *rest)
+        return await route.endpoint(self.services, call, *rest)
 
 
 def _labelled(response: Response, request_id: str, headers: HeaderList) -> Response:

@@ -18,7 +18,7 @@ from streamtok.api.validation import BodyReader, Kind
 from streamtok.engine.base import Engine
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.framings import Framing
-from streamtok.http.request import Request
+from streamtok.http.request import HeaderList, Request
 from streamtok.messages import Constraint
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
@@ -146,6 +146,7 @@ class Services:
     find_trace: Callable[[str, str], Any] = lambda *_: None  # by a key and a request's id
     offload: Offload = field(default_factory=Offload)
     reader: BodyReader = field(default_factory=BodyReader)
+    headers_of: Callable[[str], HeaderList] = lambda _: ()  # by a request's id
 
     async def run(self, call: Call, work: Callable[[], Result]) -> Result:
         """Return the result of `work` on what `call` has sent, done elsewhere if that is long."""

@@ -19,7 +19,16 @@ TOPICS = {  # in the order in which they are listed
         *("embeddings", "anthropic", "framings", "streams", "usage", "terminal"),
     ),
     "running the server": (
-        *("settings", "limits", "keys", "operating", "proxies", "systemd", "performance"),
+        *(
+            "settings",
+            "limits",
+            "keys",
+            "operating",
+            "proxies",
+            "systemd",
+            "cluster",
+            "performance",
+        ),
     ),
     "testing and learning": (
         "testing",

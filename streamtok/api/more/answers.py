@@ -13,10 +13,23 @@ from streamtok.ledger import UsageRecord
 Item = TypeVar("Item")
 
 
-class Health(Struct):
-    """The answer of `GET /health`."""
+class ReplicaBody(Struct):
+    """A replica of the engine, and how busy it is with what this server has sent."""
+
+    name: str
+    ready: bool
+    running: int
+    queued: int
+    tokens: int
+    restarts: int
+    resumed: int
+
+
+class Health(Struct, omit_defaults=True):
+    """The answer of `GET /health`; `replicas` are there with `--engine ray`."""
 
     status: State
+    replicas: list[ReplicaBody] | None = None
 
 
 class TokenPiece(Struct):

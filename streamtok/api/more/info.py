@@ -3,9 +3,9 @@
 import math
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 
 from msgspec import structs
+from prometheus_client.registry import Collector
 
 from streamtok.api.anthropic.types import ModelInfo, ModelInfoList
 from streamtok.api.input.validation import checked
@@ -14,10 +14,12 @@ from streamtok.api.more.answers import (
     ListBody,
     ModelBody,
     ModelList,
+    ReplicaBody,
     UsageRecordBody,
     UsageSumBody,
     UsageSums,
 )
+from streamtok.api.more.collectors import WithParts, replica_bodies
 from streamtok.api.more.exposition import expose
 from streamtok.api.more.sums import UsageFilter, sum_usage
 from streamtok.api.more.types import UsageQuery
@@ -32,7 +34,12 @@ from streamtok.http.response import Response, json_response
 
 async def health(api: Api, _: Call) -> Response:
     """`GET /health`: whether the server is ready."""
-    return json_response(answers.encode(Health(api.state)), 200 if api.state == "ok" else 503)
+    body = Health(api.state, _replicas(api))
+    return json_response(answers.encode(body), 200 if api.state == "ok" else 503)
+
+
+def _replicas(api: Api) -> list[ReplicaBody] | None:
+    return replica_bodies(api.services.engine.stats()) or None if api.services else None
 
 
 async def models(services: Services, call: Call) -> Response:
@@ -58,8 +65,12 @@ async def metrics(services: Services, call: Call) -> Response:
     Those of each key are for who may see them; others get the sums.
     """
     accept = call.request.header("accept") or ""
-    view = partial(AlsoVllm, model=services.model)
-    metrics = services.meter.metrics
+    metrics, database = services.meter.metrics, services.meter.ledger.database
+    stats = services.engine.stats
+
+    def view(collector: Collector) -> Collector:
+        return WithParts(AlsoVllm(collector, services.model), stats, database)
+
     content_type, body = expose(metrics, accept, view, by_key=call.sees_all)
     return Response(200, (("content-type", content_type),), body)
 

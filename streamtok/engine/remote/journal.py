@@ -17,6 +17,9 @@ if the signal came from outside (SIGKILL, as by an operator or for want of memor
 too. So one request that always kills the process does not take the others with it, and those that
 happened to be there when something else killed it go on.
 
+Where several engines compute, each has a journal, and what one cannot continue is handed over:
+`release` takes a request out of a journal, `adopt` puts it into another one.
+
 Read next: `streamtok.engine.remote.process`, which feeds the journal and replays it.
 """
 
@@ -33,6 +36,7 @@ from streamtok.messages import (
     Finished,
     Prefilled,
     PromptScored,
+    SamplingParams,
     SequenceRequest,
     Started,
     TokenEvent,
@@ -105,8 +109,8 @@ class _Sequence:
 
 
 @dataclass(slots=True)
-class _Request:
-    """The unfinished sequences of a request, and the state of its flow control.
+class Entry:
+    """A request: its unfinished sequences, and the state of its flow control.
 
     The present engine counts from 0 when the request is submitted to it, and it counts events that
     are dropped here as well; `offset` translates the reader's count into the engine's.
@@ -127,6 +131,30 @@ class _Request:
         """How much of the blame for crashes in a row is on one of its sequences."""
         return max(sequence.blame for sequence in self.sequences.values())
 
+    @property
+    def requests(self) -> list[SequenceRequest]:
+        """Its unfinished sequences, as they were asked for."""
+        return [sequence.request for sequence in self.sequences.values()]
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether one of its sequences is, and only its end has not come yet."""
+        return any(sequence.cancelled for sequence in self.sequences.values())
+
+    def so_far(self) -> list[SequenceRequest]:
+        """Return requests that compute what its sequences have, and nothing new."""
+        return [
+            SequenceRequest(
+                index,
+                (*sequence.request.prompt_ids, *sequence.ids),
+                SamplingParams(),
+                max_tokens=0,
+                client=sequence.request.client,
+            )
+            for index, sequence in self.sequences.items()
+            if not sequence.request.embed
+        ]
+
     def running(self) -> list[_Sequence]:
         """Return the sequences that may have killed the engine: not those that were paused."""
         if self.delivered - self.read > HIGH_WATER:
@@ -141,16 +169,44 @@ class Journal:
     be sent comes from `due`. `resumed` counts sequences that another engine has continued.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, up: bool = True) -> None:
         self.resumed = 0
-        self.up = True
-        self._requests: dict[str, _Request] = {}
+        self.up = up
+        self._requests: dict[str, Entry] = {}
         self._held: dict[str, None] = {}  # requests that the engine does not have, in order
         self._tried: str | None = None  # the suspect that the engine has
         self._due: list[Command] = []
 
     def __len__(self) -> int:
         return sum(len(request.sequences) for request in self._requests.values())
+
+    @property
+    def running(self) -> int:
+        """How many sequences have left the engine's queue."""
+        entries = self._requests.values()
+        return sum(sequence.running for entry in entries for sequence in entry.sequences.values())
+
+    @property
+    def names(self) -> list[str]:
+        """The ids of the requests, in order."""
+        return list(self._requests)
+
+    def __getitem__(self, request_id: str) -> Entry:
+        return self._requests[request_id]
+
+    # To and from the journal of another engine
+
+    def release(self, request_id: str) -> Entry:
+        """Take out a request, of which no more events of this engine's are accepted."""
+        self._held.pop(request_id, None)
+        return self._requests.pop(request_id)
+
+    def adopt(self, request_id: str, entry: Entry) -> None:
+        """Put in a request, which the engine continues when it is up; a suspect in its turn."""
+        self._requests[request_id] = entry
+        self._held[request_id] = None
+        if self.up and not entry.suspect:
+            self._resubmit(request_id)
 
     # From the client
 
@@ -177,7 +233,7 @@ class Journal:
 
     def _submit(self, submit: Submit) -> None:
         sequences = {sequence.index: _Sequence(sequence) for sequence in submit.sequences}
-        self._requests[submit.request_id] = _Request(sequences)
+        self._requests[submit.request_id] = Entry(sequences)
         if self.up:
             self._due.append(submit)
         else:

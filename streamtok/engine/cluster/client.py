@@ -1,0 +1,340 @@
+"""The engine that a server sees where replicas compute: it routes, and moves what cannot go on.
+
+Each replica has a `Place` with a journal of its own (`streamtok.engine.remote.journal`). A request
+goes to the place that the router chooses. One task a place, `_supervise`, attaches to the replica,
+takes its events, and attaches again when it was lost:
+
+    connect -> compare -> open -> (lost) -> its requests go to other places -> connect
+
+- A replica that dies: the ids that its sequences have got are in its journal; they go on in another
+  place, with the same bytes.
+- A replica whose node is drained: what its sequences have is computed in another place while they
+  still run; then they are moved there, where only the last few tokens are left to compute.
+- A replica computes differently, as on a processor of another kind: it is compared with the first
+  one by the log-probabilities of a fixed prompt, bit for bit, and is not used.
+- No replica is left: requests wait PATIENCE_S for one, and then fail.
+
+Read next: `streamtok.engine.cluster.start`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import count
+
+from streamtok.engine.base import ENDS
+from streamtok.engine.client import EngineClient
+from streamtok.engine.cluster.places import Cluster, Link, Place, ReplicaLost
+from streamtok.engine.cluster.probe import INTERNAL, Scores, probe
+from streamtok.engine.cluster.replica import Steps
+from streamtok.engine.cluster.router import Router
+from streamtok.engine.core import Cancel, Close, Command, Submit
+from streamtok.engine.extras.backlog import Backlog
+from streamtok.engine.plan import Addressed
+from streamtok.engine.remote.frames import unpack
+from streamtok.engine.remote.journal import Journal
+from streamtok.engine.remote.restarts import Restarts
+from streamtok.errors import EngineFailed, StreamtokError, Unavailable
+from streamtok.messages import (
+    EngineStats,
+    Prefilled,
+    SequenceRequest,
+    TokenEvent,
+)
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 60.0  # how long sequences wait for a replica
+PLACING_S = 30.0  # how long a start waits for the others when one is ready
+LOOK_S = 1.0  # between looks at which nodes are drained
+ALIVE_S = 5.0  # between signs of life to replicas
+
+Sleep = Callable[[float], Awaitable[object]]
+
+
+class ClusterEngine(EngineClient):
+    """An engine made of replicas that `streamtok.engine.cluster.start` has started.
+
+    `first` is one of `names`, with its link and the scores that all others must give too.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        names: Sequence[str],
+        first: tuple[str, Link, Scores],
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        name, link, self._scores = first
+        super().__init__(link.info, self._command, Backlog)
+        self._cluster, self._sleep = cluster, sleep
+        self._exact = link.info.exact
+        self._router = Router(2 * link.info.streams * link.info.context // 16)
+        self._places = {name: Place(name) for name in names}
+        self._where: dict[str, Place] = {}  # the place of each unfinished request that has one
+        self._lobby = Journal(up=False)  # those that wait for a place
+        self._copies: dict[str, tuple[str, Place, Place, set[int]]] = {}  # see `_copy`
+        self._numbers = count()
+        self._changed = asyncio.Event()  # a place was opened
+        self._patience: asyncio.Task[None] | None = None
+        links = {name: link}
+        self._tasks = [
+            self._loop.create_task(self._supervise(place, links.get(place.name)))
+            for place in self._places.values()
+        ]
+        self._tasks.append(self._loop.create_task(self._look_after()))
+
+    async def opened(self) -> None:
+        """Wait until all replicas are open, for PLACING_S at most."""
+        try:
+            async with asyncio.timeout(PLACING_S):
+                while missing := [p.name for p in self._places.values() if not p.open]:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            log.warning("not ready yet, and used when they are: %s", ", ".join(missing))
+
+    @property
+    def ready(self) -> bool:
+        """Whether it computes: False while there is no replica."""
+        return self.refused is None and any(place.open for place in self._places.values())
+
+    def stats(self) -> EngineStats:
+        """Return how busy it is, and each of its replicas."""
+        stats, replicas = super().stats(), tuple(p.stats for p in self._places.values())
+        return EngineStats(
+            stats.running,
+            stats.queued,
+            sum(replica.restarts for replica in replicas),
+            sum(replica.resumed for replica in replicas),
+            replicas=replicas,
+        )
+
+    def headers_of(self, request_id: str) -> tuple[tuple[str, str], ...]:
+        """Return the header that says which replica computes a request, if one does now."""
+        place = self._where.get(request_id)
+        return (("x-streamtok-replica", place.name),) if place else ()
+
+    async def close(self) -> None:
+        """Leave the replicas; what still runs or waits ends with Failed(Unavailable)."""
+        self.refused = Unavailable("the server is shutting down", code="shutting_down")
+        tasks = [*self._tasks, *filter(None, [self._patience])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        self.fail(Unavailable("the server shut down before the answer was complete"))
+        links = [place.link for place in self._places.values() if place.link]
+        await asyncio.gather(*(link.close() for link in links))
+        await self._cluster.close()
+
+    # Commands and events
+
+    def _command(self, command: Command) -> None:
+        assert not isinstance(command, Close)
+        if isinstance(command, Submit):
+            place = self._choose(command.sequences)
+            if place:
+                self._put(command.request_id, place, command.sequences)
+            self._journal(command.request_id).note(command)
+        elif isinstance(command, Cancel):
+            self.receive(self._journal(command.request_id).note(command))
+        else:
+            self._journal(command.request_id).note(command)
+        if place := self._where.get(command.request_id):
+            self._send_due(place)
+
+    def receive(self, events: Iterable[Addressed]) -> None:
+        """Give each event to the stream of its request, unless it is known there."""
+        for request_id, event in list(events):
+            super().receive(self._journal(request_id).accept([(request_id, event)]))
+            self._forget(request_id)
+
+    def _take(self, place: Place, steps: Steps) -> None:
+        """Take what a replica has computed; what is not its to compute any more is dropped."""
+        place.others = steps.others
+        events = list(unpack(steps.events))
+        mine = [(name, event) for name, event in events if self._where.get(name) is place]
+        for name, event in mine:
+            if isinstance(event, TokenEvent):
+                place.tokens += 1
+            elif isinstance(event, Prefilled):
+                place.prompts.pop((name, event.index), None)
+        super().receive(place.journal.accept(mine))
+        for name, event in events:
+            if isinstance(event, ENDS):
+                self._forget(name)
+                if name in self._copies:
+                    self._copied(name, event.index)
+        self._send_due(place)
+
+    def _journal(self, request_id: str) -> Journal:
+        place = self._where.get(request_id)
+        return place.journal if place else self._lobby
+
+    def _forget(self, request_id: str) -> None:
+        """Forget a request if it has ended."""
+        if request_id not in self._streams and (place := self._where.pop(request_id, None)):
+            for key in [key for key in place.prompts if key[0] == request_id]:
+                del place.prompts[key]
+
+    def _send_due(self, place: Place) -> None:
+        """Send what a replica is to be sent, soon: all of this turn of the event loop at once."""
+        due = place.journal.due()
+        if due and not place.outbox:
+            self._loop.call_soon(self._send_out, place)
+        place.outbox += due
+
+    def _send_out(self, place: Place) -> None:
+        if place.link and place.outbox:
+            place.link.send(place.outbox)
+        place.outbox = []
+
+    # Which replica
+
+    def _choose(
+        self, sequences: Sequence[SequenceRequest], not_in: Place | None = None
+    ) -> Place | None:
+        loads = {p.name: p.load for p in self._places.values() if p.open and p is not not_in}
+        return self._places[self._router.choose(sequences, loads)] if loads else None
+
+    def _put(self, request_id: str, place: Place, sequences: Sequence[SequenceRequest]) -> None:
+        """Note that a request is computed in a place."""
+        uncached = self._router.uncached(place.name, sequences)
+        self._router.place(place.name, sequences)
+        self._where[request_id] = place
+        place.prompts[request_id, sequences[0].index] = uncached
+
+    def _move(self, request_id: str, old: Journal, not_in: Place | None = None) -> None:
+        """Have another replica continue a request, or let it wait for one."""
+        entry = old.release(request_id)
+        place = self._choose(entry.requests, not_in)
+        if place:
+            self._put(request_id, place, entry.requests)
+            place.journal.adopt(request_id, entry)
+            self._send_due(place)
+        else:
+            self._where.pop(request_id, None)
+            self._lobby.adopt(request_id, entry)
+
+    # The life of a replica
+
+    async def _supervise(self, place: Place, link: Link | None) -> None:
+        """Attach to a replica again and again, until cancelled."""
+        restarts = Restarts()
+        while True:
+            link = link or await self._connect(place, restarts)
+            self._open(place, link)
+            opened_s = self._loop.time()
+            try:
+                while True:
+                    self._take(place, await link.receive())
+            except ReplicaLost as lost:
+                log.error("%s is lost: %s", place.name, lost)
+                self._lose(place, outside=lost.outside)
+            link = None
+            if delay_s := restarts.delay_s(self._loop.time() - opened_s):
+                await self._sleep(delay_s)
+
+    async def _connect(self, place: Place, restarts: Restarts) -> Link:
+        """Return a link to a replica that computes as the first one did."""
+        while True:
+            try:
+                link = await self._cluster.connect(place.name)
+                scores = await probe(link)
+            except (ReplicaLost, StreamtokError) as error:
+                log.error("%s cannot be started: %s", place.name, error)
+            else:
+                if (link.info.fingerprint, scores) == (self.fingerprint, self._scores):
+                    return link
+                log.error("%s gives other results, and is not used: %s", place.name, link.place)
+                await link.close()
+            await self._sleep(restarts.delay_s(0.0))
+
+    def _open(self, place: Place, link: Link) -> None:
+        place.connect(link)
+        self._count_places()
+        if self._patience:
+            self._patience.cancel()
+            self._patience = None
+        self.refused = None
+        self._changed.set()
+        log.info("%s is open: %s", place.name, link.place)
+        for request_id in self._lobby.names:
+            self._move(request_id, self._lobby)
+
+    def _lose(self, place: Place, *, outside: bool) -> None:
+        """Move what a replica that is gone has not finished."""
+        self.receive(place.journal.crashed(exact=self._exact, outside=outside))
+        old = place.journal
+        place.disconnect()
+        self._router.forget(place.name)
+        for copy_id, (_, source, target, _) in list(self._copies.items()):
+            if place in (source, target):
+                del self._copies[copy_id]
+        for request_id in old.names:
+            self._move(request_id, old)
+        self._count_places()
+        if not self._patience and not any(p.link for p in self._places.values()):
+            self._patience = self._loop.create_task(self._lose_patience())
+
+    def _count_places(self) -> None:
+        """Set how much there is room for; without any replica, as much as there was."""
+        infos = [place.link.info for place in self._places.values() if place.link]
+        self.streams = sum(info.streams for info in infos) or self.streams
+        self.room = sum(info.room for info in infos) or self.room
+
+    async def _lose_patience(self) -> None:
+        await self._sleep(PATIENCE_S)
+        self.refused = Unavailable("the engine is being started again", code="engine_restarting")
+        self.fail(EngineFailed("no replica of the engine was left, and none came in time"))
+
+    # Nodes that are drained
+
+    async def _look_after(self) -> None:
+        """Tell replicas that this server lives, and empty those whose node is drained."""
+        for turn in count():
+            await self._sleep(LOOK_S)
+            draining = await self._cluster.draining()
+            for place in self._places.values():
+                if place.link and turn % int(ALIVE_S / LOOK_S) == 0:
+                    place.link.send([])
+                if place.link and (place.draining or place.name in draining):
+                    await self._drain(place)
+
+    async def _drain(self, place: Place) -> None:
+        """Begin to move what is in a place; when nothing is left, have the replica moved."""
+        if not place.draining:
+            log.warning(
+                "the node of %s is drained: %d sequences move", place.name, len(place.journal)
+            )
+            place.draining = True
+        if not place.journal.names and not place.others:
+            await self._cluster.move(place.name)
+            return
+        copied = {request_id for request_id, source, _, _ in self._copies.values()}
+        for request_id in place.journal.names:
+            if request_id not in copied and not place.journal[request_id].cancelled:
+                self._copy(request_id, place)
+
+    def _copy(self, request_id: str, place: Place) -> None:
+        """Have another replica compute what a request has so far, as a request of its own."""
+        requests = place.journal[request_id].so_far()
+        target = self._choose(place.journal[request_id].requests, not_in=place)
+        if target is None or target.link is None:
+            return
+        copy_id = f"{INTERNAL}{next(self._numbers)}"
+        self._copies[copy_id] = (request_id, place, target, {r.index for r in requests})
+        target.link.send([Submit(copy_id, tuple(requests))])
+        self._router.place(target.name, requests)
+
+    def _copied(self, copy_id: str, index: int) -> None:
+        """Move a request when all of it is there."""
+        request_id, source, _, missing = self._copies[copy_id]
+        missing.discard(index)
+        if missing:
+            return
+        del self._copies[copy_id]
+        if self._where.get(request_id) is source and not source.journal[request_id].cancelled:
+            self._move(request_id, source.journal, not_in=source)
+            if source.link:
+                source.link.send([Cancel(request_id, None)])

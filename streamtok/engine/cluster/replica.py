@@ -1,0 +1,197 @@
+"""What runs on a node of the cluster: one engine in a thread, for all servers that attach to it.
+
+A server attaches once and gets the events of its requests as one stream: each item has whole steps,
+never a call per token. Its commands come in numbered batches, because Ray may start the calls of
+an actor in another order. A server that is not heard from for SILENT_S is gone: what it has asked
+for is cancelled.
+
+`Replica` is made an actor by `streamtok.engine.cluster.ray`; it does not know Ray itself.
+"""
+
+import asyncio
+import logging
+import os
+import pickle
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from streamtok.config import EngineConfig
+from streamtok.engine.base import ENDS
+from streamtok.engine.core import Cancel, Close, Command, EngineCore, EngineInfo, Read, Submit
+from streamtok.engine.extras import all_extras
+from streamtok.engine.extras.grammars import Grammars, Vocabulary
+from streamtok.engine.plan import Addressed
+from streamtok.engine.remote.frames import pack
+from streamtok.errors import EngineFailed, StreamtokError
+from streamtok.model.load import load
+
+log = logging.getLogger(__name__)
+
+SIGN_S = 1.0  # between signs of life to a server
+SILENT_S = 20.0
+SEPARATOR = "/"  # between a server's name and the id of its request
+
+LoadVocabulary = Callable[[Path], Vocabulary | None]
+Packed = list[Any]  # see `streamtok.engine.remote.frames.pack`
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The first item of a server's stream: the engine, or why there is none."""
+
+    engine: EngineInfo | StreamtokError
+    place: str = ""  # which node and process
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What has happened to a server's requests; `others` is how many sequences others have."""
+
+    events: Packed
+    others: int
+
+
+@dataclass(slots=True)
+class _Server:
+    """A server that is attached: what is to go to it, and what has come from it."""
+
+    events: Packed = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    early: dict[int, list[Command]] = field(default_factory=dict)  # batches before their turn
+    next: int = 0
+    heard_s: float = field(default_factory=time.monotonic)
+    open: dict[str, int] = field(default_factory=dict)  # sequences of each request
+
+
+class Replica:
+    """An engine made from a `config`.
+
+    `load_vocabulary` reads the one of a model's folder, which constraints need; None is a model
+    without. It is read here, because what Ray hands over in its object store is gone with the
+    server, and the replica may be started again after that.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        load_vocabulary: LoadVocabulary,
+        log_level: int,
+        place: str = "",
+    ) -> None:
+        logging.basicConfig(level=log_level, format="%(asctime)s replica %(levelname)s %(message)s")
+        self._config = config
+        self._load_vocabulary = load_vocabulary
+        self._place = place
+        self._servers: dict[str, _Server] = {}
+        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._loading: asyncio.Task[EngineInfo | StreamtokError] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def attach(self, server: str) -> AsyncIterator[bytes]:
+        """Yield a Greeting, and then Steps as they come, until the server has detached."""
+        self._loop = asyncio.get_running_loop()
+        if self._loading is None:
+            self._loading = self._loop.create_task(asyncio.to_thread(self._start))
+        state = self._servers[server] = _Server()
+        try:
+            yield pickle.dumps(Greeting(await asyncio.shield(self._loading), self._place))
+            while server in self._servers and time.monotonic() - state.heard_s < SILENT_S:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SIGN_S):
+                        await state.changed.wait()
+                state.changed.clear()
+                events, state.events = state.events, []
+                yield pickle.dumps(Steps(events, self._others(server)), pickle.HIGHEST_PROTOCOL)
+        finally:
+            await self.detach(server)
+
+    async def send(self, server: str, number: int, commands: bytes) -> None:
+        """Take the commands of a server, which are batch `number` of it."""
+        state = self._servers.get(server)
+        if state is None:
+            return
+        state.heard_s = time.monotonic()
+        state.early[number] = pickle.loads(commands)
+        while state.next in state.early:
+            for command in state.early.pop(state.next):
+                self._accept(server, state, command)
+            state.next += 1
+
+    async def detach(self, server: str) -> None:
+        """Cancel what a server has asked for, and forget it."""
+        if state := self._servers.pop(server, None):
+            state.changed.set()
+            for request_id in state.open:
+                self._inbox.put(Cancel(server + SEPARATOR + request_id, None))
+
+    def _others(self, server: str) -> int:
+        return sum(
+            sum(state.open.values()) for name, state in self._servers.items() if name != server
+        )
+
+    def _accept(self, server: str, state: _Server, command: Command) -> None:
+        """Pass a command on, under a name that no other server's request has."""
+        assert isinstance(command, Submit | Cancel | Read)
+        if isinstance(command, Submit):
+            state.open[command.request_id] = len(command.sequences)
+        name = server + SEPARATOR + command.request_id
+        self._inbox.put(replace(command, request_id=name))
+
+    def _receive(self, events: Sequence[Addressed]) -> None:
+        """Give events to their servers; those of a server that is gone are dropped."""
+        for name, event in events:
+            server, _, request_id = name.partition(SEPARATOR)
+            if state := self._servers.get(server):
+                state.events += pack([(request_id, event)])
+                state.changed.set()
+                if isinstance(event, ENDS):
+                    state.open[request_id] -= 1
+                    if not state.open[request_id]:
+                        del state.open[request_id]
+
+    # In other threads
+
+    def _start(self) -> EngineInfo | StreamtokError:
+        """Load the model and start the engine's thread."""
+        try:
+            vocabulary = self._load_vocabulary(self._config.model_folder)
+            grammars = Grammars(vocabulary) if vocabulary else None
+            decoder = load(self._config.model_folder)
+            core = EngineCore(decoder, self._config, all_extras(grammars))
+        except StreamtokError as error:
+            return error
+        except Exception as error:
+            log.exception("the engine cannot be started")
+            return EngineFailed(f"the engine cannot be started: {error!r}")
+        threading.Thread(target=self._run, args=[core], name="engine", daemon=True).start()
+        return core.info
+
+    def _run(self, core: EngineCore) -> None:
+        assert self._loop is not None
+        loop = self._loop
+        try:
+            core.serve(self._take, lambda events: _post(loop, self._receive, events))
+        except Exception:
+            log.exception("the engine's thread has ended")
+            os._exit(1)  # Ray starts another one, and servers go on elsewhere
+
+    def _take(self, wait: bool) -> Iterator[Command]:
+        """Yield what is in the inbox; if `wait`, once there is something."""
+        while wait or not self._inbox.empty():
+            yield self._inbox.get()
+            wait = False
+
+    def close(self) -> None:
+        """Stop the engine's thread."""
+        self._inbox.put(Close())
+
+
+def _post(loop: asyncio.AbstractEventLoop, receive: Any, events: Sequence[Addressed]) -> None:
+    with suppress(RuntimeError):  # the loop is closed: so are the servers' streams
+        loop.call_soon_threadsafe(receive, events)

@@ -1,0 +1,131 @@
+"""Replicas without Ray, in this process: a cluster whose replicas end when a test says so."""
+
+import asyncio
+import pickle
+from collections.abc import AsyncIterator, Collection, Sequence
+from pathlib import Path
+
+from streamtok.config import EngineConfig
+from streamtok.engine.cluster.client import PATIENCE_S, ClusterEngine
+from streamtok.engine.cluster.places import ReplicaLost
+from streamtok.engine.cluster.replica import Greeting, Replica, Steps
+from streamtok.engine.cluster.start import start_cluster
+from streamtok.engine.core import Command, EngineInfo
+from streamtok.errors import StreamtokError
+
+
+class LocalLink:
+    """An attachment to a replica in this process."""
+
+    def __init__(self, replica: Replica, server: str) -> None:
+        self._replica, self._server = replica, server
+        self._numbers = 0
+        self._stream: AsyncIterator[bytes] = replica.attach(server)
+        self._lost = asyncio.Event()
+        self.outside = False
+        self.info: EngineInfo
+        self.place = server
+
+    async def greeted(self) -> None:
+        greeting: Greeting = pickle.loads(await self._next())
+        if isinstance(greeting.engine, StreamtokError):
+            raise greeting.engine
+        self.info = greeting.engine
+
+    def lose(self, *, outside: bool = False) -> None:
+        """Be lost from now on: what is on its way does not arrive."""
+        self.outside = outside
+        self._lost.set()
+
+    def send(self, commands: Sequence[Command]) -> None:
+        if not self._lost.is_set():
+            number, self._numbers = self._numbers, self._numbers + 1
+            data = pickle.dumps(list(commands))
+            task = asyncio.ensure_future(self._replica.send(self._server, number, data))
+            task.add_done_callback(lambda task: task.result())
+
+    async def receive(self) -> Steps:
+        steps: Steps = pickle.loads(await self._next())
+        return steps
+
+    async def _next(self) -> bytes:
+        following = asyncio.ensure_future(anext(self._stream))
+        lost = asyncio.ensure_future(self._lost.wait())
+        try:
+            await asyncio.wait([following, lost], return_when=asyncio.FIRST_COMPLETED)
+            if self._lost.is_set():
+                raise ReplicaLost("the test says so", outside=self.outside)
+            return following.result()
+        finally:
+            lost.cancel()
+            if not following.done():
+                following.cancel()
+                await asyncio.wait([following])
+
+    async def close(self) -> None:
+        await self._replica.detach(self._server)
+        await self._stream.aclose()  # type: ignore[attr-defined]
+
+
+class LocalCluster:
+    """A cluster in this process; `made` counts replicas, `down` are not to be had."""
+
+    def __init__(self, folders: dict[str, Path], config: EngineConfig) -> None:
+        self.folders = folders
+        self.config = config
+        self.links: dict[str, LocalLink] = {}
+        self.replicas: dict[str, Replica] = {}
+        self.down: set[str] = set()
+        self.drained: set[str] = set()
+        self.moved: list[str] = []
+        self.made = 0
+        self._changed = asyncio.Event()
+
+    async def connect(self, name: str) -> LocalLink:
+        while name in self.down:
+            self._changed.clear()
+            await self._changed.wait()
+        if name not in self.replicas:
+            values = {field: getattr(self.config, field) for field in EngineConfig.__match_args__}
+            own = EngineConfig(**values | {"model": str(self.folders[name])})
+            self.replicas[name] = Replica(own, lambda _: None, 30)
+        self.made += 1
+        link = LocalLink(self.replicas[name], f"server-{self.made}")
+        await link.greeted()
+        self.links[name] = link
+        return link
+
+    def kill(self, name: str, *, outside: bool = False) -> None:
+        """End a replica: another one of this name has nothing."""
+        self.replicas.pop(name).close()
+        self.links[name].lose(outside=outside)
+
+    def restore(self, name: str) -> None:
+        """Let a replica be had again."""
+        self.down.discard(name)
+        self._changed.set()
+
+    async def draining(self) -> Collection[str]:
+        return set(self.drained)
+
+    async def move(self, name: str) -> None:
+        self.moved.append(name)
+        self.drained.discard(name)
+        self.kill(name)
+
+    async def close(self) -> None:
+        for replica in self.replicas.values():
+            replica.close()
+
+
+async def local_cluster(
+    folder: Path, names: Sequence[str] = ("one", "two"), **settings: int
+) -> tuple[LocalCluster, ClusterEngine]:
+    """Return a cluster and its engine, whose pauses take no time."""
+    cluster = LocalCluster(dict.fromkeys(names, folder), EngineConfig(**settings))
+    return cluster, await start_cluster(cluster, names, hurry)
+
+
+async def hurry(seconds: float) -> None:
+    """Pause, shortly where it is a pause between two tries."""
+    await asyncio.sleep(seconds if seconds >= PATIENCE_S else 0.002)
