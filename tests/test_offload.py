@@ -14,9 +14,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import BPE, WordLevel
 
 from streamtok.api.access.lanes import LONG_BYTES, SHORT_BYTES, Lane, Lanes
+from streamtok.api.input.reader import MOST_VALUES
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
-from streamtok.api.services import MOST_VALUES, Services
+from streamtok.api.services import Services
 from streamtok.config import default_model
 from streamtok.http.request import Request
 from streamtok.testing import FakeClock, ScriptedEngine, make_services
