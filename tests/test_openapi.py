@@ -73,11 +73,13 @@ def made(server: RunningServer) -> dict[str, str]:
     body, headers = {"input": "x", "max_output_tokens": 1}, {"x-trace": "1"}
     response = httpx.post(f"{server.url}/v1/responses", json=body, headers=headers)
     made = str(response.json()["id"])
+    behind = httpx.post(f"{server.url}/v1/responses", json=body | {"background": True})
     asked = {"prompt": "x", "max_tokens": 1, "stream": True, "resumable": True}
     stream = httpx.post(f"{server.url}/v1/completions", json=asked)
     return {
         "/v1/responses/{id}": made,
         "/v1/responses/{id}/input_items": made,
+        "/v1/responses/{id}/cancel": behind.json()["id"],
         "/v1/models/{id}": "fireside",
         "/v1/usage/{id}": made,
         "/v1/streams/{id}": stream.headers["x-stream-id"],

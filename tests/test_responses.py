@@ -276,7 +276,6 @@ async def test_input_becomes_a_chat(site: Site, body: dict[str, Any], prompt: st
         ({"previous_response_id": "resp_9"}, "previous_response_id", "'resp_9'"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", "must be 'function'"),
         ({"tool_choice": "required"}, "tool_choice", "no tools"),
-        ({"background": True}, "background", "not supported"),
     ],
 )
 async def test_what_is_wrong_is_named(

@@ -166,6 +166,13 @@ class ResponseCreated(Struct, tag="response.created", tag_field="type"):
     response: ResponseBody
 
 
+class ResponseQueued(Struct, tag="response.queued", tag_field="type"):
+    """The response is in the background, and may wait for its turn."""
+
+    sequence_number: int
+    response: ResponseBody
+
+
 class ResponseInProgress(Struct, tag="response.in_progress", tag_field="type"):
     """The model has begun."""
 
@@ -275,6 +282,7 @@ class ResponseFailed(Struct, tag="response.failed", tag_field="type"):
 
 Event = (
     ResponseCreated
+    | ResponseQueued
     | ResponseInProgress
     | ItemAdded
     | PartAdded

@@ -36,6 +36,7 @@ from streamtok.api.responses.answers import (
     ResponseFailed,
     ResponseIncomplete,
     ResponseInProgress,
+    ResponseQueued,
     ResponseUsage,
 )
 from streamtok.api.responses.transcript import Item, ItemBegan, ItemDialect, ItemEnded, ItemGrew
@@ -70,6 +71,12 @@ class ResponseEvents(ItemDialect):
         self._output: list[OutputItem] = []  # the transcript's items as JSON
         self._body: ResponseBody | None = None
 
+    def queued(self, began: Began) -> ResponseBody:
+        """Return the response as it is before its turn."""
+        body = self._new_body(began)
+        body.status = "queued"
+        return body
+
     async def end(self, event: Ended) -> Iterable[Chunk]:
         """See `Dialect.end`."""
         ended = list(self.chunks(event))
@@ -87,7 +94,13 @@ class ResponseEvents(ItemDialect):
 
     def _began(self, event: Began) -> Iterator[Chunk]:
         body = self._body = self._new_body(event)
-        yield _chunk(ResponseCreated(next(self._numbers), body))
+        if self._fields.background:
+            body.status = "queued"
+            yield _chunk(ResponseCreated(next(self._numbers), body))
+            yield _chunk(ResponseQueued(next(self._numbers), body))
+            body.status = "in_progress"
+        else:
+            yield _chunk(ResponseCreated(next(self._numbers), body))
         yield _chunk(ResponseInProgress(next(self._numbers), body))
 
     def _failed(self, event: Failed) -> Iterator[Chunk]:
@@ -208,6 +221,7 @@ class ResponseEvents(ItemDialect):
             truncation=fields.truncation or "disabled",
             user=fields.user,
             metadata=fields.metadata or {},
+            background=bool(fields.background),
         )
 
 

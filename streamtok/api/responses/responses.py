@@ -58,35 +58,44 @@ class Kept(Struct):
 
 async def respond(services: Services, call: Call) -> Response:
     """`POST /v1/responses`: text or messages in, a response out."""
+    asked, dialect, ignored = await prepare(services, call)
+    return await answer(services, call, asked, dialect, ignored)
+
+
+async def prepare(services: Services, call: Call) -> tuple[Ask, ResponseEvents, tuple[str, ...]]:
+    """Return what a request asks for, the dialect of its answer, and the fields that are unknown.
+
+    Raises:
+        RequestError: it cannot be had.
+    """
     fields, ignored = await services.read(call, ResponseRequest)
     messages = [*await _before(services, call, fields), *conversation(fields.input)]
     asked = await services.run(call, partial(_ask, services, call, fields, messages))
     keep = partial(_keep, services, call, messages) if _is_kept(services, fields) else None
-    dialect = ResponseEvents(services, fields, asked.sampling, keep)
-    return await answer(services, call, asked, dialect, ignored)
+    return asked, ResponseEvents(services, fields, asked.sampling, keep), ignored
 
 
 async def response(services: Services, call: Call, response_id: str) -> Response:
     """`GET /v1/responses/{id}`: a response that was kept."""
-    for name, value in _without_include(call).items():
+    for name, value in without_include(call).items():
         if value not in ("", "false"):
             raise InvalidRequest(
                 f"{name} is not supported by this server", param=name, code="unsupported_parameter"
             )
-    return json_response((await _find(services, call, response_id)).body)
+    return json_response((await find(services, call, response_id)).body)
 
 
 async def delete(services: Services, call: Call, response_id: str) -> Response:
     """`DELETE /v1/responses/{id}`: forget a response that was kept."""
-    found = await _find(services, call, response_id)
+    found = await find(services, call, response_id)
     await stored.forget(services.meter.ledger.database, found.id)
     return json_response(answers.encode(ResponseDeleted(response_id)))
 
 
 async def list_input(services: Services, call: Call, response_id: str) -> Response:
     """`GET /v1/responses/{id}/input_items`: what a response that was kept has answered."""
-    query = checked(_without_include(call), InputItemsQuery, strict=False)
-    kept = _read(await _find(services, call, response_id))
+    query = checked(without_include(call), InputItemsQuery, strict=False)
+    kept = _read(await find(services, call, response_id))
     items = list(input_items(kept.messages[: kept.prompt], response_id))
     if query.order == "desc":
         items.reverse()
@@ -119,7 +128,7 @@ async def count_input(services: Services, call: Call) -> Response:
     return json_response(answers.encode(InputTokens(count)), headers=ignored_header(ignored))
 
 
-def _without_include(call: Call) -> dict[str, str]:
+def without_include(call: Call) -> dict[str, str]:
     """Return the query without `include`: what it may name, there is none of here."""
     query = call.request.query.items()
     return {name: value for name, value in query if name.partition("[")[0] != "include"}
@@ -184,7 +193,7 @@ async def _before(services: Services, call: Call, fields: InputFields) -> list[M
     if (response_id := fields.previous_response_id) is None:
         return []
     try:
-        kept = await _find(services, call, response_id)
+        kept = await find(services, call, response_id)
     except NotFound as error:
         raise InvalidRequest(
             f"previous_response_id: {error.message}",
@@ -218,7 +227,7 @@ def _read(kept: KeptResponse) -> Kept:
         ) from error
 
 
-async def _find(services: Services, call: Call, response_id: str) -> KeptResponse:
+async def find(services: Services, call: Call, response_id: str) -> KeptResponse:
     """Return a response of the caller's key.
 
     Raises:

@@ -51,7 +51,6 @@ DOCUMENTED = Documented(
     ),
     refused={
         **dict.fromkeys(CONSTRAINTS, ()),
-        "background": (False,),
         "context_management": ([],),
         "conversation": (),
         "image": (),
@@ -159,6 +158,7 @@ class ResponseRequest(InputFields, kw_only=True):
     """`POST /v1/responses`; `seed`, `top_k` and `min_p` are extensions."""
 
     input: Input
+    background: bool | None = None
     include: list[Includable] | None = None
     max_output_tokens: MaxTokens | None = None
     metadata: Annotated[dict[str, str], Meta(max_length=16)] | None = None

@@ -3,6 +3,7 @@
 Read next: `streamtok.api.resume.streams`.
 """
 
+import asyncio
 import logging
 from asyncio import Task
 from collections.abc import Callable, Coroutine, Sequence
@@ -44,6 +45,10 @@ class Answer:
         self.key = row.key
         self.headers: HeaderList = ()
         self.meter: AnswerMeter | None = None
+        self.making: asyncio.Task[None] | None = None  # in the background
+        self.queued = b""  # the response while it waits for its turn
+        # Done when the engine has it
+        self.submitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._rows = rows
         self._is_replay = is_replay
         self._recorder = Recorder(row.recording, is_replay=is_replay)
@@ -81,8 +86,9 @@ class Answer:
     async def store(self, most: int) -> None:
         """Write its row; see `Rows.insert`."""
         self.row.id = self.id
+        self._recorder.changed = False
         await self._rows.insert(self.row, most)
-        self._recorder.changed, self._stored = False, True
+        self._stored = True
 
     def run(self, response: Response) -> None:
         """Take the events of the stream that `make` has returned."""
@@ -126,6 +132,8 @@ class Answer:
         if self.row.digest and found != self.row.digest:
             raise StreamChanged("settings have changed since it began")
         self.row.digest = found
+        if not self.submitted.done():
+            self.submitted.set_result(None)
 
     async def _on_events(self, count: int) -> None:
         assert self.meter is not None

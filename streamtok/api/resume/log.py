@@ -132,6 +132,16 @@ class EventLog:
         """Take all events from `source`, which gives them in groups."""
         self._writer = asyncio.get_running_loop().create_task(self._write(source))
 
+    async def begun(self) -> None:
+        """Wait until there is an event, or there will be none."""
+        while not (self.events or self.ended or self.broken):
+            await self.grown.wait()
+
+    async def finished(self) -> None:
+        """Wait until there are no more events."""
+        while not (self.ended or self.broken):
+            await self.grown.wait()
+
     async def stop(self) -> None:
         """Take no more events, and return once their source is closed."""
         if self._writer is not None:

@@ -11,13 +11,15 @@ from streamtok.api.anthropic import messages
 from streamtok.api.more import link
 from streamtok.api.openai import chat, completions
 from streamtok.api.responses import responses
+from streamtok.api.responses.answers import ResponseBody
 from streamtok.api.resume import endpoints
+from streamtok.api.resume.background import Background
 from streamtok.api.resume.endpoints import StreamDeleted, StreamQuery
 from streamtok.api.resume.owners import forget, new_owner
 from streamtok.api.resume.rows import Rows
 from streamtok.api.resume.running import RunningRequests
 from streamtok.api.resume.streams import Later, Settings, Streams
-from streamtok.api.route import Operation, Route
+from streamtok.api.route import Endpoint, Operation, Route
 from streamtok.api.services import Services
 from streamtok.config import ServeConfig
 from streamtok.http.framings import OFFERS, TYPED_OFFERS, Offer
@@ -29,7 +31,7 @@ POSTS: Mapping[str, Sequence[Offer]] = {
     responses.ENDPOINT: TYPED_OFFERS,
     messages.ENDPOINT: TYPED_OFFERS,
 }
-STREAM = f"{endpoints.ENDPOINT}/*"
+STREAM, RESPONSE = f"{endpoints.ENDPOINT}/*", f"{responses.ENDPOINT}/*"
 
 
 class Resumption:
@@ -46,22 +48,30 @@ class Resumption:
         rows = Rows(database, Path(config.ledger) if is_file and lasts else None)
         settings = Settings(config.resume_window_s, config.stored_streams, self._owner, later)
         self.streams = Streams(rows, settings)
+        self._background = Background(self.streams)
         self.running = RunningRequests(database, self._owner) if lasts else None
 
     def around(self, routes: Iterable[Route]) -> tuple[Route, ...]:
         """Return `routes`, with resumable streams, and the routes to these."""
         found = []
         for route in routes:
-            name = (route.method, route.path)
-            self.streams.endpoints[route.path] = route.endpoint
-            if name == ("GET", link.ENDPOINT):
-                endpoint = endpoints.get(self.streams, route.endpoint, link.OFFERS)
-            elif route.method == "POST" and route.path in POSTS:
-                endpoint = endpoints.post(self.streams, route.endpoint, POSTS[route.path])
-            else:
-                endpoint = route.endpoint
+            name, endpoint = (route.method, route.path), route.endpoint
+            if route.method == "POST" and route.path in POSTS:
+                self.streams.endpoints[route.path] = endpoint
+                endpoint = endpoints.post(self.streams, endpoint, POSTS[route.path])
+            elif name == ("GET", link.ENDPOINT):
+                self.streams.endpoints[route.path] = endpoint
+                endpoint = endpoints.get(self.streams, endpoint, link.OFFERS)
+            if route.path in (responses.ENDPOINT, RESPONSE):
+                endpoint = self._with_background(route.method, endpoint)
             found.append(replace(route, endpoint=endpoint))
-        return (*found, *self._own())
+        return (*self._own(), *found)  # the first that fits is taken
+
+    def _with_background(self, method: str, endpoint: Endpoint) -> Endpoint:
+        if method == "POST":
+            return self._background.around(endpoint)
+        work = self._background.get if method == "GET" else self._background.delete
+        return update_wrapper(partial(work, endpoint), endpoint)
 
     def _own(self) -> Iterable[Route]:
         rest = Operation(query=StreamQuery, media_type="text/event-stream")
@@ -71,6 +81,8 @@ class Resumption:
         ):
             bound = update_wrapper(partial(endpoint, self.streams), endpoint)
             yield Route(method, STREAM, bound, operation)
+        body = Operation(ResponseBody)
+        yield Route("POST", f"{RESPONSE}/cancel", self._background.cancel, body)
 
     async def start(self, services: Services) -> None:
         """Book what a process that is gone was doing, and take its streams over.

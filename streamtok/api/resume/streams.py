@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from streamtok.answer.ask import Alarm
 from streamtok.api.resume.answers import BACKGROUND, Answer, StreamChanged
@@ -57,6 +58,8 @@ class Streams:
         self._alarms: dict[str, Alarm] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        # Awaited with each answer in the background that is made, once it is being made
+        self.on_background: Callable[[Services, Answer], Coroutine[None, None, None]] | None = None
 
     def offered(self, services: Services) -> bool:
         """Whether a stream can be resumed: not if a model's answers vary with the load."""
@@ -87,8 +90,11 @@ class Streams:
         self._closed = True
         for alarm in self._alarms.values():
             alarm.cancel()
-        for task in (*self._restoring.values(), *self._tasks):
+        tasks: list[asyncio.Task[Any]] = [*self._restoring.values(), *self._tasks]
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         for answer in list(self._answers.values()):
             await answer.log.stop()
 
@@ -141,6 +147,17 @@ class Streams:
             raise unknown(answer_id)
         return answer
 
+    def make(
+        self, services: Services, answer: Answer, call: Call, endpoint: Endpoint
+    ) -> asyncio.Task[None]:
+        """Have an answer in the background made; the task ends when it is under way."""
+
+        async def make() -> None:
+            self._run(services, answer, await answer.make(services, call, endpoint))
+
+        answer.making = self._spawn(make())
+        return answer.making
+
     def running(self, answer_id: str) -> Answer | None:
         """Return an answer that this process makes or has made lately."""
         return self._answers.get(answer_id)
@@ -149,6 +166,10 @@ class Streams:
         """Return the events of an answer after the first `position` ones; 204 if it has no more."""
         if answer.log.ended and position >= len(answer.log.events):
             return Response(204, ())
+        return self.attach(answer, position, numbered=numbered)
+
+    def attach(self, answer: Answer, position: int, *, numbered: bool = True) -> Response:
+        """Return the events of an answer after the first `position` ones, if there are any."""
         if alarm := self._alarms.pop(answer.id, None):
             alarm.cancel()
         return answer.read(position, numbered=numbered)
@@ -159,6 +180,9 @@ class Streams:
         if alarm := self._alarms.pop(answer.id, None):
             alarm.cancel()
         self._rows.drop(answer.id, self._settings.owner)
+        if answer.making is not None:
+            answer.making.cancel()
+            await asyncio.wait([answer.making])
         await answer.log.stop()
 
     # Answers that are made again
@@ -192,10 +216,15 @@ class Streams:
         response = await answer.make(services, call, self.endpoints[path])
         await self._rows.claim(row, self._settings.owner)
         self._answers[row.id] = answer
-        answer.run(response)
+        self._run(services, answer, response)
         self._idle(answer)
         log.info("%s is computed again", row.id)
         return answer
+
+    def _run(self, services: Services, answer: Answer, response: Response) -> None:
+        answer.run(response)
+        if answer.row.kind == BACKGROUND and self.on_background is not None:
+            self._spawn(self.on_background(services, answer))
 
     async def _go_on(self, services: Services, row: StreamRow) -> None:
         try:
@@ -211,7 +240,11 @@ class Streams:
         is_done = answer.log.ended or answer.log.broken
         if answer.log.has_readers or (answer.row.kind == BACKGROUND and not is_done):
             return
-        self._set_alarm(answer.id, lambda: self._spawn(self._end(answer)))
+
+        def ring() -> None:
+            self._spawn(self._end(answer))
+
+        self._set_alarm(answer.id, ring)
 
     def _set_alarm(self, answer_id: str, ring: Callable[[], None]) -> None:
         if self._closed:
@@ -235,10 +268,16 @@ class Streams:
         if answer_id not in self._answers and answer_id not in self._restoring:
             self._rows.drop(answer_id, self._settings.owner)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def drop(self, answer_id: str) -> None:
+        """Forget an answer that has ended."""
+        self._answers.pop(answer_id, None)
+        self._rows.drop(answer_id, self._settings.owner)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def unknown(answer_id: str) -> NotFound:
