@@ -1,0 +1,157 @@
+"""Whether streams survive the death of a node, and what replicas on Ray give and cost.
+
+usage: cluster.py [--tokens 40] [--measure]
+
+A cluster of three nodes is simulated on this machine. Sixty-four streams of all dialects run once
+with the engine in a process; then they run again on three replicas, one on each node, and a node
+that has one is killed. Every stream must end with the bytes it had. Exits with 1 if one does not.
+
+With --measure it is said instead how many tokens a second 32 streams get from the local engine, and
+from one and two replicas, and which share of the prompts of chats with several turns was cached.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the nodes have no token in common
+
+from survive import SSE, Stream, comparable, read, streams
+
+from streamtok.serve.background import RunningServer, running_server
+from streamtok.settings import ServeSettings
+
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+CHATS, TURNS = 8, 4
+
+
+@contextmanager
+def cluster_of(nodes: int) -> Iterator[Any]:
+    """Simulate a cluster for the length of the block."""
+    from ray.cluster_utils import Cluster
+
+    head = NODE | {"include_dashboard": False, "_system_config": {"worker_niceness": 0}}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(nodes - 1):
+            cluster.add_node(**NODE)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def settings(**given: Any) -> ServeSettings:
+    return ServeSettings(port=0, ledger=":memory:", frozen_clock=True, max_streams=32, **given)
+
+
+async def run(url: str, found: list[Stream], arrived: Any = lambda _: None) -> list[Any]:
+    answers = await asyncio.gather(*(read(url, stream, arrived) for stream in found))
+    return [(status, comparable(data)) for status, data in answers]
+
+
+def kill_a_node(cluster: Any, server: RunningServer) -> str:
+    """Kill a node that has a replica, not the first one, which has Ray's own books."""
+    places = {r.place: r.name for r in server.app.engine.stats().replicas}  # type: ignore[attr-defined]
+    for node in list(cluster.worker_nodes):
+        for place, name in places.items():
+            if node.node_id in place:
+                cluster.remove_node(node, allow_graceful=False)
+                return str(name)
+    raise RuntimeError(f"no node to kill: {places}")
+
+
+def survive(tokens: int) -> int:
+    found = streams(tokens, "fireside") * 2
+    with running_server(settings()) as server:
+        expected = asyncio.run(run(server.url, found))
+    with cluster_of(3) as cluster:
+        config = settings(engine="ray", replicas=3, ray_address=cluster.address)
+        with running_server(config) as server:
+            answers, name = asyncio.run(run_and_kill(cluster, server, found))
+            stats = server.app.engine.stats()
+    lost = sum(status != 200 or "event: error" in text for status, text in answers)
+    different = sum(one != other for one, other in zip(answers, expected, strict=True))
+    print(f"killed the node of {name}: {stats.resumed} streams went on elsewhere")
+    print(f"{len(found)} streams, {lost} lost, {different} different")
+    return 1 if lost or different or not stats.resumed else 0
+
+
+async def run_and_kill(
+    cluster: Any, server: RunningServer, found: list[Stream]
+) -> tuple[list[Any], str]:
+    arrived, killing = 0, None
+
+    def count(size: int) -> None:
+        nonlocal arrived, killing
+        arrived += size
+        if arrived > 30_000 and killing is None:
+            killing = asyncio.ensure_future(asyncio.to_thread(kill_a_node, cluster, server))
+
+    answers = await run(server.url, found, count)
+    assert killing is not None
+    return answers, await killing
+
+
+# What it gives and costs
+
+
+async def speed(url: str, tokens: int) -> float:
+    """Return how many tokens a second 32 streams get."""
+    body = {"max_tokens": tokens, "stream": True, "ignore_eos": True, "temperature": 0}
+    found = [("/v1/completions", SSE, body | {"prompt": f"Story {n}:"}) for n in range(32)]
+    await run(url, found)
+    start_s = time.perf_counter()
+    await run(url, found)
+    return 32 * tokens / (time.perf_counter() - start_s)
+
+
+async def cached(url: str) -> float:
+    """Return which share of the prompts of chats with several turns was cached."""
+
+    async def chat(number: int) -> tuple[int, int]:
+        said = [{"role": "user", "content": f"Chat {number}. Tell me a story about a fox."}]
+        prompts = cached = 0
+        for turn in range(TURNS):
+            body = {"messages": said, "max_tokens": 30, "seed": number, "ignore_eos": True}
+            _, data = await read(url, ("/v1/chat/completions", "application/json", body), int)
+            answer = json.loads(data)
+            prompts += answer["usage"]["prompt_tokens"]
+            cached += answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+            said += [answer["choices"][0]["message"], {"role": "user", "content": f"More {turn}?"}]
+        return prompts, cached
+
+    counts = await asyncio.gather(*map(chat, range(CHATS)))
+    return sum(c for _, c in counts) / sum(p for p, _ in counts)
+
+
+def measure(tokens: int) -> int:
+    async def both(url: str) -> tuple[float, float]:
+        return await speed(url, tokens), await cached(url)
+
+    results = {}
+    with running_server(settings()) as server:
+        results["a process"] = asyncio.run(both(server.url))
+    for replicas in (1, 2):
+        with cluster_of(2) as cluster:
+            config = settings(engine="ray", replicas=replicas, ray_address=cluster.address)
+            with running_server(config) as server:
+                results[f"{replicas} on Ray"] = asyncio.run(both(server.url))
+                per_replica = [r.tokens for r in server.app.engine.stats().replicas]
+                print(f"tokens of each replica: {per_replica}")
+    for name, (rate, share) in results.items():
+        print(f"{name:>10}: {rate:6.0f} tokens/s at 32 streams, {share:.0%} of prompts cached")
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--measure", action="store_true")
+    given = parser.parse_args()
+    sys.exit(measure(given.tokens) if given.measure else survive(given.tokens))
