@@ -159,6 +159,9 @@ class ClusterEngine(EngineClient):
                 place.tokens += 1
             elif isinstance(event, Prefilled):
                 place.prompts.pop((name, event.index), None)
+            elif isinstance(event, ENDS):  # the next turn of a chat has the answer in its prompt
+                computed = place.journal[name].so_far()
+                self._router.place(place.name, [r for r in computed if r.index == event.index])
         super().receive(place.journal.accept(mine))
         for name, event in events:
             if isinstance(event, ENDS):
