@@ -30,6 +30,7 @@ from streamtok.api.services import Services
 from streamtok.clock import Clock, FrozenClock, SystemClock
 from streamtok.config import ServeConfig
 from streamtok.engine.base import Engine
+from streamtok.engine.remote.early import EarlyProcess
 from streamtok.errors import ConfigError
 from streamtok.faults.inject import Faults
 from streamtok.http.edge.cors import Cors
@@ -58,6 +59,8 @@ ENDING_S = 5.0  # how long connections have to send their last bytes once the en
 class App:
     """A server with its engine and its books; one of several if it is given a Share.
 
+    The engine's process may have been started `early`; who did that closes it.
+
     Raises:
         ConfigError: a file or an address that a setting names cannot be used.
     """
@@ -67,11 +70,13 @@ class App:
         config: ServeConfig,
         share: "Share | None" = None,
         around: Callable[[Handler], Handler] = lambda handle: handle,
+        early: EarlyProcess | None = None,
     ) -> None:
         """Make a server; `around` is given what answers requests, and returns what to ask."""
         _check_books(config)
         self._config = config
         self._share = share
+        self._early = early
         self._certificate = load_certificate(config.certfile, config.keyfile)
         self._clock = FrozenClock() if config.frozen_clock else SystemClock()
         self._keys = _read_keys(config)
@@ -115,7 +120,7 @@ class App:
         held = share is not None or config.fd >= 0
         if not held:
             self._listen(self._endpoint)
-        services = await load(config, self._ledger, self._clock, share)
+        services = await load(config, self._ledger, self._clock, share, self._early)
         if self._script:
             services = directed(services, self._script, only=config.script_only)
         self._services = replace(services, find_trace=self._traces.find)
@@ -182,7 +187,11 @@ class App:
 
 
 async def load(
-    config: ServeConfig, ledger: Ledger, clock: Clock, share: "Share | None" = None
+    config: ServeConfig,
+    ledger: Ledger,
+    clock: Clock,
+    share: "Share | None" = None,
+    early: EarlyProcess | None = None,
 ) -> Services:
     """Load the model, unless it is shared, and start its engine; the event loop stays free.
 
@@ -193,7 +202,7 @@ async def load(
     alone, folder = config.script_only, config.model_folder
     read = partial(load_files, folder, weights=config.engine == "thread" and not alone)
     files = share.files if share else await asyncio.to_thread(read)
-    engine = without_model(config) if alone else await start_engine(config, files)
+    engine = without_model(config) if alone else await start_engine(config, files, early)
     places = headers_of(engine)
     try:
         if not alone:

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from streamtok import __version__
@@ -45,10 +46,18 @@ def serve(given: dict[str, Any]) -> int:
         from streamtok.serve.workers import supervise
 
         return supervise(settings, _announce)
-    from streamtok.app import App
-    from streamtok.serve.process import attach_signals, run
+    with ExitStack() as stack:
+        early = None
+        if settings.engine == "process" and not settings.script_only:
+            from streamtok.engine.remote.early import start
 
-    return run(lambda: App(settings), attach_signals, _announce)
+            level = logging.getLogger().getEffectiveLevel()
+            if early := start(settings.model_folder, level):
+                stack.callback(early.close)
+        from streamtok.app import App
+        from streamtok.serve.process import attach_signals, run
+
+        return run(lambda: App(settings, early=early), attach_signals, _announce)
 
 
 def serve_config(flags: Sequence[str]) -> ServeConfig:

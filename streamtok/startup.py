@@ -17,6 +17,7 @@ from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.engine.local import LocalEngine
 from streamtok.engine.remote import process
+from streamtok.engine.remote.early import EarlyProcess
 from streamtok.errors import ModelError
 from streamtok.http.request import HeaderList
 from streamtok.messages import Failed, SamplingParams, SequenceRequest
@@ -86,7 +87,9 @@ def _load_grammars(vocabulary: Vocabulary) -> Grammars | None:
         return None
 
 
-async def start_engine(config: EngineConfig, files: ModelFiles) -> Engine:
+async def start_engine(
+    config: EngineConfig, files: ModelFiles, early: EarlyProcess | None = None
+) -> Engine:
     """Start the engine: on Ray, in a thread if `files` have the model's weights, or in a process.
 
     Raises:
@@ -101,7 +104,8 @@ async def start_engine(config: EngineConfig, files: ModelFiles) -> Engine:
     if files.decoder:
         extras = all_extras(files.grammars)
         return LocalEngine(files.decoder, config, extras, Backlog)
-    return await process.start_engine(config, files.vocabulary if files.grammars else None)
+    vocabulary = files.vocabulary if files.grammars else None
+    return await process.start_engine(config, vocabulary, early)
 
 
 async def warm_up(engine: Engine) -> None:

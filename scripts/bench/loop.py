@@ -1,6 +1,6 @@
 """What the event loop spends on each streamed token, with 32 streams at once.
 
-usage: bench_loop.py [TREE...]
+usage: loop.py [--short] [TREE...]
 
 Each TREE is a checkout (default: this one); several are measured in turn and compared with the
 first. A server with the shipped model runs in a process of its own, on asyncio's event loop and on
@@ -96,10 +96,11 @@ def main() -> None:
         has_uvloop = importlib.util.find_spec("uvloop") is not None
         print(json.dumps(measure("asyncio") | (measure("uvloop") if has_uvloop else {})))
         return
-    trees = [str(Path(tree).resolve()) for tree in sys.argv[1:]]
+    rounds = 1 if "--short" in sys.argv[1:] else ROUNDS
+    trees = [str(Path(tree).resolve()) for tree in sys.argv[1:] if tree != "--short"]
     trees = trees or [str(Path(__file__).parents[2])]
     found: dict[str, list[dict[str, float]]] = {tree: [] for tree in trees}
-    for tree in trees * ROUNDS:
+    for tree in trees * rounds:
         run = subprocess.run(
             [sys.executable, __file__, "--once"],
             env=os.environ | {"PYTHONPATH": tree},

@@ -21,7 +21,6 @@ from streamtok.http.response import Output, Response
 from streamtok.http.tracer import StepName
 from streamtok.http.tracer import Trace as Listener
 from streamtok.http.transport import ByteStream
-from streamtok.observe.jsonl import JsonTrace
 from streamtok.observe.sinks import weight
 from streamtok.observe.trace import Record, Trace, Tracer
 
@@ -49,6 +48,8 @@ class Kept:
 
     def lines(self) -> bytes:
         """Return it as JSON, an object a line; what has happened so far, while it goes on."""
+        from streamtok.observe.jsonl import JsonTrace  # few servers are asked for a trace
+
         encoder = JsonTrace()
         return b"".join(map(encoder.encode, list(self._records)))
 

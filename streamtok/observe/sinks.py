@@ -17,9 +17,6 @@ from typing import Any, Generic, Protocol, TextIO, TypeVar
 from streamtok.clock import Clock
 from streamtok.config import TraceConfig
 from streamtok.errors import ConfigError
-from streamtok.observe.jsonl import JsonTrace
-from streamtok.observe.pcapng import Capture
-from streamtok.observe.text import TextTrace
 from streamtok.observe.trace import Bytes, Record, Tracer
 from streamtok.settings import span_exporter
 
@@ -156,11 +153,17 @@ def open_tracing(settings: TraceConfig, clock: Clock, worker: int | None) -> Tra
     feeds: list[Feed[Any]] = []
     restore_log = _nothing
     if settings.trace_file:
+        from streamtok.observe.jsonl import JsonTrace
+
         feeds.append(_to_file("--trace-file", settings.trace_file, JsonTrace()))
     if settings.trace_pcapng:
+        from streamtok.observe.pcapng import Capture
+
         capture = Capture()
         feeds.append(_to_file("--trace-pcapng", settings.trace_pcapng, capture, capture.header))
     if settings.trace:
+        from streamtok.observe.text import TextTrace  # with rich, a fiftieth of a second
+
         feed = _feed("the terminal", os.dup(STDOUT), TextTrace(_terminal_width()))
         feeds.append(feed)
         if _is_same_place(STDOUT, STDERR):

@@ -1,9 +1,10 @@
-"""The engine's own process: `python -m streamtok.engine.remote.child [FD]`.
+"""The engine's own process: `python -m streamtok.engine.remote.child [FD [FOLDER LOG_LEVEL]]`.
 
 FD is a socket to the server's process; without it, standard input says how to take one over, which
-is Windows' way. A `Setup` comes over it, `EngineInfo` or an error goes back, then commands come and
-events go, all framed by `streamtok.engine.remote.frames`. When the other end is closed, this
-process ends. Signals are handled by the server.
+is Windows' way. With FOLDER, the model in it is loaded while the server is still starting. A
+`Setup` comes over the socket, `EngineInfo` or an error goes back, then commands come and events go,
+all framed by `streamtok.engine.remote.frames`. When the other end is closed, this process ends.
+Signals are handled by the server.
 
 Read next: `streamtok.engine.remote.spawn`, the other end.
 """
@@ -17,6 +18,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from logging.handlers import MemoryHandler
+from pathlib import Path
 from typing import Any
 
 from streamtok.config import EngineConfig
@@ -74,17 +77,29 @@ class ServerConnection:
         self._arrived += self._frames.feed(data) if data else [Close()]
 
 
-def main(server: ServerConnection) -> None:
-    """Serve until the other end says so, or is gone."""
+def main(server: ServerConnection, folder: Path | None = None, log_level: int = 0) -> None:
+    """Serve until the other end says so, or is gone; `folder` is a model to load meanwhile."""
+    decoder, root = None, logging.getLogger()
+    # What is logged before the server has taken this process is of no interest if it never does.
+    held = MemoryHandler(1000, flushLevel=logging.CRITICAL + 1)
+    if folder is not None:
+        root.setLevel(log_level)
+        root.addHandler(held)
+        with suppress(StreamtokError):  # if the server still wants it, it is told then
+            decoder = load(folder)
     setup = server.next()
     if isinstance(setup, Close):  # the process that started this one is gone
         return
+    root.removeHandler(held)
     logging.basicConfig(
         level=setup.log_level, format="%(asctime)s engine %(levelname)s %(message)s"
     )
+    held.setTarget(root.handlers[0])
+    held.close()
     try:
         grammars = Grammars(setup.vocabulary) if setup.vocabulary else None
-        decoder = load(setup.config.model_folder)
+        if decoder is None or setup.config.model_folder != folder:
+            decoder = load(setup.config.model_folder)
         core = EngineCore(decoder, setup.config, all_extras(grammars))
     except StreamtokError as error:
         server.send(error)
@@ -107,4 +122,5 @@ if __name__ == "__main__":
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    main(ServerConnection(_connect(sys.argv[1:])))
+    early = (Path(sys.argv[2]), int(sys.argv[3])) if len(sys.argv) > 2 else ()
+    main(ServerConnection(_connect(sys.argv[1:])), *early)

@@ -27,6 +27,7 @@ from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.extras.grammars import Vocabulary
 from streamtok.engine.plan import Addressed
 from streamtok.engine.remote.child import Setup
+from streamtok.engine.remote.early import EarlyProcess
 from streamtok.engine.remote.journal import Journal
 from streamtok.engine.remote.restarts import Restarts, describe_status
 from streamtok.engine.remote.spawn import ChildProcess, spawn
@@ -42,8 +43,12 @@ Spawn = Callable[[], Awaitable[ChildProcess]]
 Sleep = Callable[[float], Awaitable[object]]
 
 
-async def start_engine(config: EngineConfig, vocabulary: Vocabulary | None) -> "ProcessEngine":
+async def start_engine(
+    config: EngineConfig, vocabulary: Vocabulary | None, early: EarlyProcess | None = None
+) -> "ProcessEngine":
     """Start a process that loads the model, and return its engine when it is ready.
+
+    The first one may have been started `early`.
 
     Raises:
         ConfigError: there is no memory for the keys and values of one context.
@@ -53,7 +58,7 @@ async def start_engine(config: EngineConfig, vocabulary: Vocabulary | None) -> "
     plain = EngineConfig(**{name: getattr(config, name) for name in EngineConfig.__match_args__})
     setup = Setup(plain, vocabulary, logging.getLogger().getEffectiveLevel())
     try:
-        child = await spawn(setup)
+        child = await spawn(setup, early)
     except OSError as error:
         raise EngineFailed(f"the engine's process cannot be started: {error}") from error
     return ProcessEngine(child, lambda: spawn(setup))

@@ -5,28 +5,24 @@ no socket. Read next: `streamtok.engine.remote.process`, which replaces one that
 """
 
 import asyncio
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, cast
 
-import streamtok
 from streamtok.engine.core import Close, EngineInfo
 from streamtok.engine.plan import Addressed
 from streamtok.engine.remote.child import Setup
+from streamtok.engine.remote.early import EarlyProcess, popen
 from streamtok.engine.remote.frames import Frames, frame, unpack
 from streamtok.errors import EngineFailed, StreamtokError
 
 CLOSE_S = 5.0  # how long a process has to end by itself
-MODULE = "streamtok.engine.remote.child"
 
 
-async def spawn(setup: Setup) -> "ChildProcess":
-    """Start a process, and return it when it has loaded the model.
+async def spawn(setup: Setup, early: EarlyProcess | None = None) -> "ChildProcess":
+    """Start a process, or take the one that was started `early`; return it when it has loaded the
+    model.
 
     Raises:
         OSError: the system has no room for one more process.
@@ -34,7 +30,7 @@ async def spawn(setup: Setup) -> "ChildProcess":
         ModelError: the model cannot be loaded.
         EngineFailed: the process has ended without saying why.
     """
-    child = await _connect()
+    child = await _connect(early)
     try:
         child.send(setup)
         await child.loaded()
@@ -135,15 +131,10 @@ def _ignore(_: Iterable[Addressed]) -> None:
     pass
 
 
-async def _connect() -> ChildProcess:
-    """Start a process with one end of a socket pair, and return it with the other."""
-    ours, theirs = socket.socketpair()
-    try:
-        with theirs:
-            process = _popen(theirs)
-    except BaseException:
-        ours.close()
-        raise
+async def _connect(early: EarlyProcess | None) -> ChildProcess:
+    """Take over the process that was started early, or start one."""
+    taken = early.take() if early else None
+    process, ours = taken or _start()
     loop = asyncio.get_running_loop()
     # Windows' pairs are of TCP sockets.
     unix = hasattr(socket, "AF_UNIX") and ours.family == socket.AF_UNIX
@@ -158,28 +149,12 @@ async def _connect() -> ChildProcess:
     return child
 
 
-def _popen(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    """Start the process, which gets the socket `theirs`, in a process group of its own.
-
-    Ctrl-C in a terminal is then sent to the server alone.
-    """
-    paths = [str(Path(streamtok.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    if not hasattr(theirs, "share"):
-        return subprocess.Popen(
-            [sys.executable, "-m", MODULE, str(theirs.fileno())],
-            env=environment,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            process_group=0,
-        )
-    process = subprocess.Popen(
-        [sys.executable, "-m", MODULE],
-        env=environment,
-        stdin=subprocess.PIPE,
-        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-    )
-    assert process.stdin is not None
-    with suppress(OSError), process.stdin:  # it may have ended already
-        process.stdin.write(theirs.share(process.pid))
-    return process
+def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a process with one end of a socket pair, and return it with the other."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            return popen(theirs), ours
+    except BaseException:
+        ours.close()
+        raise
