@@ -176,8 +176,8 @@ async def prompt_of(api: Api, engine: ScriptedEngine, body: dict[str, Any]) -> s
     status, answer = await ask(api, ASK | body)
     assert status == 200, answer
     (sequence,) = engine.requests[answer["id"]]
-    assert api._services is not None
-    return api._services.tokenizer.decode(sequence.prompt_ids, special=True)
+    assert api.services is not None
+    return api.services.tokenizer.decode(sequence.prompt_ids, special=True)
 
 
 BLOCKS = [

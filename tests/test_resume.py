@@ -25,7 +25,9 @@ from streamtok.api.access.limits import RateLimits
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.resume.order import Order
 from streamtok.api.resume.owners import is_alive
+from streamtok.api.resume.recording import Recording
 from streamtok.api.resume.room import Resumption
+from streamtok.api.resume.rows import Rows, StoredRequest, StreamRow
 from streamtok.api.routing import Api
 from streamtok.config import ApiConfig, EngineConfig, ServeConfig
 from streamtok.http.request import Request
@@ -586,3 +588,19 @@ def test_a_server_killed_in_mid_stream_gives_the_rest_when_it_is_back(
         assert rest.count(b"\n\n") > 100
         assert rest.endswith(b"data: [DONE]\n\n")
         assert reason(answer_id) == "length"
+
+
+async def test_a_row_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "usage.sqlite3"))
+    rows = Rows(ledger.database, None)
+    await rows.start()
+    row = StreamRow(
+        **dict.fromkeys(("id", "key", "owner", "fingerprint", "digest"), "a"),
+        request=StoredRequest("POST", CHAT, (("accept", "*/*"),), "{}"),
+        recording=Recording("a", 7, [1.5, 2.5], {0: 3, 1: 0}),
+        created_s=1.5,
+    )
+    await rows.insert(row, 9)
+    assert await rows.get("a") == row
+    assert await rows.of(["a", "b"]) == [row]
+    ledger.close()

@@ -140,8 +140,8 @@ class Rows:
 
 def _row(*values: object) -> StreamRow:
     given = dict(zip(COLUMNS.split(", "), values, strict=True))
-    given["request"] = decode(str(given["request"]))
-    given["recording"] = decode(str(given["recording"]))
+    given["request"] = decode(str(given["request"]), type=StoredRequest)
+    given["recording"] = decode(str(given["recording"]), type=Recording)
     given["ended"] = bool(given["ended"])
     return msgspec.convert(given, StreamRow)
 
