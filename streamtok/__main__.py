@@ -8,10 +8,12 @@ Ctrl-C ends the process, as it does other programs, until a command asks for mor
 Read next: `streamtok.cli`, the commands.
 """
 
+import errno
 import os
 import signal
 import sys
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of output that is not buffered
 PIPE_STATUS = 128 + 13  # what a shell reports of a program that SIGPIPE has ended
 
 
@@ -23,16 +25,43 @@ def main() -> int:
     from streamtok import cli
 
     try:
-        try:
-            return cli.main()
-        finally:
-            sys.stdout.flush()
+        status = cli.main()
     except BrokenPipeError:
-        # The interpreter flushes once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_STATUS
+        return _discard_output(PIPE_STATUS)
     except KeyboardInterrupt:
-        return cli.INTERRUPTED
+        status = cli.INTERRUPTED
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return _say(error)
+    except SystemExit:  # `--help`, and wrong use
+        if failed := _flush(0):
+            return failed
+        raise
+    return _flush(status)
+
+
+def _flush(status: int) -> int:
+    """Write what is left of the output; return the exit status, which is `status` if that works."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _discard_output(PIPE_STATUS)
+    except OSError as error:
+        return _say(error) if status == 0 else _discard_output(status)  # it has been said
+    return status
+
+
+def _say(error: OSError) -> int:
+    """Say that the output cannot be written, as on a full disk; return the exit status."""
+    print(f"streamtok: standard output: cannot be written: {error.strerror}", file=sys.stderr)
+    return _discard_output(2)
+
+
+def _discard_output(status: int) -> int:
+    """Let the interpreter flush without an error at its end; return `status`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
 
 
 def _open_streams() -> None:

@@ -66,7 +66,7 @@ WRONG = [  # exercise, what of the solution is replaced, by what, and words of t
     ("sampled", "if __name__", LEAKY, "hold back an end"),
     ("sampled", "held[sure:]\n    yield held\n", "held[sure:]\n", "at the end, release it"),
     ("clients", "        await writer.drain()", "        pass", "drain"),
-    ("clients", "        await writer.drain()", CAUGHT, "let it end the answer"),
+    ("clients", "        await writer.drain()", CAUGHT, "let it end the answer|nobody noticed"),
     ("clients", "    async for token in tokens:\n", BLOCKED, "one after the other"),
     ("doctored", 'yield "[DONE]"', 'yield json.dumps("[DONE]")', "done-missing"),
     ("doctored", "return status, {", "return 200, {", "error-under-200"),

@@ -98,17 +98,19 @@ def test_output_that_was_closed_is_no_error(command: str, tmp_path: Path) -> Non
     assert done.returncode == 0
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["generate hello --max-tokens 3", "key me", "--help"])
+def test_a_full_disk_is_named(command: str, tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    done = in_shell("$STREAMTOK generate hello --max-tokens 3 > /dev/full", tmp_path)
-    assert done.stderr.startswith("streamtok: standard output: cannot be written: No space")
+    done = in_shell(f"$STREAMTOK {command} > /dev/full", tmp_path)
+    assert done.stderr.count("streamtok: standard output: cannot be written: No space") == 1
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == 2
 
 
 def in_shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {"STREAMTOK": " ".join(STREAMTOK), "STREAMTOK_PROGRESS": str(folder / "progress")}
+    environment["PYTHONUNBUFFERED"] = ""  # as users have it
     return subprocess.run(
         ["sh", "-c", line],
         env=os.environ | environment,
