@@ -6,6 +6,7 @@ The moments are audit events of the interpreter (PEP 578), at which the process 
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,35 @@ def test_ctrl_c_shows_no_traceback(
     assert "Exception" not in done.stderr
     assert "KeyboardInterrupt" not in done.stderr
     assert done.returncode in (-signal.SIGINT, 128 + signal.SIGINT, 0)
+
+
+WAKING = """
+import asyncio, os, signal
+from streamtok.serve.signals import handle_signals
+
+def missing(*_):
+    raise NotImplementedError
+
+async def main():
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler = missing
+    handle_signals(lambda _: stopped.set(), stopped.set)
+    wakeup_fd = signal.set_wakeup_fd(-1)
+    os.fstat(wakeup_fd)
+    signal.set_wakeup_fd(wakeup_fd)
+    os.kill(os.getpid(), signal.SIGINT)
+    await stopped.wait()
+
+asyncio.run(main())
+"""
+
+
+def test_signals_wake_a_loop_without_handlers_by_a_socket_that_stays_open() -> None:
+    """Closed, its number could become that of a client's connection."""
+    done = subprocess.run(
+        [sys.executable, "-c", WAKING], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Output that nobody reads

@@ -28,17 +28,23 @@ def handle_signals(stop: Callable[[int], object], reload: Handler) -> None:
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
     except NotImplementedError:  # Windows
+        waker = _wake_up(loop)  # kept by the handlers, so as long as signals are written to it
         for number, handler in handlers.items():
-            signal.signal(number, lambda *_, call=handler: loop.call_soon_threadsafe(call))
-        _wake_up(loop)
+            signal.signal(
+                number, lambda *_, call=handler, waker=waker: loop.call_soon_threadsafe(call)
+            )
 
 
 def _bind(stop: Callable[[int], object], number: int) -> Handler:
     return lambda: stop(number)
 
 
-def _wake_up(loop: asyncio.AbstractEventLoop) -> None:
-    """Have signals end the loop's wait for sockets, as Python's handlers run only then."""
+def _wake_up(loop: asyncio.AbstractEventLoop) -> socket.socket:
+    """Have signals end the loop's wait for sockets, as Python's handlers run only then.
+
+    Returns the socket that they are written to. Were it closed, its number could become that of a
+    client's connection, and a signal would write into an answer.
+    """
     reader, writer = _wakeup_pair()
 
     def drain() -> None:
@@ -46,6 +52,7 @@ def _wake_up(loop: asyncio.AbstractEventLoop) -> None:
 
     loop.add_reader(reader, drain)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    return writer
 
 
 @contextmanager
