@@ -111,7 +111,7 @@ class LocalCluster:
     async def move(self, name: str) -> None:
         self.moved.append(name)
         self.drained.discard(name)
-        self.kill(name)
+        asyncio.get_running_loop().call_later(0.02, self.kill, name)  # Ray does not wait either
 
     async def close(self) -> None:
         for replica in self.replicas.values():

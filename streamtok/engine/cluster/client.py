@@ -301,7 +301,9 @@ class ClusterEngine(EngineClient):
             for place in self._places.values():
                 if place.link and turn % int(ALIVE_S / LOOK_S) == 0:
                     place.link.send([])
-                if place.link and (place.draining or place.name in draining):
+                if place.moving or not place.link:
+                    continue
+                if place.draining or place.name in draining:
                     await self._drain(place)
 
     async def _drain(self, place: Place) -> None:
@@ -312,6 +314,7 @@ class ClusterEngine(EngineClient):
             )
             place.draining = True
         if not place.journal.names and not place.others:
+            place.moving = True
             await self._cluster.move(place.name)
             return
         copied = {request_id for request_id, source, _, _ in self._copies.values()}

@@ -77,6 +77,7 @@ class Place:
     link: Link | None = None
     journal: Journal = field(default_factory=Journal)
     draining: bool = False
+    moving: bool = False  # it is empty, and the cluster was asked to start it elsewhere
     others: int = 0  # sequences that it computes for other servers
     prompts: dict[tuple[str, int], int] = field(default_factory=dict)  # positions that still wait
     outbox: list[Command] = field(default_factory=list)
@@ -113,7 +114,8 @@ class Place:
 
     def connect(self, link: Link) -> None:
         """Begin with a replica that has nothing of this server's."""
-        self.link, self.draining, self.others = link, False, 0
+        self.link, self.others = link, 0
+        self.draining = self.moving = False
 
     def disconnect(self) -> None:
         """Note that the replica is gone; the journal has been emptied."""
