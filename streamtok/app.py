@@ -47,7 +47,7 @@ from streamtok.observe.kept import Traces
 from streamtok.observe.sinks import open_tracing
 from streamtok.postgres import open_ledger
 from streamtok.script.stage import before, directed, open_script, without_model
-from streamtok.startup import ModelFiles, headers_of, load_files, start_engine, warm_up
+from streamtok.startup import ModelFiles, headers_of, kill_of, load_files, start_engine, warm_up
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.tool_calls.template import ToolChatTemplate
 
@@ -203,12 +203,14 @@ async def load(
     read = partial(load_files, folder, weights=config.engine == "thread" and not alone)
     files = share.files if share else await asyncio.to_thread(read)
     engine = without_model(config) if alone else await start_engine(config, files, early)
-    places = headers_of(engine)
+    places, kill = headers_of(engine), kill_of(engine)
     try:
         if not alone:
             await warm_up(engine)
         engine = before(engine) if config.script and not alone else engine
-        return replace(_services(config, ledger, clock, share, files, engine), headers_of=places)
+        services = _services(config, ledger, clock, share, files, engine)
+        faults = Faults(kill=kill) if config.faults else None
+        return replace(services, headers_of=places, faults=faults)
     except BaseException:  # cancelled among them
         await engine.close()
         raise
@@ -246,7 +248,6 @@ def _services(
         new_seed=lambda: secrets.randbits(63),
         close_after_stream=config.close_after_stream,
         timers=Timers(_timer(config.heartbeat_s), _timer(config.request_timeout_s)),
-        faults=Faults() if config.faults else None,
         refuse_unknown=config.unknown_fields == "refuse",
         offload=Lanes(),
         reader=BodyReader(engine.context),

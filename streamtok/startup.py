@@ -121,6 +121,12 @@ async def warm_up(engine: Engine) -> None:
             raise ModelError(f"the model gives no usable result: {event.error.message}")
 
 
+def kill_of(engine: Engine) -> Callable[[], None] | None:
+    """Return what ends the engine's process, which is then replaced, where it has one."""
+    kill: Callable[[], None] | None = getattr(engine, "kill", None)
+    return kill
+
+
 def headers_of(engine: Engine) -> Callable[[str], HeaderList]:
     """Return what gives the headers that say where a request is computed, where that is known."""
     found: Callable[[str], HeaderList] = getattr(engine, "headers_of", lambda _: ())

@@ -53,6 +53,7 @@ from streamtok.testing import (
     running_server,
     write_model,
 )
+from streamtok.testing.fixture import Models, fresh_server
 from streamtok.text.tokenizer import Tokenizer
 
 # How they are asked for
@@ -79,7 +80,7 @@ def test_several_act_in_the_order_of_the_table() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nonsense", "there is no fault 'nonsense'; known are status, error, role-repeated,"),
+        ("nonsense", "there is no fault 'nonsense'; known are status, error, engine-death,"),
         ("", "there is no fault ''"),
         ("bom,", "there is no fault ''"),
         ("stall;to=4", "stall: there is no 'to'; known are at, seconds, times"),
@@ -409,6 +410,27 @@ async def test_a_stream_that_is_too_short_fails_at_its_end(peer: Peer) -> None:
     assert (json.loads(last)["error"]["code"], done) == ("fault", b"[DONE]")
 
 
+@pytest.mark.parametrize(("at", "sent"), [(0, 0), (2, 2), (9, 3)])
+async def test_the_engine_is_killed_once_after_its_tokens(
+    tiny_model: Path, at: int, sent: int
+) -> None:
+    deaths: list[int] = []
+    peer = Peer(
+        tiny_model,
+        "abcdef",
+        faults=Faults(kill=lambda: deaths.append(peer.stream.sent.count(b'"content"') - 1)),
+    )
+    answer = await peer.converse(ask(f"engine-death;at={at}"))
+    assert answer == await Peer(tiny_model, "abcdef").converse(ask(""))
+    assert deaths == [sent]
+
+
+async def test_an_engine_that_cannot_die_says_so(peer: Peer) -> None:
+    answer = await peer.converse(ask("engine-death"))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"fault: engine-death needs --engine process" in answer
+
+
 async def test_a_status_comes_instead_of_an_answer(peer: Peer) -> None:
     answer = await peer.converse(ask("status;code=429;retry_after=7"))
     assert answer.startswith(b"HTTP/1.1 429 ")
@@ -511,7 +533,7 @@ RULES = {  # fault -> the rules of which the doctor says that they are broken; l
     "reset": ["zero-chunk", "done-missing", "finish-missing", "usage-missing"],
     "one-byte": [],
 }
-TIMED = {"slow-headers", "stall", "drip"}
+TIMED = {"slow-headers", "stall", "drip", "engine-death"}  # a pause is all there is to see
 
 
 def test_the_doctor_is_asked_about_every_fault() -> None:
@@ -625,6 +647,22 @@ def test_a_stall_does_not_delay_the_end_of_the_server() -> None:
             rest, _ = receive_all(connection)
         assert rest.endswith(DONE)
         assert running.process.wait(timeout=20) == 0
+
+
+def test_streams_go_on_when_the_engine_is_killed_on_demand(tiny_model: Path) -> None:
+    flags = ["--engine", "process", "--model", str(tiny_model)]
+    body = STORY | {"max_tokens": 30, "n": 2, "stream_options": {"include_usage": True}}
+    with fresh_server(flags, Models()) as running:
+
+        def ask(**headers: str) -> list[bytes]:
+            answer = running.raw(body, "/v1/completions", headers)
+            return sorted(re.sub(rb"0{16,}[0-9]+", b"", answer).splitlines())  # choices interleave
+
+        whole, death = ask(), running.fault("engine-death", at=9)
+        assert ask(**death) == whole
+        assert ask(**death) == whole  # without the pause before a second restart
+        lines = httpx.get(f"{running.url}/metrics").text.splitlines()
+    assert "streamtok_engine_restarts_total 2.0" in lines
 
 
 def test_props_tell_that_faults_are_on(broken: RunningServer, server: RunningServer) -> None:

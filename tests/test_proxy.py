@@ -329,11 +329,13 @@ async def test_a_fault_is_put_into_any_servers_stream(tiny_model: Path) -> None:
         answer = await raw(between, post(CHAT, "X-Fault: done-missing, bom"))
         plain = await raw(between, post(CHAT))
         unknown = await raw(between, post(CHAT, "X-Fault: nonsense"))
+        inner = [await raw(between, post(CHAT, f"X-Fault: {f}")) for f in ("error", "engine-death")]
     data = b"".join(chunks_of(answer))
     assert data.startswith(b"\xef\xbb\xbfdata: ")
     assert b"[DONE]" not in data
     assert b"".join(chunks_of(plain)).endswith(b"data: [DONE]\n\n")
     assert unknown.startswith(b"HTTP/1.1 400 ")
+    assert all(b"acts in the engine, and so on this server's answers only" in one for one in inner)
 
 
 async def test_the_doctors_rules_are_applied_to_what_passes(

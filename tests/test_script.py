@@ -296,6 +296,13 @@ def test_each_value_of_a_header_has_counts_of_its_own(
         ask(client, extra_headers={"x-test": "a"})
 
 
+def test_no_engine_dies_for_an_answer_of_a_script(server: TestedServer) -> None:
+    server.script({"answer": "abc"})
+    answer = server.raw({"messages": HI}, headers=server.fault("engine-death"))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"engine-death needs an answer of the model's: a script answers this one" in answer
+
+
 def test_a_fault_and_one_that_is_asked_for(server: TestedServer, client: openai.OpenAI) -> None:
     server.script({"match": {"stream": True}, "answer": {"text": "abc", "fault": "error;at=2"}})
     body = {"messages": HI, "stream": True}
@@ -496,6 +503,10 @@ async def test_closing_ends_what_runs() -> None:
         (
             '[[rules]]\nanswer = { text = "x", fault = "stahl" }',
             "answer.fault: there is no fault 'stahl'",
+        ),
+        (
+            '[[rules]]\nanswer = { text = "x", fault = "bom, engine-death" }',
+            "answer.fault: engine-death needs an answer of the model's",
         ),
         (
             '[[rules]]\nanswer = { tool_calls = [{ name = "a b" }] }',

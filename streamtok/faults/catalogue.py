@@ -28,7 +28,14 @@ class Failure:
     at: int
 
 
-Made = RequestError | Failure | EventFault | WireFault
+@dataclass(frozen=True, slots=True)
+class EngineDeath:
+    """The engine's process is killed after `at` tokens; the stream is to go on."""
+
+    at: int
+
+
+Made = RequestError | Failure | EngineDeath | EventFault | WireFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +59,15 @@ SECONDS = Parameter(1, most=86_400, has_parts=True)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A fault as it can be asked for; `needs` is what there must be for it to spoil."""
+    """A fault as it can be asked for; `needs` is what there must be for it to spoil.
+
+    One that acts `in_engine` can only be had in answers that this server's model computes.
+    """
 
     make: Callable[..., Made]
     parameters: Mapping[str, Parameter]
     needs: Literal["", "stream", "events", "chat"] = ""
+    in_engine: bool = False
 
 
 def _refusal(code: int, retry_after: int) -> RequestError:
@@ -82,7 +93,8 @@ KINDS: Mapping[str, Kind] = {
         },
     ),
     # what the events say
-    "error": Kind(Failure, {"at": AT}, "events"),
+    "error": Kind(Failure, {"at": AT}, "events", in_engine=True),
+    "engine-death": Kind(EngineDeath, {"at": AT}, in_engine=True),
     "role-repeated": Kind(partial(Edit, event_faults.repeat_role), {}, "chat"),
     "finish-missing": Kind(partial(Edit, event_faults.drop_finish), {}, "events"),
     "usage-missing": Kind(partial(Edit, event_faults.drop_usage), {}, "events"),
@@ -119,6 +131,11 @@ class Wanted:
     name: str
     values: tuple[tuple[str, float | None], ...]
     times: float | None
+
+    @property
+    def is_death(self) -> bool:
+        """Whether the engine's process is to be killed."""
+        return KINDS[self.name].make is EngineDeath
 
     def make(self) -> Made:
         """Return the fault, fresh for one answer."""

@@ -15,12 +15,22 @@ from dataclasses import replace
 from weakref import WeakSet
 
 from streamtok.answer.ask import Ask
-from streamtok.answer.events import AnswerEvents, Echo, Ended, Failed, TextDelta
+from streamtok.answer.events import AnswerEvents, ChoiceEvent, Echo, Ended, Failed, TextDelta
 from streamtok.api.input import validation
 from streamtok.api.openai.chat import CHAT
 from streamtok.errors import EngineFailed, RequestError
 from streamtok.faults import events as event_faults
-from streamtok.faults.catalogue import FIELD, KINDS, NEEDS, Failure, Made, Wanted, parse, wrong
+from streamtok.faults.catalogue import (
+    FIELD,
+    KINDS,
+    NEEDS,
+    EngineDeath,
+    Failure,
+    Made,
+    Wanted,
+    parse,
+    wrong,
+)
 from streamtok.faults.events import EventFault
 from streamtok.faults.wire import FaultyOutput, Later, WireFault
 from streamtok.http.framings import EVENT_STREAM, PLAIN_TEXT, Framing
@@ -30,54 +40,76 @@ from streamtok.http.transport import ByteStream
 
 HEADER = "x-fault"
 MakeOutput = Callable[[ByteStream, list[WireFault], Callable[[], float]], Output]
+Kill = Callable[[], None]
+CANNOT_DIE = "needs --engine process: another engine cannot be killed on demand"
+SCRIPTED = "needs an answer of the model's: a script answers this one"
 
 
 class Faults:
     """Hears what requests ask for. After `end`, nothing is held up any more.
 
-    `later` is the timer for pauses; without it, the event loop's. Unless it `listens`, requests
-    may not ask.
+    `later` is the timer for pauses; without it, the event loop's. `kill` ends the engine's process,
+    where it has one. Unless it `listens`, requests may not ask.
     """
 
-    def __init__(self, later: Later | None = None, *, listens: bool = True) -> None:
+    def __init__(
+        self, later: Later | None = None, *, kill: Kill | None = None, listens: bool = True
+    ) -> None:
         self.field = FIELD if listens else ""
         self._later = later
+        self._kill = kill
         self._seen: Counter[tuple[Wanted, int]] = Counter()
         self._outputs: WeakSet[FaultyOutput] = WeakSet()
         self._ended = False
 
-    def plan(
-        self, request: Request, framing: Framing | None, ask: Ask, also: str | None = None
+    def plan(self, request: Request, framing: Framing | None, ask: Ask) -> "Plan | None":
+        """See `streamtok.api.services.FaultInjector.plan`."""
+        return self._plan(request, framing, ask, "", CANNOT_DIE if self._kill is None else "")
+
+    def plan_scripted(
+        self, request: Request, framing: Framing | None, ask: Ask, also: str
     ) -> "Plan | None":
-        """See `streamtok.api.services.FaultInjector.plan`; `also` is what is to go wrong anyway."""
-        asked_for = _asked_for(request) if self.field else None
-        if not (text := ", ".join(filter(None, (also, asked_for)))):
-            return None
-        return self._plan(text, request, framing, ask.surface.id_prefix == CHAT.id_prefix)
+        """Do the same for an answer of a script, with which `also` is to go wrong."""
+        return self._plan(request, framing, ask, also, SCRIPTED)
 
     def plan_for(self, request: Request, *, is_stream: bool, is_chat: bool) -> "Plan | None":
         """Return what is to go wrong with another server's answer, as the header asks.
 
         Raises:
-            InvalidRequest: the header asks for what there is not, or for an error from the engine.
+            InvalidRequest: the header asks for what there is not, or for a fault in the engine.
             RequestError: it asks for this error.
         """
         if not (text := request.header(HEADER)):
             return None
-        plan = self._plan(text, request, EVENT_STREAM if is_stream else None, is_chat)
-        if plan.fails:
-            raise wrong("error acts in the engine, and so on this server's own answers only")
-        return plan
-
-    def _plan(self, text: str, request: Request, framing: Framing | None, is_chat: bool) -> "Plan":
         wanted = parse(text)
+        for one in wanted:
+            if KINDS[one.name].in_engine:
+                raise wrong(f"{one.name} acts in the engine, and so on this server's answers only")
+        return self._made(wanted, request, EVENT_STREAM if is_stream else None, is_chat)
+
+    def _plan(
+        self, request: Request, framing: Framing | None, ask: Ask, also: str, immortal: str
+    ) -> "Plan | None":
+        """Plan what is asked for; `immortal` is why the engine cannot be killed, if it cannot."""
+        asked_for = _asked_for(request) if self.field else None
+        if not (text := ", ".join(filter(None, (also, asked_for)))):
+            return None
+        wanted = parse(text)
+        for one in wanted:
+            if one.is_death and immortal:
+                raise wrong(f"{one.name} {immortal}")
+        return self._made(wanted, request, framing, ask.surface.id_prefix == CHAT.id_prefix)
+
+    def _made(
+        self, wanted: list[Wanted], request: Request, framing: Framing | None, is_chat: bool
+    ) -> "Plan":
         for one in wanted:
             _check_needs(one.name, framing, is_chat)
         made = [one.make() for one in wanted if self._is_due(one, request)]
         for fault in made:
             if isinstance(fault, RequestError):
                 raise fault
-        return Plan(made, self._output, framing is PLAIN_TEXT)
+        return Plan(made, self._output, self._kill, is_text=framing is PLAIN_TEXT)
 
     def end(self) -> None:
         """Hurry on all that is held up: the server is stopping."""
@@ -106,22 +138,26 @@ class Faults:
 class Plan:
     """What is to go wrong with one answer; `is_text` where its chunks are bare text."""
 
-    def __init__(self, faults: list[Made], make_output: MakeOutput, is_text: bool) -> None:
+    def __init__(
+        self, faults: list[Made], make_output: MakeOutput, kill: Kill | None, *, is_text: bool
+    ) -> None:
         self._failures = [fault.at for fault in faults if isinstance(fault, Failure)]
+        self._deaths = [fault.at for fault in faults if isinstance(fault, EngineDeath)]
         self._events = [fault for fault in faults if isinstance(fault, EventFault)]
         self._wire = [fault for fault in faults if isinstance(fault, WireFault)]
         self._make_output = make_output
+        self._kill = kill
         self._is_text = is_text
         self._tokens = 0
 
-    @property
-    def fails(self) -> bool:
-        """Whether the answer itself is to fail."""
-        return bool(self._failures)
-
     def events(self, events: AnswerEvents) -> AnswerEvents:
         """See `Interceptor.events`."""
-        return self._failing(events) if self._failures else events
+        if self._failures:
+            events = self._failing(events)
+        if self._kill is not None:
+            for at in self._deaths:
+                events = _killing(events, at, self._kill)
+        return events
 
     def response(self, response: Response) -> Response:
         """See `Interceptor.response`."""
@@ -161,6 +197,20 @@ class Plan:
                         yield spoiled
         for rest in event_faults.flush(self._events):
             yield rest
+
+
+async def _killing(events: AnswerEvents, at: int, kill: Kill) -> AnswerEvents:
+    """Yield the groups, and kill the engine once `at` tokens have been sent, or before the end."""
+    tokens, is_due = 0, True
+    async with aclosing(events):
+        async for group in events:
+            if is_due and isinstance(group[-1], Ended):
+                kill()
+            yield group
+            tokens += sum(event.count for event in group if isinstance(event, ChoiceEvent))
+            if is_due and tokens >= at:
+                is_due = False
+                kill()
 
 
 def _asked_for(request: Request) -> str:

@@ -51,7 +51,7 @@ class Effects:
 
     def plan(self, request: Request, framing: Framing | None, ask: Ask) -> Interceptor:
         """See `FaultInjector.plan`."""
-        planned = self._faults.plan(request, framing, ask, also=self._answer.fault)
+        planned = self._faults.plan_scripted(request, framing, ask, self._answer.fault or "")
         return Changes(planned, self._answer.usage, self._name)
 
     def end(self) -> None:

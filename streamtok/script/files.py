@@ -102,9 +102,12 @@ def _answer_problems(answer: Answer) -> Iterator[str]:
         yield "json: there is a text already"
     if answer.fault is not None:
         try:
-            parse(answer.fault)
+            wanted = parse(answer.fault)
         except InvalidRequest as error:
             yield error.message
+        else:
+            if any(one.is_death for one in wanted):
+                yield "fault: engine-death needs an answer of the model's"
 
 
 def _checked(value: Mapping[str, Any], kind: type[Kind], place: str) -> Kind:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # What makes answers repeat, and lets them go wrong
 FLAGS = (
-    *("--port", "0", "--ledger", ":memory:"),
+    *("--port", "0", "--ledger", ":memory:", "--engine", "thread"),
     *("--frozen-clock", "--ids", "sequential", "--faults"),
 )
 OPENAI_MISSING = "{}() needs the package openai; other clients can be given the url"
@@ -202,6 +202,7 @@ def fresh_server(flags: Sequence[str], models: Models) -> Iterator[TestedServer]
         ModelError: the model cannot be loaded.
     """
     config = serve_config([*FLAGS, *flags])
-    files = models.load(config.model_folder, weights=not config.script_only)
+    weights = config.engine == "thread" and not config.script_only
+    files = models.load(config.model_folder, weights=weights)
     with running_server(config, files) as server, ExitStack() as stack:
         yield TestedServer(server, stack)

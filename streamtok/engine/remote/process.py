@@ -17,6 +17,7 @@ Read next: `streamtok.engine.remote.journal`, why nothing is lost, and
 
 import asyncio
 import logging
+import math
 import signal
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -75,6 +76,7 @@ class ProcessEngine(EngineClient):
         self._spawn, self._sleep = spawn, sleep
         self._journal = Journal()
         self._restarts = 0
+        self._was_asked = False  # to die
         self._child: ChildProcess | None = child  # None: there is none that is ready
         self._patience: asyncio.Task[None] | None = None
         child.receive = self.receive
@@ -120,6 +122,15 @@ class ProcessEngine(EngineClient):
             for command in self._journal.due():
                 self._child.send(command)
 
+    def kill(self) -> None:
+        """Kill the process, as a test of what survives that; it is replaced without a pause.
+
+        Does nothing while there is none.
+        """
+        if self._child:
+            self._was_asked = True
+            self._child.kill()
+
     # The life of the process
 
     async def _supervise(self, child: ChildProcess) -> None:
@@ -129,7 +140,9 @@ class ProcessEngine(EngineClient):
             ready_s = self._loop.time()
             status = await child.wait()
             self._lose(status)
-            child = await self._replace(restarts, self._loop.time() - ready_s)
+            lived_s = math.inf if self._was_asked else self._loop.time() - ready_s
+            child = await self._replace(restarts, lived_s)
+            self._was_asked = False
             self._resume(child)
 
     def _lose(self, status: int) -> None:

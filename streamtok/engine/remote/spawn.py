@@ -74,7 +74,8 @@ class ChildProcess(asyncio.Protocol):
             self._transport.write(frame(message))
 
     def kill(self) -> None:
-        """End the process now."""
+        """End the process now; what it has sent and is not received yet is lost."""
+        self.receive = _ignore
         self._process.kill()
 
     async def wait(self) -> int:
