@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
@@ -78,6 +79,7 @@ class LocalCluster:
         self.down: set[str] = set()
         self.drained: set[str] = set()
         self.moved: list[str] = []
+        self.failing: Counter[str] = Counter()  # how many calls of each method are to fail
         self.made = 0
         self._changed = asyncio.Event()
 
@@ -105,10 +107,17 @@ class LocalCluster:
         self.down.discard(name)
         self._changed.set()
 
+    def _fail(self, method: str) -> None:
+        if self.failing[method]:
+            self.failing[method] -= 1
+            raise ReplicaLost("the test says so")
+
     async def draining(self) -> Collection[str]:
+        self._fail("draining")
         return set(self.drained)
 
     async def move(self, name: str) -> None:
+        self._fail("move")
         self.moved.append(name)
         self.drained.discard(name)
         asyncio.get_running_loop().call_later(0.02, self.kill, name)  # Ray does not wait either

@@ -164,6 +164,35 @@ async def test_a_drained_replica_gives_its_sequences_away_and_is_moved(
     assert not engine._copies
 
 
+async def test_what_fails_while_a_replica_is_drained_is_tried_again(
+    cluster: tuple[LocalCluster, ClusterEngine], caplog: pytest.LogCaptureFixture
+) -> None:
+    local, engine = cluster
+    local.failing.update(draining=3, move=3)
+    local.drained.add("one")
+    await until(lambda: local.moved)
+    assert caplog.text.count("it is not known which nodes are drained: the test says so") == 1
+    assert caplog.text.count("one cannot be moved: the test says so") == 1
+    await engine.opened()
+    assert [replica.ready for replica in replicas(engine)] == [True, True]
+
+
+async def test_a_fault_while_events_are_taken_is_logged_and_the_streams_go_on(
+    cluster: tuple[LocalCluster, ClusterEngine],
+    expected: tuple[Path, dict[str, list[Event]]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, engine = cluster
+    tasks = start(engine)
+    await until_some_tokens(engine, 30)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_take", lambda *_: 1 / 0)
+        await until(lambda: engine.stats().restarts)
+    await check(tasks, expected[1])
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_a_replica_that_gives_other_results_is_not_used(
     expected: tuple[Path, object], tmp_path: Path
 ) -> None:

@@ -20,12 +20,12 @@ Read next: `streamtok.engine.cluster.start`.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import count
 
 from streamtok.engine.base import ENDS
 from streamtok.engine.client import EngineClient
+from streamtok.engine.cluster.copies import Copies, Copy
 from streamtok.engine.cluster.places import Cluster, Link, Place, ReplicaLost
-from streamtok.engine.cluster.probe import INTERNAL, Scores, probe
+from streamtok.engine.cluster.probe import Scores, probe
 from streamtok.engine.cluster.replica import Steps
 from streamtok.engine.cluster.router import Router
 from streamtok.engine.core import Cancel, Close, Command, Submit
@@ -35,12 +35,7 @@ from streamtok.engine.remote.frames import unpack
 from streamtok.engine.remote.journal import Journal
 from streamtok.engine.remote.restarts import Restarts
 from streamtok.errors import EngineFailed, StreamtokError, Unavailable
-from streamtok.messages import (
-    EngineStats,
-    Prefilled,
-    SequenceRequest,
-    TokenEvent,
-)
+from streamtok.messages import EngineStats, Prefilled, SequenceRequest, TokenEvent
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +68,8 @@ class ClusterEngine(EngineClient):
         self._places = {name: Place(name) for name in names}
         self._where: dict[str, Place] = {}  # the place of each unfinished request that has one
         self._lobby = Journal(up=False)  # those that wait for a place
-        self._copies: dict[str, tuple[str, Place, Place, set[int]]] = {}  # see `_copy`
-        self._numbers = count()
+        self._copies = Copies()
+        self._complaint = ""  # the last one
         self._changed = asyncio.Event()  # a place was opened
         self._patience: asyncio.Task[None] | None = None
         links = {name: link}
@@ -82,7 +77,7 @@ class ClusterEngine(EngineClient):
             self._loop.create_task(self._supervise(place, links.get(place.name)))
             for place in self._places.values()
         ]
-        self._tasks.append(self._loop.create_task(self._look_after()))
+        self._tasks += map(self._loop.create_task, (self._stay_known(), self._look_after()))
 
     async def opened(self) -> None:
         """Wait until all replicas are open, for PLACING_S at most."""
@@ -102,13 +97,9 @@ class ClusterEngine(EngineClient):
     def stats(self) -> EngineStats:
         """Return how busy it is, and each of its replicas."""
         stats, replicas = super().stats(), tuple(p.stats for p in self._places.values())
-        return EngineStats(
-            stats.running,
-            stats.queued,
-            sum(replica.restarts for replica in replicas),
-            sum(replica.resumed for replica in replicas),
-            replicas=replicas,
-        )
+        restarts = sum(replica.restarts for replica in replicas)
+        resumed = sum(replica.resumed for replica in replicas)
+        return EngineStats(stats.running, stats.queued, restarts, resumed, replicas=replicas)
 
     def headers_of(self, request_id: str) -> tuple[tuple[str, str], ...]:
         """Return the header that says which replica computes a request, if one does now."""
@@ -166,8 +157,8 @@ class ClusterEngine(EngineClient):
         for name, event in events:
             if isinstance(event, ENDS):
                 self._forget(name)
-                if name in self._copies:
-                    self._copied(name, event.index)
+                if copy := self._copies.computed(name, event.index):
+                    self._copied(copy)
         self._send_due(place)
 
     def _journal(self, request_id: str) -> Journal:
@@ -234,6 +225,10 @@ class ClusterEngine(EngineClient):
             except ReplicaLost as lost:
                 log.error("%s is lost: %s", place.name, lost)
                 self._lose(place, outside=lost.outside)
+            except Exception:  # a fault of ours: its streams must not wait for ever
+                log.exception("%s is given up", place.name)
+                self._lose(place, outside=False)
+                await link.close()
             link = None
             if delay_s := restarts.delay_s(self._loop.time() - opened_s):
                 await self._sleep(delay_s)
@@ -271,9 +266,7 @@ class ClusterEngine(EngineClient):
         old = place.journal
         place.disconnect()
         self._router.forget(place.name)
-        for copy_id, (_, source, target, _) in list(self._copies.items()):
-            if place in (source, target):
-                del self._copies[copy_id]
+        self._copies.lose(place)
         for request_id in old.names:
             self._move(request_id, old)
         self._count_places()
@@ -293,53 +286,61 @@ class ClusterEngine(EngineClient):
 
     # Nodes that are drained
 
-    async def _look_after(self) -> None:
-        """Tell replicas that this server lives, and empty those whose node is drained."""
-        for turn in count():
-            await self._sleep(LOOK_S)
-            draining = await self._cluster.draining()
+    async def _stay_known(self) -> None:
+        """Tell the replicas that this server lives, whatever Ray is busy with."""
+        while True:
+            await self._sleep(ALIVE_S)
             for place in self._places.values():
-                if place.link and turn % int(ALIVE_S / LOOK_S) == 0:
+                if place.link:
                     place.link.send([])
-                if place.moving or not place.link:
-                    continue
-                if place.draining or place.name in draining:
+
+    async def _look_after(self) -> None:
+        """Empty the replicas whose node is drained. What fails is tried again at the next look."""
+        while True:
+            await self._sleep(LOOK_S)
+            try:
+                draining = await self._cluster.draining()
+            except ReplicaLost as error:
+                self._complain("it is not known which nodes are drained: %s", error)
+                continue
+            for place in self._places.values():
+                if place.link and (place.draining or place.name in draining):
                     await self._drain(place)
 
     async def _drain(self, place: Place) -> None:
-        """Begin to move what is in a place; when nothing is left, have the replica moved."""
+        """Begin to move what is in a place; when nothing is left, have the replica moved, once."""
         if not place.draining:
             log.warning(
                 "the node of %s is drained: %d sequences move", place.name, len(place.journal)
             )
             place.draining = True
-        if not place.journal.names and not place.others:
-            place.moving = True
-            await self._cluster.move(place.name)
-            return
-        copied = {request_id for request_id, source, _, _ in self._copies.values()}
         for request_id in place.journal.names:
-            if request_id not in copied and not place.journal[request_id].cancelled:
+            if request_id not in self._copies and not place.journal[request_id].cancelled:
                 self._copy(request_id, place)
+        if not (place.journal.names or place.others or place.moving):
+            place.moving = True
+            try:
+                await self._cluster.move(place.name)
+            except ReplicaLost as error:
+                place.moving = False
+                self._complain(f"{place.name} cannot be moved: %s", error)
+
+    def _complain(self, message: str, error: Exception) -> None:
+        """Log what fails at each look, unless it is what failed at the look before."""
+        if (complaint := message % error) != self._complaint:
+            self._complaint = complaint
+            log.error(complaint)
 
     def _copy(self, request_id: str, place: Place) -> None:
-        """Have another replica compute what a request has so far, as a request of its own."""
-        requests = place.journal[request_id].so_far()
+        """Have another replica compute what a request has so far."""
         target = self._choose(place.journal[request_id].requests, not_in=place)
-        if target is None or target.link is None:
-            return
-        copy_id = f"{INTERNAL}{next(self._numbers)}"
-        self._copies[copy_id] = (request_id, place, target, {r.index for r in requests})
-        target.link.send([Submit(copy_id, tuple(requests))])
-        self._router.place(target.name, requests)
+        if target and target.link and (copy := self._copies.begin(request_id, place, target)):
+            target.link.send([copy])
+            self._router.place(target.name, copy.sequences)
 
-    def _copied(self, copy_id: str, index: int) -> None:
-        """Move a request when all of it is there."""
-        request_id, source, _, missing = self._copies[copy_id]
-        missing.discard(index)
-        if missing:
-            return
-        del self._copies[copy_id]
+    def _copied(self, copy: Copy) -> None:
+        """Move a request, all of which is there."""
+        request_id, source = copy.request_id, copy.source
         if self._where.get(request_id) is source and not source.journal[request_id].cancelled:
             self._move(request_id, source.journal, not_in=source)
             if source.link:

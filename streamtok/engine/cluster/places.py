@@ -35,7 +35,7 @@ class Link(Protocol):
         """Which node and process it is, for people."""
 
     def send(self, commands: Sequence[Command]) -> None:
-        """Send commands; they are dropped if the replica is gone."""
+        """Send commands; they are dropped if the replica is gone. Raises nothing."""
 
     async def receive(self) -> Steps:
         """Return what happens next.
@@ -45,7 +45,7 @@ class Link(Protocol):
         """
 
     async def close(self) -> None:
-        """Detach; what has been asked for is cancelled."""
+        """Detach; what has been asked for is cancelled. Raises nothing."""
 
 
 class Cluster(Protocol):
@@ -60,10 +60,18 @@ class Cluster(Protocol):
         """
 
     async def draining(self) -> Collection[str]:
-        """Return the names of replicas whose node is about to go."""
+        """Return the names of replicas whose node is about to go.
+
+        Raises:
+            ReplicaLost: that cannot be found out now.
+        """
 
     async def move(self, name: str) -> None:
-        """End a replica, so that it is started on another node."""
+        """End a replica, so that it is started on another node.
+
+        Raises:
+            ReplicaLost: it cannot be reached now.
+        """
 
     async def close(self) -> None:
         """Leave the cluster."""

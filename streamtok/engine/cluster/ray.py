@@ -15,7 +15,8 @@ import math
 import os
 import pickle
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from itertools import count
 from typing import Any
@@ -26,7 +27,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyo
 
 import ray
 from ray._private.state import state as cluster_state
-from ray.exceptions import RayError
 
 from streamtok import __version__
 from streamtok.config import EngineConfig
@@ -77,24 +77,24 @@ class RayCluster:
 
     async def connect(self, name: str) -> Link:
         """See `Cluster.connect`."""
-        try:
+        with _asking_ray():
             handle = self._handles[name] = await asyncio.to_thread(self._find, name)
             link = RayLink(handle, f"{self._server}-{next(self._numbers)}")
             await link.greeted()
-        except RayError as error:
-            raise _lost(error) from error
         self._nodes[name] = link.place
         return link
 
     async def draining(self) -> Collection[str]:
         """See `Cluster.draining`."""
-        nodes = await asyncio.to_thread(cluster_state.get_draining_nodes)
+        with _asking_ray():
+            nodes = await asyncio.to_thread(cluster_state.get_draining_nodes)
         places = self._nodes.items()
         return {name for name, place in places if any(node in place for node in nodes)}
 
     async def move(self, name: str) -> None:
         """See `Cluster.move`."""
-        await asyncio.to_thread(ray.kill, self._handles[name], no_restart=False)
+        with _asking_ray():
+            await asyncio.to_thread(ray.kill, self._handles[name], no_restart=False)
 
     async def close(self) -> None:
         """See `Cluster.close`."""
@@ -118,9 +118,10 @@ class RayCluster:
         ).remote(*self._setup)
 
     def _close(self) -> None:
-        if not self._config.ray_detached:
-            for name in self._started & self._handles.keys():
-                ray.kill(self._handles[name])
+        for name in self._started & self._handles.keys():
+            if not self._config.ray_detached:
+                with suppress(ReplicaLost), _asking_ray():
+                    ray.kill(self._handles[name])
         ray.shutdown()
 
 
@@ -130,6 +131,7 @@ class RayLink:
     def __init__(self, handle: Any, name: str) -> None:
         self._handle, self._name = handle, name
         self._numbers = count()
+        self._broken: ReplicaLost | None = None  # why commands could not be sent
         self._stream = handle.attach.options(num_returns="streaming").remote(name)
         self.info: EngineInfo
         self.place = ""
@@ -148,7 +150,11 @@ class RayLink:
     def send(self, commands: Sequence[Command]) -> None:
         """See `Link.send`."""
         data = pickle.dumps(list(commands), pickle.HIGHEST_PROTOCOL)
-        self._handle.send.remote(self._name, next(self._numbers), data)
+        try:
+            with _asking_ray():
+                self._handle.send.remote(self._name, next(self._numbers), data)
+        except ReplicaLost as lost:
+            self._broken = lost
 
     async def receive(self) -> Steps:
         """See `Link.receive`."""
@@ -158,18 +164,20 @@ class RayLink:
     async def close(self) -> None:
         """See `Link.close`."""
         try:
-            async with asyncio.timeout(CLOSE_S):
-                await self._handle.detach.remote(self._name)
-        except (RayError, TimeoutError) as error:
+            with _asking_ray():
+                async with asyncio.timeout(CLOSE_S):
+                    await self._handle.detach.remote(self._name)
+        except ReplicaLost as error:
             log.warning("%s: %s", self._name, error)
 
     async def _next(self) -> Any:
-        try:
-            return pickle.loads(await (await anext(self._stream)))
-        except RayError as error:
-            raise _lost(error) from error
-        except StopAsyncIteration as error:
-            raise ReplicaLost("it has ended this server's stream") from error
+        with _asking_ray():
+            item = await anext(self._stream, None)
+            if item is None:
+                raise ReplicaLost("it has ended this server's stream")
+            if self._broken:  # what is sent from now on would wait for those commands
+                raise self._broken
+            return pickle.loads(await item)
 
 
 def connect(config: RayConfig) -> None:
@@ -194,7 +202,7 @@ def connect(config: RayConfig) -> None:
             configure_logging=False,
             **options,
         )
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except Exception as error:  # a start that takes too long is an Exception and no more
         reason = " ".join(str(error).split())
         raise ConfigError(f"--ray-address {config.ray_address}: {reason}") from error
 
@@ -221,7 +229,15 @@ def plain(config: EngineConfig) -> EngineConfig:
     return EngineConfig(**{f.name: getattr(config, f.name) for f in fields(EngineConfig)})
 
 
-def _lost(error: Exception) -> ReplicaLost:
-    """Return what an error of Ray's means. Signals from outside cannot be told from crashes."""
-    text = " ".join(str(error).split())
-    return ReplicaLost(text, outside="node" in text and "died" in text and "its node" in text)
+@contextmanager
+def _asking_ray() -> Iterator[None]:
+    """Raise ReplicaLost for whatever Ray raises in the block: its errors have no common base."""
+    try:
+        yield
+    except (StreamtokError, ReplicaLost):
+        raise
+    except Exception as error:
+        # Signals from outside cannot be told from crashes.
+        text = " ".join(str(error).split()) or repr(error)
+        outside = "node" in text and "died" in text and "its node" in text
+        raise ReplicaLost(text, outside=outside) from error

@@ -1,0 +1,64 @@
+"""What the sequences of a drained replica have so far, computed by others before they are moved.
+
+A copy is a request of this server's own: the prompts and tokens of a client's request, and no token
+more. When all of it has been computed, its keys and values are in the other replica's prefix cache,
+and the client's request goes on there without a pause. Pure. Read next:
+`streamtok.engine.cluster.client`.
+"""
+
+from dataclasses import dataclass
+from itertools import count
+
+from streamtok.engine.cluster.places import Place
+from streamtok.engine.cluster.probe import INTERNAL
+from streamtok.engine.core import Submit
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A client's request, the replica that computes it, and the one that computes what it has.
+
+    `missing` are the sequences of which not all has been computed there.
+    """
+
+    request_id: str
+    source: Place
+    target: Place
+    missing: set[int]
+
+
+class Copies:
+    """The copies that are being computed."""
+
+    def __init__(self) -> None:
+        self._copies: dict[str, Copy] = {}
+        self._numbers = count()
+
+    def __len__(self) -> int:
+        return len(self._copies)
+
+    def __contains__(self, request_id: str) -> bool:
+        return any(copy.request_id == request_id for copy in self._copies.values())
+
+    def begin(self, request_id: str, source: Place, target: Place) -> Submit | None:
+        """Return what `target` is to compute; None if there is nothing that could be copied."""
+        requests = source.journal[request_id].so_far()
+        if not requests:
+            return None
+        copy_id = f"{INTERNAL}{next(self._numbers)}"
+        self._copies[copy_id] = Copy(request_id, source, target, {r.index for r in requests})
+        return Submit(copy_id, tuple(requests))
+
+    def computed(self, copy_id: str, index: int) -> Copy | None:
+        """Note that one sequence is there, if it is one of a copy; return the copy if all are."""
+        copy = self._copies.get(copy_id)
+        if copy is None:
+            return None
+        copy.missing.discard(index)
+        return None if copy.missing else self._copies.pop(copy_id)
+
+    def lose(self, place: Place) -> None:
+        """Forget the copies from and to a replica that is gone."""
+        for copy_id, copy in list(self._copies.items()):
+            if place in (copy.source, copy.target):
+                del self._copies[copy_id]
