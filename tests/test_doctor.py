@@ -315,7 +315,7 @@ async def test_a_flawless_server_has_a_clean_bill() -> None:
     assert report.model == "canned"
     assert report.timing is not None
     assert report.timing.events == len(PIECES)
-    assert set(report.unchecked) == {"cancellation", "CORS"}
+    assert set(report.unchecked) == {"cancellation", "CORS", "resumption"}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -469,7 +469,7 @@ def test_our_own_server_has_a_clean_bill(
     report = json.loads(capsys.readouterr().out)
     assert (report["findings"], report["failed"], report["model"]) == ([], False, "fireside")
     assert list(report["unchecked"]) == ["CORS"]
-    assert {"cancelled", "stop-leak", "keep-alive"} <= set(report["checked"])
+    assert {"cancelled", "stop-leak", "keep-alive", "resume-loses"} <= set(report["checked"])
     assert report["timing"]["events"] > 10
 
 

@@ -83,6 +83,7 @@ SYNCHRONOUS = (
     "teach/doctor/framing.py",
     "teach/doctor/pace.py",
     "teach/doctor/recording.py",
+    "teach/doctor/resumption.py",
     "teach/doctor/rules.py",
     "teach/doctor/totals.py",
     *("teach/lessons/learn.py", "teach/lessons/lesson.py", "teach/progress.py"),

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from streamtok.http.request import HeaderList
-from streamtok.teach.doctor import behaviour, chunks, events, framing, pace, totals
+from streamtok.teach.doctor import behaviour, chunks, events, framing, pace, resume, totals
 from streamtok.teach.doctor.behaviour import Leaving, Stopped
 from streamtok.teach.doctor.events import REPLACEMENT
 from streamtok.teach.doctor.eventstream import Stream, read_stream
@@ -133,8 +133,9 @@ class _Doctor:
             await self._pace()
             await self._stop(stream)
             await self._leave(stream)
+            await resume.examine(self._target, report, report.model)
         else:
-            report.unchecked["stop strings, cancellation"] = "there was no stream"
+            report.unchecked["stop strings, cancellation, resumption"] = "there was no stream"
         await self._errors()
         await self._cors()
         return report

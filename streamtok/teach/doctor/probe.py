@@ -20,6 +20,7 @@ from streamtok.teach.doctor.eventstream import Stream, read_stream
 from streamtok.teach.doctor.recording import Answer, AnswerReader, Read, Recording, read_answer
 
 CHAT = "/v1/chat/completions"
+Request = tuple[str, str, Any, HeaderList]  # method, path, JSON, fields
 LINGER_S = 2.0  # how long to wait for the end of an answer whose last event has come
 
 
@@ -89,14 +90,19 @@ class Probe:
         enough: Callable[[Stream], bool] | None = None,
         headers: HeaderList = (),
     ) -> Stream:
-        """Ask for a stream, and read it until it ends or there is `enough` of it."""
+        """Ask for a chat's stream, and read it until it ends or there is `enough` of it."""
+        return await self.read(("POST", CHAT, body, headers), enough)
+
+    async def read(
+        self, request: Request, enough: Callable[[Stream], bool] | None = None
+    ) -> Stream:
+        """Do the same for any stream."""
 
         def stop(answer: Answer) -> bool:
             return answer.complete or bool(enough and enough(read_stream(answer)))
 
-        usage_asked = "stream_options" in body
-        recording = await self._record(self._request("POST", CHAT, body, headers), stop)
-        return read_stream(read_answer(recording), usage_asked)
+        recording = await self._record(self._request(*request), stop)
+        return read_stream(read_answer(recording), "stream_options" in (request[2] or {}))
 
     async def ask(
         self, method: str, path: str, body: Any = None, headers: HeaderList = ()
