@@ -21,7 +21,7 @@ pytest_plugins = ["streamtok.pytest_plugin"]
 settings.register_profile(
     "default", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
-# New examples in every run, and many: `.ci/run explore`
+# New examples in every run, and many, as `examples.py` has them too: `.ci/run explore`
 settings.register_profile(
     "explore", settings.get_profile("default"), derandomize=False, max_examples=1000
 )

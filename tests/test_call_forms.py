@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from test_grammars import parts, walk
@@ -144,7 +145,7 @@ def test_calls_are_read_as_they_were_written_however_they_are_cut(
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(arguments=ARGUMENTS)
 def test_what_is_written_is_allowed(form: CallForm, arguments: dict[str, Any]) -> None:
     one = write(form, "get_weather", arguments)

@@ -5,7 +5,8 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from test_grammars import parts, walk
 
@@ -201,7 +202,7 @@ def test_a_form_of_the_answer_holds_beside_calls() -> None:
     assert not accepts(offered("required", answer=form), "1")
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 99), kind=st.sampled_from(["bytes", "byte fallback", "shipped"]))
 def test_every_way_through_is_read_as_calls(seed: int, kind: str) -> None:
     text, complete = walk(kind, offered("required", parallel=False), seed)

@@ -5,7 +5,8 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from test_grammars import parts, walk
@@ -205,7 +206,7 @@ OBJECTS = st.deferred(
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(schema=OBJECTS, seed=st.integers(0, 99))
 def test_whatever_is_written_ends_and_is_valid(schema: dict[str, Any], seed: int) -> None:
     """The random walk stands for a model that knows nothing, and would never stop by itself."""

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from shapes import (
     BYTES,
@@ -76,7 +77,7 @@ def test_the_tokenizers_own_decoder_decides_how(
     assert isinstance(Detokenizers(space_tokens).make(), WindowDetokenizer)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(text=TEXTS)
 def test_pieces_of_a_text_add_up_and_hold_whole_characters(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, special=False)
@@ -87,7 +88,7 @@ def test_pieces_of_a_text_add_up_and_hold_whole_characters(tokenizer: Tokenizer,
         assert parts[-1] == ""
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(data=st.data())
 def test_pieces_of_any_byte_level_ids_add_up(byte_tokens: Tokenizer, data: st.DataObject) -> None:
     """Also those that are no text, special or unknown."""
@@ -95,7 +96,7 @@ def test_pieces_of_any_byte_level_ids_add_up(byte_tokens: Tokenizer, data: st.Da
     assert "".join(pieces(byte_tokens, ids)) == byte_tokens.decode(ids)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(data=st.data())
 def test_pieces_of_any_window_ids_add_up(space_tokens: Tokenizer, data: st.DataObject) -> None:
     """Also special and unknown ones; bytes only where they make characters.
@@ -110,13 +111,13 @@ def test_pieces_of_any_window_ids_add_up(space_tokens: Tokenizer, data: st.DataO
     assert "".join(pieces(space_tokens, ids)) == space_tokens.decode(ids)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(ids=st.lists(st.integers(0, 300), max_size=40))
 def test_ids_that_are_no_text_never_raise(space_tokens: Tokenizer, ids: list[int]) -> None:
     assert all(isinstance(piece, str) for piece in pieces(space_tokens, ids))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(text=TEXTS)
 def test_no_more_than_an_unfinished_character_is_held_back(
     byte_tokens: Tokenizer, text: str
@@ -221,7 +222,7 @@ def runs(tokenizer: Tokenizer) -> st.SearchStrategy[list[int]]:
     return st.lists(pieces).map(lambda parts: [token for part in parts for token in part])
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(data=st.data(), special=st.booleans())
 def test_an_answer_is_the_whole_less_the_prompt(
     any_tokenizer: Tokenizer, data: st.DataObject, special: bool
@@ -235,7 +236,7 @@ def test_an_answer_is_the_whole_less_the_prompt(
     assert after == whole[len(list(shared)) :]
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(data=st.data())
 def test_an_answer_completes_what_the_prompt_left(
     any_tokenizer: Tokenizer, data: st.DataObject

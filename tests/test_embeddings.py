@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok.api.more.routes import ROUTES
@@ -81,7 +82,7 @@ async def test_it_is_the_references_however_the_prompt_is_cut(
     assert np.linalg.norm(found) == pytest.approx(1, abs=1e-6)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     prompts=st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=40), max_size=4),
     step_tokens=st.integers(1, 70),

@@ -14,7 +14,8 @@ import httpx
 import openai
 import pytest
 from documents import help_page
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from processes import serving
 from test_wire import CHAT, CHUNKED, DONE, HEAD, ROLE, Peer, chat_event, chunk, post, said
@@ -112,7 +113,7 @@ def steps(fault: WireFault, data: bytes, place: Place) -> list[Any]:
     return list(spoil([fault], data, place))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     faults=st.lists(
         st.sampled_from(["one-byte", "drip", "drip;bytes_per_s=999", "stall", "slow-headers"]),
@@ -272,7 +273,7 @@ def test_usage_is_dropped() -> None:
     assert spoiled("usage-missing", [usage, *STREAM]) == STREAM
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.binary())
 def test_chunks_that_are_no_json_have_no_text(data: bytes) -> None:
     assert isinstance(event_faults.text_of(data), str)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from test_detokenizer import byte_level, sentencepiece
@@ -349,7 +350,7 @@ def said(events: Any) -> str:
     return load(byte_tokenizer()).decode([e.token_id for e in events if isinstance(e, TokenEvent)])
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(
     seed=st.integers(0, 5),
     temperature=st.sampled_from([0.0, 0.8]),

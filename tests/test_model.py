@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -136,7 +136,7 @@ def decoders() -> list[Decoder]:
 
 
 @given(data=st.data())
-@hypothesis_settings(max_examples=80)
+@examples(48)
 def test_a_sequence_has_the_same_bits_in_any_company(data: st.DataObject) -> None:
     """Random batches, slots and prompt chunks: the logits of a sequence never change a bit."""
     decoder = data.draw(st.sampled_from(decoders()))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
@@ -224,7 +225,7 @@ def shipped() -> Tokenizer:
 
 @pytest.mark.parametrize("make", [byte_tokenizer, pieces, composing, shipped])
 @given(text=st.text(max_size=60) | st.sampled_from([STORY, " " * 50, "\n" * 50, "\u0344" * 9]))
-@settings(max_examples=30)
+@examples(30)
 def test_no_text_has_fewer_tokens_than_its_length_allows(
     make: Callable[[], Tokenizer], text: str
 ) -> None:
@@ -235,7 +236,7 @@ def test_no_text_has_fewer_tokens_than_its_length_allows(
 
 
 @given(text=st.text(min_size=SHORT, max_size=2 * SHORT))
-@settings(max_examples=20)
+@examples(20)
 def test_a_long_text_has_the_tokens_that_it_has_in_one_call(text: str) -> None:
     tokenizer = byte_tokenizer()
     assert encode(tokenizer, text).ids == tokenizer.encode(text, add_special_tokens=False).ids

@@ -95,15 +95,21 @@ def test_what_the_platform_cannot_do_is_named(
         assert re.fullmatch(r"streamtok: --uds .*: this system's .* no Unix sockets\n", done.stderr)
 
 
-def test_the_commands_run(platform: str, tmp_path: Path) -> None:
-    done = run("generate", "Hello", "--max-tokens", "3")
+def test_the_commands_run(platform: str, tmp_path: Path, tiny_model: Path) -> None:
+    model = ("--model", str(tiny_model), "--max-tokens", "3")
+    done = run("generate", "Hello", *model)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
     os.environ["STREAMTOK_PROGRESS"] = str(tmp_path / "progress")
     done = run("learn", "1", "--plain")
     assert (done.returncode, done.stderr) == (0, "")
     done = subprocess.run(
-        [*STREAMTOK, "chat"], input="hi\n", capture_output=True, text=True, timeout=60, check=False
+        [*STREAMTOK, "chat", *model],
+        input="hi\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "bot " in done.stdout

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok.engine.extras.drafts import PromptLookup
@@ -312,7 +313,7 @@ endings = st.sampled_from(
 
 
 @given(data=st.data())
-@settings(max_examples=30)
+@examples(30)
 def test_reuse_guesses_and_pauses_change_no_bit_in_any_schedule(data: st.DataObject) -> None:
     """Requests, pauses, cancels and failures at random: tokens and log-probabilities stay."""
     bench = Bench(

@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings
+from examples import examples
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -405,8 +406,8 @@ class Life(RuleBasedStateMachine):
         await self.settle()
 
 
-Life.TestCase.settings = settings(
-    max_examples=40,
+Life.TestCase.settings = examples(
+    24,
     stateful_step_count=30,
     phases=[Phase.generate],  # shrinking takes minutes
 )

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from processes import serving
 
@@ -255,7 +256,7 @@ TOKENS = ("prompt", "cached", "generated", "delivered")
 OTHER_APIS = {"/v1/responses": "max_output_tokens", "/v1/messages": "max_tokens"}
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(KINDS, BODIES)
 def test_a_stream_resumed_at_every_event_gives_exactly_the_rest(
     tiny_model: Path,
@@ -509,7 +510,7 @@ def test_a_process_that_has_ended_is_not_alive() -> None:
 # Order
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_the_order_of_events_does_not_depend_on_how_they_come(
     lengths: list[int], chance: Any

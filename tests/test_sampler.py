@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from examples import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from streamtok.engine import sampler
@@ -104,7 +105,7 @@ def test_top_k_keeps_those_with_fewer_than_k_above_them(row: list[float], k: int
     assert kept(sampler.top_k, row, top_k=k) == expected
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(row=ROWS, top_p=st.floats(0.01, 1))
 def test_top_p_keeps_those_with_less_than_p_above_them(row: list[float], top_p: float) -> None:
     share = shares(row)
@@ -274,7 +275,7 @@ def test_a_token_without_a_share_is_never_drawn(at: float) -> None:
 # Rows
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     params=st.lists(PARAMS, min_size=2, max_size=9),
     vocab=st.sampled_from([45, 261, 4096]),

@@ -5,7 +5,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
@@ -40,7 +41,7 @@ def refused(value: dict[str, Any], kind: type[Any] = ChatRequest) -> InvalidRequ
     return caught.value
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(value=st.dictionaries(TEXTS, JSON, max_size=4))
 def test_a_json_object_is_read_as_it_is(value: dict[str, Any]) -> None:
     assert read_object(json.dumps(value).encode()) == value

@@ -12,7 +12,8 @@ import httpx
 import openai
 import pytest
 from documents import blocks, help_page
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok import cli
@@ -378,7 +379,7 @@ def test_a_key_holds_or_does_not(key: str, holding: list[Any], failing: list[Any
 # The reader, however a text is cut
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(
     st.text(max_size=5),
     st.lists(st.text(max_size=5), min_size=1, max_size=3),

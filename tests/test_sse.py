@@ -3,7 +3,8 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok.http.sse import DONE, EventDecoder, ServerEvent, encode
@@ -28,7 +29,7 @@ def test_what_was_encoded_comes_back_from_any_pieces(texts: list[str], cuts: lis
     assert [event.data for event in decode(*pieces)] == texts
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(lines=st.lists(st.tuples(FIELDS, ENDS), max_size=10))
 def test_a_cut_at_any_byte_changes_nothing(lines: list[tuple[bytes, bytes]]) -> None:
     stream = b"\xef\xbb\xbf" + b"".join(field + end for field, end in lines)
@@ -38,7 +39,7 @@ def test_a_cut_at_any_byte_changes_nothing(lines: list[tuple[bytes, bytes]]) -> 
     assert decode(*(bytes([byte]) for byte in stream)) == whole
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(fields=st.lists(FIELDS, max_size=10), end=ENDS)
 def test_all_line_ends_mean_the_same(fields: list[bytes], end: bytes) -> None:
     with_lf = b"".join(field + b"\n" for field in fields)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok.text.stops import StopMatcher
@@ -28,7 +29,7 @@ def overlap(text: str, stops: Sequence[str]) -> str:
     return next((end for end in ends if any(s.startswith(end) and s != end for s in stops)), "")
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(pieces=CUT_TEXTS, stops=STOPS)
 def test_the_cutting_does_not_matter(pieces: list[str], stops: list[str]) -> None:
     shown, matched = search("".join(pieces), stops)
@@ -39,7 +40,7 @@ def test_the_cutting_does_not_matter(pieces: list[str], stops: list[str]) -> Non
     assert (out + matcher.flush(), matcher.matched) == (shown, matched)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(text=TEXTS, stops=STOPS)
 def test_what_is_held_back_is_the_least_possible(text: str, stops: list[str]) -> None:
     matcher, out = StopMatcher(stops), ""

@@ -12,7 +12,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok.api.route import refuse
@@ -72,7 +73,7 @@ async def test_a_raw_request_is_answered_as_its_file_says(path: Path) -> None:
 
 
 @given(st.sampled_from(FILES), st.randoms(use_true_random=False), st.data())
-@settings(max_examples=200)
+@examples(200)
 def test_mangled_requests_never_break_a_connection(
     path: Path,
     random: Random,
@@ -103,7 +104,7 @@ def test_mangled_requests_never_break_a_connection(
 
 
 @given(st.sampled_from(FILES), st.lists(st.integers(1, 40), max_size=30))
-@settings(max_examples=100)
+@examples(100)
 def test_what_the_guard_lets_pass_is_what_came(path: Path, sizes: list[int]) -> None:
     """Of a good message every byte goes on to h11, in order, in whatever pieces it came."""
     expected, data = read(path)

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import httpx
 import openai
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from openai.types import Completion
@@ -138,7 +139,7 @@ SCHEMAS = st.deferred(
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     schema=SCHEMAS | SCHEMAS.map(lambda inner: {"$defs": {"it": inner}, "$ref": "#/$defs/it"}),
     seed=st.integers(0, 3),

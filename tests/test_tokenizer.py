@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from shapes import ENDS, TEXTS_WITH_SPECIALS, llama_folder
 from tokenizers import Tokenizer as Backend
@@ -33,7 +34,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return Tokenizer(write(tmp_path_factory.mktemp("tokenizer")))
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(text=TEXTS)
 def test_a_text_survives_encoding(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, special=True)
@@ -42,7 +43,7 @@ def test_a_text_survives_encoding(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(ids) == text
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(text=st.text(st.characters(codec="utf-8")))
 def test_the_byte_alphabet_is_that_of_the_library(text: str) -> None:
     alphabet = byte_alphabet()

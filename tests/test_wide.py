@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streamtok.model.attention import KVCache
@@ -50,7 +50,7 @@ def ids_of(count: int, seed: int) -> np.ndarray:
 
 
 @given(data=st.data())
-@hypothesis_settings(max_examples=20)
+@examples(20)
 def test_prompts_in_long_chunks_have_the_bits_of_short_ones(data: st.DataObject) -> None:
     """Prompts beside streams that decode, all in one pass: keys, values and logits are alike."""
     wide, small = data.draw(st.sampled_from(decoders()))
