@@ -2,8 +2,11 @@
 
 import asyncio
 import pickle
+import queue
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from streamtok.config import EngineConfig
@@ -11,8 +14,43 @@ from streamtok.engine.cluster.client import PATIENCE_S, ClusterEngine
 from streamtok.engine.cluster.places import ReplicaLost
 from streamtok.engine.cluster.replica import Greeting, Replica, Steps
 from streamtok.engine.cluster.start import start_cluster
-from streamtok.engine.core import Command, EngineInfo
+from streamtok.engine.core import Close, Command, EngineCore, EngineInfo
+from streamtok.engine.extras import all_extras
+from streamtok.engine.plan import Addressed
+from streamtok.engine.remote.child import Setup
 from streamtok.errors import StreamtokError
+from streamtok.model.load import load
+
+
+class ThreadEngine:
+    """What a replica needs of its engine's process, in a thread of this one."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.receive: Callable[[Iterable[Addressed]], None] = lambda _: None
+        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self.ended = asyncio.Event()
+        core = EngineCore(load(setup.config.model_folder), setup.config, all_extras(None))
+        self.info, self.send = core.info, self._inbox.put
+        loop = asyncio.get_running_loop()
+
+        def post(events: Sequence[Addressed]) -> None:
+            with suppress(RuntimeError):  # the test is over
+                loop.call_soon_threadsafe(lambda: self.receive(events))
+
+        threading.Thread(target=core.serve, args=[self._take, post], daemon=True).start()
+
+    @classmethod
+    async def spawn(cls, setup: Setup) -> "ThreadEngine":
+        return cls(setup)
+
+    async def wait(self) -> int:
+        await self.ended.wait()
+        return 0
+
+    def _take(self, wait: bool) -> Iterator[Command]:
+        while wait or not self._inbox.empty():
+            yield self._inbox.get()
+            wait = False
 
 
 class LocalLink:
@@ -90,16 +128,22 @@ class LocalCluster:
         if name not in self.replicas:
             values = {field: getattr(self.config, field) for field in EngineConfig.__match_args__}
             own = EngineConfig(**values | {"model": str(self.folders[name])})
-            self.replicas[name] = Replica(own, lambda _: None, 30)
+            self.replicas[name] = Replica(own, lambda _: None, 30, spawn=ThreadEngine.spawn)
         self.made += 1
         link = LocalLink(self.replicas[name], f"server-{self.made}")
         await link.greeted()
         self.links[name] = link
         return link
 
+    def engine(self, name: str) -> ThreadEngine:
+        """Return the engine of a replica."""
+        engine = self.replicas[name]._engine
+        assert isinstance(engine, ThreadEngine)
+        return engine
+
     def kill(self, name: str, *, outside: bool = False) -> None:
         """End a replica: another one of this name has nothing."""
-        self.replicas.pop(name).close()
+        self.replicas.pop(name)._engine.send(Close())
         self.links[name].lose(outside=outside)
 
     def restore(self, name: str) -> None:
@@ -124,7 +168,7 @@ class LocalCluster:
 
     async def close(self) -> None:
         for replica in self.replicas.values():
-            replica.close()
+            replica._engine.send(Close())
 
 
 async def local_cluster(

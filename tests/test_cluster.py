@@ -1,6 +1,7 @@
 """Replicas: where requests go, and that none is lost when a replica is, whatever it was doing."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -237,6 +238,17 @@ async def test_a_closed_engine_ends_everything(
     await engine.close()
     for task in tasks.values():
         assert isinstance((await task)[-1], Failed)
+
+
+async def test_a_replica_ends_with_its_engine(
+    cluster: tuple[LocalCluster, ClusterEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[int] = []
+    monkeypatch.setattr(os, "_exit", ends.append)
+    local, _ = cluster
+    local.engine("one").ended.set()
+    await until(lambda: ends)
+    assert ends == [1]
 
 
 # Which replica

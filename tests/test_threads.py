@@ -9,7 +9,7 @@ import pytest
 from streamtok.model.exact import linear
 from streamtok.model.exact.linear import Arena, Linear
 from streamtok.model.machine.calibration import calibrate
-from streamtok.model.machine.threads import Threads
+from streamtok.model.machine.threads import Threads, available
 
 
 @pytest.mark.parametrize("rows", [0, 2, 4, 8, 36, 64])
@@ -88,3 +88,16 @@ def test_a_fork_gets_helpers_of_its_own() -> None:
     both = threading.Barrier(2)
     threads.share(range(2), lambda part: both.wait(10))
     assert threads._process == os.getpid()
+
+
+@pytest.mark.parametrize(("given", "count"), [("1", 1), (" 1 ", 1), ("0", 1), ("1,4", 1)])
+def test_the_environment_bounds_how_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, given: str, count: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    most = available()
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert available() == count
+    for other in ("64", "many", ""):
+        monkeypatch.setenv("OMP_NUM_THREADS", other)
+        assert available() == most

@@ -27,6 +27,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyo
 
 import ray
 from ray._private.state import state as cluster_state
+from ray.exceptions import GetTimeoutError
 
 from streamtok import __version__
 from streamtok.config import EngineConfig
@@ -177,7 +178,7 @@ class RayLink:
                 raise ReplicaLost("it has ended this server's stream")
             if self._broken:  # what is sent from now on would wait for those commands
                 raise self._broken
-            return pickle.loads(await item)
+            return pickle.loads(await _value(item))
 
 
 def connect(config: RayConfig) -> None:
@@ -227,6 +228,14 @@ def _check_address(address: str) -> None:
 def plain(config: EngineConfig) -> EngineConfig:
     """Return the engine's settings alone, of which the actors are made."""
     return EngineConfig(**{f.name: getattr(config, f.name) for f in fields(EngineConfig)})
+
+
+async def _value(item: Any) -> Any:
+    """Return the value of an item. Ray's `anext` has waited for it, and to await costs as much."""
+    try:
+        return ray.get(item, timeout=0)
+    except GetTimeoutError:  # it is large, and still on its way
+        return await item
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""What runs on a node of the cluster: one engine in a thread, for all servers that attach to it.
+"""What runs on a node of the cluster: one engine, for all servers that attach to it.
+
+The engine is a process of its own, as it is beside a server (`streamtok.engine.remote.spawn`): in a
+thread it would share the interpreter's lock with what hands its steps over. If it ends, so does the
+actor, which Ray starts again.
 
 A server attaches once and gets the events of its requests as one stream: each item has whole steps,
 never a call per token. Its commands come in numbered batches, because Ray may start the calls of
@@ -12,24 +16,23 @@ import asyncio
 import logging
 import os
 import pickle
-import queue
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from streamtok.config import EngineConfig
 from streamtok.engine.base import ENDS
-from streamtok.engine.core import Cancel, Close, Command, EngineCore, EngineInfo, Read, Submit
-from streamtok.engine.extras import all_extras
-from streamtok.engine.extras.grammars import Grammars, Vocabulary
+from streamtok.engine.core import Cancel, Command, EngineInfo, Read, Submit
+from streamtok.engine.extras.grammars import Vocabulary
 from streamtok.engine.plan import Addressed
+from streamtok.engine.remote.child import Setup
 from streamtok.engine.remote.frames import pack
+from streamtok.engine.remote.restarts import describe_status
+from streamtok.engine.remote.spawn import spawn
 from streamtok.errors import EngineFailed, StreamtokError
-from streamtok.model.load import load
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,22 @@ SIGN_S = 1.0  # between signs of life to a server
 SILENT_S = 20.0
 SEPARATOR = "/"  # between a server's name and the id of its request
 
+
+class ReplicaEngine(Protocol):
+    """An engine; see `streamtok.engine.remote.spawn.ChildProcess`, which is one."""
+
+    info: EngineInfo
+    receive: Callable[[Iterable[Addressed]], None]
+
+    def send(self, message: Any) -> None:
+        """Send a command."""
+
+    async def wait(self) -> int:
+        """Wait until it has ended; return the exit status."""
+
+
 LoadVocabulary = Callable[[Path], Vocabulary | None]
+Spawn = Callable[[Setup], Awaitable[ReplicaEngine]]
 Packed = list[Any]  # see `streamtok.engine.remote.frames.pack`
 
 
@@ -70,7 +88,7 @@ class _Server:
 
 
 class Replica:
-    """An engine made from a `config`.
+    """An engine made from a `config` by `spawn`.
 
     `load_vocabulary` reads the one of a model's folder, which constraints need; None is a model
     without. It is read here, because what Ray hands over in its object store is gone with the
@@ -83,24 +101,24 @@ class Replica:
         load_vocabulary: LoadVocabulary,
         log_level: int,
         place: str = "",
+        spawn: Spawn = spawn,
     ) -> None:
         logging.basicConfig(level=log_level, format="%(asctime)s replica %(levelname)s %(message)s")
-        self._config = config
-        self._load_vocabulary = load_vocabulary
+        self._config, self._log_level = config, log_level
+        self._load_vocabulary, self._spawn = load_vocabulary, spawn
         self._place = place
         self._servers: dict[str, _Server] = {}
-        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._loading: asyncio.Task[EngineInfo | StreamtokError] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: asyncio.Task[EngineInfo | StreamtokError] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._engine: ReplicaEngine  # once it is started, before which no command comes
 
     async def attach(self, server: str) -> AsyncIterator[bytes]:
         """Yield a Greeting, and then Steps as they come, until the server has detached."""
-        self._loop = asyncio.get_running_loop()
-        if self._loading is None:
-            self._loading = self._loop.create_task(asyncio.to_thread(self._start))
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
         state = self._servers[server] = _Server()
         try:
-            yield pickle.dumps(Greeting(await asyncio.shield(self._loading), self._place))
+            yield pickle.dumps(Greeting(await asyncio.shield(self._starting), self._place))
             while server in self._servers and time.monotonic() - state.heard_s < SILENT_S:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SIGN_S):
@@ -128,7 +146,7 @@ class Replica:
         if state := self._servers.pop(server, None):
             state.changed.set()
             for request_id in state.open:
-                self._inbox.put(Cancel(server + SEPARATOR + request_id, None))
+                self._engine.send(Cancel(server + SEPARATOR + request_id, None))
 
     def _others(self, server: str) -> int:
         return sum(
@@ -141,9 +159,9 @@ class Replica:
         if isinstance(command, Submit):
             state.open[command.request_id] = len(command.sequences)
         name = server + SEPARATOR + command.request_id
-        self._inbox.put(replace(command, request_id=name))
+        self._engine.send(replace(command, request_id=name))
 
-    def _receive(self, events: Sequence[Addressed]) -> None:
+    def _receive(self, events: Iterable[Addressed]) -> None:
         """Give events to their servers; those of a server that is gone are dropped."""
         for name, event in events:
             server, _, request_id = name.partition(SEPARATOR)
@@ -155,43 +173,24 @@ class Replica:
                     if not state.open[request_id]:
                         del state.open[request_id]
 
-    # In other threads
+    # The engine
 
-    def _start(self) -> EngineInfo | StreamtokError:
-        """Load the model and start the engine's thread."""
+    async def _start(self) -> EngineInfo | StreamtokError:
+        """Start the engine."""
         try:
-            vocabulary = self._load_vocabulary(self._config.model_folder)
-            grammars = Grammars(vocabulary) if vocabulary else None
-            decoder = load(self._config.model_folder)
-            core = EngineCore(decoder, self._config, all_extras(grammars))
+            vocabulary = await asyncio.to_thread(self._load_vocabulary, self._config.model_folder)
+            self._engine = await self._spawn(Setup(self._config, vocabulary, self._log_level))
         except StreamtokError as error:
             return error
         except Exception as error:
             log.exception("the engine cannot be started")
             return EngineFailed(f"the engine cannot be started: {error!r}")
-        threading.Thread(target=self._run, args=[core], name="engine", daemon=True).start()
-        return core.info
+        self._engine.receive = self._receive
+        self._ending = asyncio.create_task(self._end_with(self._engine))
+        return self._engine.info
 
-    def _run(self, core: EngineCore) -> None:
-        assert self._loop is not None
-        loop = self._loop
-        try:
-            core.serve(self._take, lambda events: _post(loop, self._receive, events))
-        except Exception:
-            log.exception("the engine's thread has ended")
-            os._exit(1)  # Ray starts another one, and servers go on elsewhere
-
-    def _take(self, wait: bool) -> Iterator[Command]:
-        """Yield what is in the inbox; if `wait`, once there is something."""
-        while wait or not self._inbox.empty():
-            yield self._inbox.get()
-            wait = False
-
-    def close(self) -> None:
-        """Stop the engine's thread."""
-        self._inbox.put(Close())
-
-
-def _post(loop: asyncio.AbstractEventLoop, receive: Any, events: Sequence[Addressed]) -> None:
-    with suppress(RuntimeError):  # the loop is closed: so are the servers' streams
-        loop.call_soon_threadsafe(receive, events)
+    async def _end_with(self, engine: ReplicaEngine) -> None:
+        """End this process when the engine's has ended: Ray starts both again."""
+        status = await engine.wait()
+        log.error("the engine's process ended (%s)", describe_status(status))
+        os._exit(1)

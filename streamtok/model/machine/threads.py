@@ -81,7 +81,12 @@ def _serve(jobs: "SimpleQueue[_Job | None]") -> None:
 
 
 def available() -> int:
-    """Return how many threads are worth having here: two at most, as more were not measured."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(2, len(os.sched_getaffinity(0)))
-    return min(2, os.cpu_count() or 1)
+    """Return how many threads are worth having here: two at most, as more were not measured.
+
+    OMP_NUM_THREADS bounds it, as it bounds matrix libraries; Ray sets it to how many processors it
+    has set aside.
+    """
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # one for each level
+    return min(2, cores, max(1, int(given)) if given.isdecimal() else cores)
