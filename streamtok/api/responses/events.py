@@ -71,10 +71,12 @@ class ResponseEvents(ItemDialect):
         self._output: list[OutputItem] = []  # the transcript's items as JSON
         self._body: ResponseBody | None = None
 
-    def queued(self, began: Began) -> ResponseBody:
-        """Return the response as it is before its turn."""
+    async def queued(self, began: Began) -> ResponseBody:
+        """Return the response as it is before its turn, and keep it."""
         body = self._new_body(began)
         body.status = "queued"
+        if self._keep is not None:
+            body.store = await self._keep(body)
         return body
 
     async def end(self, event: Ended) -> Iterable[Chunk]:

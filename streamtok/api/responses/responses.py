@@ -49,6 +49,15 @@ ENDPOINT = "/v1/responses"
 RESPONSES = Surface(ENDPOINT, "resp_", "input", TYPED_OFFERS)
 
 
+COMPLETE = ("completed", "incomplete")  # statuses of responses that have an answer
+
+
+class _Status(Struct):
+    """What is read of a response that is kept."""
+
+    status: str = "completed"
+
+
 class Kept(Struct):
     """A conversation that is kept; the first `prompt` messages of it were the response's input."""
 
@@ -192,24 +201,37 @@ async def _before(services: Services, call: Call, fields: InputFields) -> list[M
     """
     if (response_id := fields.previous_response_id) is None:
         return []
+    param = "previous_response_id"
     try:
         kept = await find(services, call, response_id)
     except NotFound as error:
         raise InvalidRequest(
-            f"previous_response_id: {error.message}",
-            param="previous_response_id",
-            code="previous_response_not_found",
+            f"{param}: {error.message}", param=param, code="previous_response_not_found"
         ) from error
+    if (status := msgspec.json.decode(kept.body, type=_Status).status) not in COMPLETE:
+        raise InvalidRequest(
+            f"{param}: {response_id!r} is {status}, and cannot be continued",
+            param=param,
+            code="previous_response_not_complete",
+        )
     return _read(kept).messages
 
 
 async def _keep(
     services: Services, call: Call, messages: list[Message], body: ResponseBody
 ) -> bool:
-    """Keep a response and its conversation, without instructions, which count only once."""
+    """Keep a response and its conversation, without instructions, which count only once.
+
+    One that has not begun replaces none, since it may have ended meanwhile.
+    """
     so_far = Kept([*messages, *continued(body.output)], prompt=len(messages))
     kept = KeptResponse(body.id, call.key, answers.encode(body), answers.encode(so_far))
-    return await stored.keep(services.meter.ledger.database, kept, services.stored_responses)
+    return await stored.keep(
+        services.meter.ledger.database,
+        kept,
+        services.stored_responses,
+        replace=body.status != "queued",
+    )
 
 
 def _read(kept: KeptResponse) -> Kept:

@@ -11,8 +11,11 @@ log = logging.getLogger(__name__)
 
 INSERT = (
     "INSERT INTO response (id, key, body, conversation, created_s) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT (id) DO UPDATE SET body = excluded.body, "
-    "conversation = excluded.conversation, created_s = excluded.created_s"
+    "ON CONFLICT (id) DO "
+)
+REPLACE = (
+    "UPDATE SET body = excluded.body, conversation = excluded.conversation, "
+    "created_s = excluded.created_s"
 )
 DROP = (
     "DELETE FROM response WHERE key = ? AND number <= (SELECT number FROM response "
@@ -33,14 +36,17 @@ class KeptResponse:
     conversation: bytes
 
 
-async def keep(database: Database, response: KeptResponse, most: int) -> bool:
+async def keep(
+    database: Database, response: KeptResponse, most: int, *, replace: bool = True
+) -> bool:
     """Keep a response, and of its key no more than the last `most`; return whether it could.
 
-    One with the same id is replaced.
+    One with the same id is replaced, or else stays.
     """
+    insert = INSERT + (REPLACE if replace else "NOTHING")
     values = (response.id, response.key, response.body, response.conversation, time.time())
     try:
-        await database.run((INSERT, values), (DROP, (response.key, response.key, most)))
+        await database.run((insert, values), (DROP, (response.key, response.key, most)))
     except Unavailable as error:
         log.error("a response could not be kept: %s", error)
         return False

@@ -8,36 +8,53 @@ goes on by itself when the server is started again.
 
 import asyncio
 import json
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import wraps
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+import msgspec
+from msgspec import UNSET, Meta, Struct, structs
 
 from streamtok.answer.events import Began, Usage
 from streamtok.api.endpoint import answer as generate
 from streamtok.api.input.validation import checked, read_object
 from streamtok.api.openai import answers
+from streamtok.api.openai.streaming import obfuscate
 from streamtok.api.parameters import check_streamed
 from streamtok.api.responses import responses, stored
-from streamtok.api.responses.answers import ResponseBody, ResponseDeleted
+from streamtok.api.responses.answers import (
+    ArgumentsDelta,
+    OutputTextDelta,
+    ResponseDeleted,
+)
+from streamtok.api.responses.events import ResponseEvents
 from streamtok.api.resume.answers import BACKGROUND, Answer
+from streamtok.api.resume.rows import StreamRow
 from streamtok.api.resume.streams import Streams
 from streamtok.api.route import Endpoint
 from streamtok.api.services import Call, Services
-from streamtok.errors import InvalidRequest, NotFound
-from streamtok.http.response import Response, json_response
+from streamtok.errors import InvalidRequest, NotFound, RequestError
+from streamtok.http.response import Body, Response, chunks_of, json_response
 
 EVENTS = (("accept", "text/event-stream"), ("content-type", "application/json"))
-NO_CONVERSATION = b"null"  # nothing can be continued from it
+NO_CONVERSATION = b"null"  # of a response that is not kept any more
+UNFINISHED = ("queued", "in_progress")
+DELTA = re.compile(rb"^event: response\.[a-z_.]+\.delta\ndata: ")
 
 
 class ResponseQuery(Struct, forbid_unknown_fields=True):
-    """`GET /v1/responses/{id}`: what a query can say."""
+    """`GET /v1/responses/{id}`: what a query can say.
+
+    `include_obfuscation` adds the field to the events of a stream, or takes it away; without it,
+    they are as they were made.
+    """
 
     stream: bool = False
     starting_after: Annotated[int, Meta(ge=0)] | None = None
-    include_obfuscation: Literal[False] = False
+    include_obfuscation: bool | None = None
 
 
 class Background:
@@ -45,7 +62,7 @@ class Background:
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        streams.on_background = self._keep_failed
+        streams.on_background, streams.on_lost = self._keep_failed, self._keep_lost
 
     def around(self, endpoint: Endpoint) -> Endpoint:
         """Return an endpoint whose responses are in the background where the request says so."""
@@ -67,21 +84,22 @@ class Background:
             call.request, headers=EVENTS, body=json.dumps(body | {"stream": True}).encode()
         )
         made = self._streams.new(replace(call, request=request), BACKGROUND)
-        queued: list[ResponseBody] = []
+        prepared: list[tuple[ResponseEvents, Began]] = []
 
         async def endpoint(services: Services, call: Call) -> Response:
             asked, dialect, ignored = await responses.prepare(services, call)
             fingerprint = services.engine.fingerprint
             began = Began("", 0, asked.model, fingerprint, 1, Usage(0, 0, 0))
-            queued.append(dialect.queued(began))
+            prepared.append((dialect, began))
             return await generate(services, call, asked, dialect, ignored)
 
         making = self._streams.make(services, made, replace(call, request=request), endpoint)
         await asyncio.wait([making, made.submitted], return_when=asyncio.FIRST_COMPLETED)
         if making.done():
             making.result()
-        [response] = queued
-        response.id, response.created_at = made.id, int(made.row.recording.times[0])
+        [(dialect, began)] = prepared
+        created = int(made.row.recording.times[0])
+        response = await dialect.queued(structs.replace(began, id=made.id, created=created))
         made.queued = answers.encode(response)
         await self._streams.add(services, made)
         if body.get("stream"):
@@ -96,7 +114,11 @@ class Background:
             found = await self._streams.find(services, call, name)
             await found.log.begun()
             position = 0 if query.starting_after is None else query.starting_after + 1
-            return self._streams.attach(found, position, numbered=False)
+            rest = self._streams.attach(found, position, numbered=False)
+            if query.include_obfuscation is None:
+                return rest
+            assert not isinstance(rest.body, bytes)
+            return replace(rest, body=_obfuscated(rest.body, query.include_obfuscation))
         if query.starting_after is not None:
             raise InvalidRequest("starting_after needs stream=true", param="starting_after")
         if (running := self._running(call, name)) is not None:
@@ -105,25 +127,34 @@ class Background:
 
     async def cancel(self, services: Services, call: Call, name: str) -> Response:
         """End a response in the background; one that has ended already is returned as it is."""
+        await self._streams.made(name)
         if (running := self._running(call, name)) is not None:
             body = await _snapshot(running, status="cancelled")
             await self._streams.cancel(running)
-            await _keep(services, running, body)
+            await _keep(services, running.row, body)
             return json_response(body)
         found = await responses.find(services, call, name)
-        if not json.loads(found.body).get("background"):
+        body = json.loads(found.body)
+        if not body.get("background"):
             raise InvalidRequest("only responses with background: true can be cancelled")
+        if body["status"] in UNFINISHED:  # it waits to go on after a restart
+            if not await self._streams.abandon(name):
+                raise MadeElsewhere(name)
+            found = replace(found, body=json.dumps(body | {"status": "cancelled"}).encode())
+            await stored.keep(services.meter.ledger.database, found, services.stored_responses)
         return json_response(found.body)
 
     async def delete(
         self, endpoint: Endpoint, services: Services, call: Call, name: str
     ) -> Response:
         """Forget a response; one that runs is cancelled first."""
+        await self._streams.made(name)
         if (running := self._running(call, name)) is None:
             deleted = await endpoint(services, call, name)
             self._streams.drop(name)
             return deleted
         await self._streams.cancel(running)
+        await stored.forget(services.meter.ledger.database, name)
         return json_response(answers.encode(ResponseDeleted(name)))
 
     def _running(self, call: Call, name: str) -> Answer | None:
@@ -140,7 +171,25 @@ class Background:
         await made.log.finished()
         if made.log.events and (last := made.log.events[-1]).startswith(b"event: response.failed"):
             body = json.loads(last.partition(b"data: ")[2])["response"]
-            await _keep(services, made, json.dumps(body).encode())
+            await _keep(services, made.row, json.dumps(body).encode())
+
+    async def _keep_lost(self, services: Services, row: StreamRow, error: RequestError) -> None:
+        """Keep a response that cannot go on in this process as one that has failed."""
+        if (found := await stored.kept(services.meter.ledger.database, row.id)) is not None:
+            failure = {"code": "server_error", "message": error.message}
+            body = json.loads(found.body) | {"status": "failed", "error": failure}
+            await _keep(services, row, json.dumps(body).encode())
+
+
+class MadeElsewhere(RequestError):
+    """409: another server process computes this response."""
+
+    status = 409
+    type = "invalid_request_error"
+    default_code = "response_elsewhere"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r} is being computed by another process of this server")
 
 
 def _check(services: Services, body: dict[str, Any]) -> None:
@@ -164,9 +213,30 @@ async def _snapshot(made: Answer, status: str = "in_progress") -> bytes:
     return json.dumps(body | {"status": status}).encode()
 
 
-async def _keep(services: Services, made: Answer, body: bytes) -> None:
-    kept = stored.KeptResponse(made.id, made.key, body, NO_CONVERSATION)
-    await stored.keep(services.meter.ledger.database, kept, services.stored_responses)
+async def _keep(services: Services, row: StreamRow, body: bytes) -> None:
+    """Keep what has become of a response, with the input that was kept at its beginning."""
+    database = services.meter.ledger.database
+    begun = await stored.kept(database, row.id)
+    conversation = begun.conversation if begun else NO_CONVERSATION
+    kept = stored.KeptResponse(row.id, row.key, body, conversation)
+    await stored.keep(database, kept, services.stored_responses)
+
+
+async def _obfuscated(body: Body, wanted: bool) -> AsyncGenerator[Sequence[bytes], None]:
+    """Yield events with the field `obfuscation` in those with a delta, or without it."""
+    async with aclosing(body):
+        async for chunks in body:
+            yield [_with_obfuscation(chunk, wanted) for chunk in chunks_of(chunks)]
+
+
+def _with_obfuscation(event: bytes, wanted: bool) -> bytes:
+    if not (head := DELTA.match(event)):
+        return event
+    delta = msgspec.json.decode(event[head.end() :], type=OutputTextDelta | ArgumentsDelta)
+    delta.obfuscation = UNSET
+    if wanted:
+        obfuscate(delta)
+    return head[0] + answers.encode(delta) + b"\n\n"
 
 
 def _without_query(call: Call) -> Call:

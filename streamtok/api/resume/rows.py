@@ -42,8 +42,9 @@ class StoredRequest(Struct):
 class StreamRow(Struct, kw_only=True):
     """What a resumable answer is made from, in the process `owner` at the moment.
 
-    `fingerprint` is the model's, `digest` what `streamtok.api.resume.recording` makes of the
-    sequences. `kind` is "background" where the answer does not need a client, else empty.
+    `fingerprint` is the model's, empty for an answer that could not go on; `digest` what
+    `streamtok.api.resume.recording` makes of the sequences. `kind` is "background" where the answer
+    does not need a client, else empty.
     """
 
     id: str
@@ -101,6 +102,12 @@ class Rows:
                 "UPDATE stream SET recording = ?, ended = ? WHERE id = ?",
                 (encode(recording).decode(), int(ended), answer_id),
             )
+        )
+
+    async def fail(self, answer_id: str) -> None:
+        """Write that an answer cannot be made again: no model has its fingerprint any more."""
+        await self._database.run(
+            ("UPDATE stream SET fingerprint = '', ended = 1 WHERE id = ?", (answer_id,))
         )
 
     async def get(self, answer_id: str) -> StreamRow | None:

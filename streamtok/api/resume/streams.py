@@ -11,7 +11,7 @@ Read next: `streamtok.api.resume.endpoints`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from streamtok.api.resume.recording import Recording
 from streamtok.api.resume.rows import Rows, StoredRequest, StreamRow
 from streamtok.api.route import Endpoint
 from streamtok.api.services import Call, Services
-from streamtok.errors import NotFound, RequestError
+from streamtok.errors import NotFound, RateLimited, RequestError, Unavailable
 from streamtok.http.request import Request
 from streamtok.http.response import Response
 
@@ -60,6 +60,8 @@ class Streams:
         self._closed = False
         # Awaited with each answer in the background that is made, once it is being made
         self.on_background: Callable[[Services, Answer], Coroutine[None, None, None]] | None = None
+        # And with each one of an earlier process that cannot go on
+        self.on_lost: Callable[[Services, StreamRow, RequestError], Awaitable[None]] | None = None
 
     def offered(self, services: Services) -> bool:
         """Whether a stream can be resumed: not if a model's answers vary with the load."""
@@ -162,6 +164,12 @@ class Streams:
         """Return an answer that this process makes or has made lately."""
         return self._answers.get(answer_id)
 
+    async def made(self, answer_id: str) -> Answer | None:
+        """Do the same, after waiting for one that is about to be made again."""
+        if task := self._restoring.get(answer_id):
+            await asyncio.wait([task])
+        return self.running(answer_id)
+
     def read(self, answer: Answer, position: int, *, numbered: bool = True) -> Response:
         """Return the events of an answer after the first `position` ones; 204 if it has no more."""
         if answer.log.ended and position >= len(answer.log.events):
@@ -198,6 +206,8 @@ class Streams:
         return await asyncio.shield(self._restoring[row.id])
 
     async def _restore(self, services: Services, row: StreamRow) -> Answer:
+        if not row.fingerprint:
+            raise StreamChanged("it failed when it was to go on")
         if not services.engine.exact or row.fingerprint != services.engine.fingerprint:
             raise StreamChanged("the model has changed since it began")
         if not row.digest:  # the model had no part in it
@@ -214,7 +224,11 @@ class Streams:
         )
         answer = Answer(row, self._rows, self._idle, is_replay=True)
         response = await answer.make(services, call, self.endpoints[path])
-        await self._rows.claim(row, self._settings.owner)
+        try:
+            await self._rows.claim(row, self._settings.owner)
+        except BaseException:
+            response.close()
+            raise
         self._answers[row.id] = answer
         self._run(services, answer, response)
         self._idle(answer)
@@ -227,10 +241,36 @@ class Streams:
             self._spawn(self.on_background(services, answer))
 
     async def _go_on(self, services: Services, row: StreamRow) -> None:
-        try:
-            await self._restored(services, row)
-        except RequestError as error:
-            log.error("%s cannot go on: %s", row.id, error.message)
+        """Make an answer of an earlier process again, as soon as there is room for it."""
+        found: StreamRow | None = row
+        while found is not None:
+            try:
+                await self._restored(services, found)
+                return
+            except (Unavailable, RateLimited) as error:
+                pause_s = max(1, error.retry_after_s)
+                log.warning("%s waits %d s to go on: %s", row.id, pause_s, error.message)
+            except RequestError as error:
+                log.error("%s cannot go on: %s", row.id, error.message)
+                await self._rows.fail(row.id)
+                if self.on_lost is not None:
+                    await self.on_lost(services, row, error)
+                return
+            await self._pause(pause_s)
+            found = await self._rows.get(row.id)
+
+    async def _pause(self, seconds: float) -> None:
+        over = asyncio.Event()
+        self._later(seconds, over.set)
+        await over.wait()
+
+    async def abandon(self, answer_id: str) -> bool:
+        """Forget an answer that waits to go on; return False if another process makes it."""
+        row = await self._rows.get(answer_id)
+        if row is not None and row.owner != self._settings.owner:
+            return False
+        self._rows.drop(answer_id, self._settings.owner)
+        return True
 
     # Answers that nobody reads
 
@@ -251,8 +291,10 @@ class Streams:
             return
         if alarm := self._alarms.pop(answer_id, None):
             alarm.cancel()
-        later = self._settings.later or asyncio.get_running_loop().call_later
-        self._alarms[answer_id] = later(self._settings.window_s, ring)
+        self._alarms[answer_id] = self._later(self._settings.window_s, ring)
+
+    def _later(self, seconds: float, ring: Callable[[], None]) -> Alarm:
+        return (self._settings.later or asyncio.get_running_loop().call_later)(seconds, ring)
 
     async def _end(self, answer: Answer) -> None:
         """Cancel an answer that nobody has come back to, and forget it."""
