@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -200,102 +200,67 @@ def _parser() -> Parser:
     parser = Parser("streamtok", description="Stream a language model's tokens.")
     parser.add_argument("--version", action="version", version=f"streamtok {__version__}")
     commands = parser.add_commands()
-    command = commands.add_parser(
-        "serve",
-        help="serve the OpenAI API",
-        description="Serve until a signal comes. More on these flags: streamtok help settings",
-    )
-    command.set_defaults(command=serve)
-    add_settings(command, ServeSettings)
-    command = commands.add_parser(
-        "key", help="make an API key", description=f"{key.__doc__} serve --api-keys reads the line."
-    )
-    command.set_defaults(command=key)
+
+    def add(
+        run: Callable[[dict[str, Any]], int], summary: str, name: str = "", text: str = ""
+    ) -> Parser:
+        command: Parser = commands.add_parser(
+            name or run.__name__, help=summary, description=text or run.__doc__
+        )
+        command.set_defaults(command=run)
+        return command
+
+    about = "Serve until a signal comes. More on these flags: streamtok help settings"
+    add_settings(add(serve, "serve the OpenAI API", text=about), ServeSettings)
+    about = f"{key.__doc__} serve --api-keys reads the line."
+    command = add(key, "make an API key", text=about)
     command.add_argument("name", help="what the key is called in the ledger and the metrics")
-    command = commands.add_parser("chat", help="chat in the terminal", description=chat.__doc__)
-    command.set_defaults(command=chat)
-    add_settings(command, ChatConfig)
-    command = commands.add_parser(
-        "generate", help="answer one prompt, with or without a server", description=generate.__doc__
-    )
-    command.set_defaults(command=generate)
+    add_settings(add(chat, "chat in the terminal"), ChatConfig)
+    command = add(generate, "answer one prompt, with or without a server")
     command.add_argument("prompt", help="what to answer; with --raw, the text to continue")
     add_settings(command, GenerateConfig)
-    command = commands.add_parser(
-        "doctor", help="check the streams of any server", description=doctor.__doc__
-    )
-    command.set_defaults(command=doctor)
-    command.add_argument(
-        "url", nargs="?", help="such as http://127.0.0.1:8000, with or without /v1"
-    )
-    command.add_argument("--direct", metavar="URL", help="with --via: the server itself")
-    command.add_argument(
-        "--via", metavar="URL", help="the same server through a proxy: who holds bytes back?"
-    )
-    command.add_argument(
-        "--model", metavar="NAME", help="model to request (default: the first that is listed)"
-    )
-    command.add_argument(
-        "--key-env", metavar="NAME", default="", help="variable that holds the API key"
-    )
-    command.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=float,
-        default=60.0,
-        help="how long to wait for a read (default: 60)",
-    )
-    command.add_argument("--json", action="store_true", help="write the report as JSON")
-    command.add_argument(
-        "--http",
-        action="store_true",
-        help="check the HTTP/1.1 of any server instead: framing, smuggling, requests cut anywhere",
-    )
-    command = commands.add_parser(
-        "proxy", help="stand between a client and any server", description=proxy.__doc__
-    )
-    command.set_defaults(command=proxy)
-    command.add_argument(
-        "upstream", nargs="?", default="", help="the server, such as https://api.example.com"
-    )
+    _add_doctor_flags(add(doctor, "check the streams of any server"))
+    command = add(proxy, "stand between a client and any server")
+    about = "the server, such as https://api.example.com"
+    command.add_argument("upstream", nargs="?", default="", help=about)
     add_settings(command, ProxyConfig)
-    command = commands.add_parser(
-        "corpus", help="streams as files, to test parsers", description=corpus.__doc__
-    )
-    command.set_defaults(command=corpus)
+    command = add(corpus, "streams as files, to test parsers")
     command.add_argument("folder", help="where to write them; new or empty")
-    command.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="where bodies are to be cut (default: 0)"
-    )
-    command = commands.add_parser(
-        "learn", help="learn how streaming works", description=learn.__doc__
-    )
-    command.set_defaults(command=learn)
-    command.add_argument(
-        "lessons",
-        nargs="*",
-        metavar="NUMBER",
-        help="lessons (default: all that are left); or `build NUMBER [FILE]`: an exercise",
-    )
-    command.add_argument("--list", action="store_true", help="name the lessons and exercises")
-    command.add_argument(
-        "--class", dest="classroom", action="store_true", help="lessons for a room of people"
-    )
-    add_settings(command, ClassConfig)
-    command.add_argument("--hint", action="store_true", help="of an exercise: the next hint")
-    command.add_argument("--solution", action="store_true", help="of an exercise: print one")
-    add_settings(command, LearnConfig)
-    command = commands.add_parser(
-        "completion", help="let a shell complete flags", description=completion.__doc__
-    )
-    command.set_defaults(command=completion)
+    about = "where bodies are to be cut (default: 0)"
+    command.add_argument("--seed", metavar="N", type=int, default=0, help=about)
+    _add_learn_flags(add(learn, "learn how streaming works"))
+    command = add(completion, "let a shell complete flags")
     command.add_argument("shell", metavar="{bash,fish,zsh,tcsh}", help="for which shell")
-    command = commands.add_parser(
-        "help", help="the reference, by topic", description=help_on.__doc__
-    )
-    command.set_defaults(command=help_on)
+    command = add(help_on, "the reference, by topic", name="help")
     command.add_argument("topic", nargs="?", metavar="TOPIC", help="see `streamtok help`")
     return parser
+
+
+def _add_doctor_flags(command: Parser) -> None:
+    add = command.add_argument
+    add("url", nargs="?", help="such as http://127.0.0.1:8000, with or without /v1")
+    add("--direct", metavar="URL", help="with --via: the server itself")
+    about = "the same server through a proxy: who holds bytes back?"
+    add("--via", metavar="URL", help=about)
+    add("--model", metavar="NAME", help="model to request (default: the first that is listed)")
+    add("--key-env", metavar="NAME", default="", help="variable that holds the API key")
+    about = "how long to wait for a read (default: 60)"
+    add("--timeout", metavar="SECONDS", type=float, default=60.0, help=about)
+    add("--json", action="store_true", help="write the report as JSON")
+    about = "check the HTTP/1.1 of any server instead: framing, smuggling, requests cut anywhere"
+    add("--http", action="store_true", help=about)
+
+
+def _add_learn_flags(command: Parser) -> None:
+    add = command.add_argument
+    about = "lessons (default: all that are left); or `build NUMBER [FILE]`: an exercise"
+    add("lessons", nargs="*", metavar="NUMBER", help=about)
+    add("--list", action="store_true", help="name the lessons and exercises")
+    add("--class", dest="classroom", action="store_true", help="lessons for a room of people")
+    add_settings(command, ClassConfig)
+    add("--hint", action="store_true", help="of an exercise: the next hint")
+    add("--solution", action="store_true", help="of an exercise: print one")
+    add_settings(command, LearnConfig)
 
 
 def _log_to_stderr(settings: ServeConfig) -> None:
