@@ -97,31 +97,27 @@ class SequenceRequest:
     generated_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprobs:
+class TokenLogprobs(Struct, frozen=True):
     """Log-probabilities (natural log, before any sampling modifier) at one position."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """The sequence has left the queue: its prefill begins with the next engine step."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class PromptScored:
+class PromptScored(Struct, frozen=True):
     """The prompt's next tokens, as many as `logprobs`; its first token has none and is left out."""
 
     index: int
     logprobs: tuple[TokenLogprobs, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Prefilled:
+class Prefilled(Struct, frozen=True):
     """The prompt is computed; `cached` of its tokens had been for another sequence."""
 
     index: int
@@ -129,15 +125,14 @@ class Prefilled:
 
 
 class TokenEvent(Struct, frozen=True):
-    """One sampled token: a Struct, since it takes a sixth of the time to make one."""
+    """One sampled token."""
 
     index: int
     token_id: int
     logprobs: TokenLogprobs | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """The sequence ended; `generated` counts every token sampled, the stop token included.
 
     `stop` is the token that ended the text, if one did; `embedding` is the prompt's, if it was
@@ -151,8 +146,7 @@ class Finished:
     embedding: Embedding | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The sequence cannot go on; `generated` tokens had been sampled until then."""
 
     index: int
@@ -160,8 +154,7 @@ class Failed:
     generated: int
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """Nothing has come for a while: the client is owed a sign of life. Not an engine's event."""
 
 

@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -53,22 +53,6 @@ class Metrics:
         running.set_function(lambda: stats().running)
         queued = Gauge("streamtok_queued_requests", "Sequences waiting for a place.", **make)
         queued.set_function(lambda: stats().queued)
-        self.registry.register(_Restarts(stats))
-
-
-class _Restarts(Collector):
-    """How often the engine's process was replaced, and how many streams that interrupted."""
-
-    def __init__(self, stats: Callable[[], EngineStats]) -> None:
-        self._stats = stats
-
-    def collect(self) -> Iterable[Metric]:
-        """Return two counters."""
-        stats = self._stats()
-        restarts = "Times that the engine's process ended and was replaced."
-        yield CounterMetricFamily("streamtok_engine_restarts", restarts, stats.restarts)
-        resumed = "Sequences that were continued by a replacement of the engine's process."
-        yield CounterMetricFamily("streamtok_resumed_streams", resumed, stats.resumed)
 
 
 class Times(Collector):

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from test_wire import CHUNKED, HEAD, Peer, chunk
 
 from streamtok.api.access.keys import KeyFile

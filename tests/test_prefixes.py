@@ -14,11 +14,12 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamtok.engine.base import Addressed
 from streamtok.engine.extras.drafts import PromptLookup
 from streamtok.engine.extras.embeddings import pool
 from streamtok.engine.extras.grammars import Grammars
 from streamtok.engine.extras.logprobs import logprobs, score
-from streamtok.engine.plan import Addressed, Plan
+from streamtok.engine.plan import Plan
 from streamtok.engine.prefix_cache import LEAST, Copy
 from streamtok.engine.runner import Runner
 from streamtok.engine.scheduler import Scheduler

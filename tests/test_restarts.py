@@ -19,11 +19,12 @@ from examples import examples
 from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec import structs
 
 from streamtok.config import EngineConfig
-from streamtok.engine.core import Close, EngineCore, EngineInfo, Read, Submit
+from streamtok.engine.base import Addressed, Close, EngineInfo, Read, Submit
+from streamtok.engine.core import EngineCore
 from streamtok.engine.extras import all_extras
-from streamtok.engine.plan import Addressed
 from streamtok.engine.remote.journal import TWICE
 from streamtok.engine.remote.process import PATIENCE_S, ProcessEngine
 from streamtok.engine.remote.restarts import FIRST_DELAY_S, LAST_DELAY_S, STEADY_S, Restarts
@@ -104,9 +105,11 @@ def joined(events: Iterable[Event | Waiting]) -> tuple[Event | Waiting, ...]:
     for event in events:
         last = found[-1] if found else None
         if isinstance(event, PromptScored) and isinstance(last, PromptScored):
-            found[-1] = replace(last, logprobs=last.logprobs + event.logprobs)
+            found[-1] = structs.replace(last, logprobs=last.logprobs + event.logprobs)
         else:
-            found.append(replace(event, cached=0) if isinstance(event, Prefilled) else event)
+            found.append(
+                structs.replace(event, cached=0) if isinstance(event, Prefilled) else event
+            )
     return tuple(found)
 
 

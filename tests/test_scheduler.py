@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from streamtok.config import EngineConfig
-from streamtok.engine.plan import Addressed, Plan, Sample, Work
+from streamtok.engine.base import Addressed
+from streamtok.engine.plan import Plan, Sample, Work
 from streamtok.engine.scheduler import Scheduler
 from streamtok.engine.sequence import Sequence
 from streamtok.errors import EngineFailed, RequestError

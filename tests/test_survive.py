@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streamtok.engine.core import Read, Submit
-from streamtok.engine.plan import Addressed
+from streamtok.engine.base import Addressed, Read, Submit
 from streamtok.engine.remote.journal import TWICE, Journal
 from streamtok.errors import EngineFailed
 from streamtok.messages import (

@@ -87,7 +87,7 @@ class Ask:
             SequenceRequest(
                 index=index,
                 prompt_ids=ids,
-                sampling=replace(sampling, seed=sampling.seed + index),
+                sampling=replace(sampling, seed=sampling.seed + index) if index else sampling,
                 max_tokens=min(self.max_tokens, context - len(ids)),
                 stop_ids=self.stop_ids,
                 min_tokens=self.min_tokens,

@@ -232,16 +232,10 @@ class Generation:
         else:
             self._stream.nudge()
 
-    def _stop_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-
     def _settle(self) -> asyncio.Task[None]:
         if self._settled is None:
-            self._stop_alarm()
-            if self._deadline:
-                self._deadline.cancel()
+            for timer in filter(None, (self._alarm, self._deadline)):
+                timer.cancel()
             self._settled = self._meter.settle(self._record())
         return self._settled
 

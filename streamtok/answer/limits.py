@@ -6,6 +6,7 @@ A caller is an API key or, where there are none, a network address. `streamtok.a
 Read next: `streamtok.answer.generation`.
 """
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from streamtok.http.request import HeaderList
@@ -40,6 +41,7 @@ class Limits:
         return ()
 
 
+@lru_cache(1024)  # asked for several times a request
 def network(address: str) -> str:
     """Return whom an address counts for: of IPv6 the /64, all of which one machine may use."""
     try:

@@ -128,6 +128,7 @@ class Meter:
         self.on_begin: Callable[[UsageRecord], None] | None = None
         self.on_end: Callable[[str], None] | None = None
         self._settling: set[asyncio.Task[None]] = set()
+        self._writing: asyncio.Task[None] | None = None
 
     def tally(self, ask: Ask, sequences: int) -> Tally:
         """Return the counts of a request that begins now.
@@ -165,6 +166,13 @@ class Meter:
         await self._written()
 
     async def _written(self) -> None:
+        """Wait until what was recorded is written; all that was in one turn wait together."""
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().create_task(self._write())
+        await asyncio.shield(self._writing)
+
+    async def _write(self) -> None:
+        self._writing = None
         with suppress(Unavailable, TimeoutError):  # serving goes on
             async with asyncio.timeout(1.0):  # not for ever, where a disk hangs
                 await self.ledger.database.run(("SELECT 1", ()))  # behind what was recorded

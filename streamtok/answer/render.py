@@ -10,7 +10,7 @@ Read next: `streamtok.api.openai.streaming`.
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import msgspec
 
@@ -31,7 +31,6 @@ class CompleteDialect(Protocol):
         """Return the JSON of the answer."""
 
 
-@runtime_checkable
 class Dialect(CompleteDialect, Protocol):
     """The JSON of one API for one answer; it may keep state between events.
 

@@ -7,6 +7,7 @@ Read next: `streamtok.answer.ask`.
 
 from contextlib import aclosing
 from dataclasses import replace
+from typing import cast
 
 from streamtok.answer.ask import Ask
 from streamtok.answer.complete import collect
@@ -54,8 +55,8 @@ async def answer(
                 body = await dialect.complete(complete)
             response = replace(json_response(body, headers=headers), summary=generation.summary)
         else:
-            assert isinstance(dialect, Dialect)  # what has no stream has no field to ask for one
-            chunks = stream(events, dialect, framing)
+            # What has no stream has no field to ask for one
+            chunks = stream(events, cast(Dialect, dialect), framing)
             response = _streamed(services, call, generation, framing, headers, chunks)
     except BaseException:
         generation.close()

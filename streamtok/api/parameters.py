@@ -74,7 +74,7 @@ def ask_chat(
     made = services.constraints.make(wanted) if wanted else Constrained()
     try:
         most = services.tokenizer.most_characters(services.engine.context)
-        chat = replace(chat, tools=wanted.tools)
+        chat = chat if chat.tools == wanted.tools else replace(chat, tools=wanted.tools)
         ids = prompt_ids(services, chat, most)
     except ContextTooLong as error:
         error.param = surface.prompt_field
@@ -84,7 +84,7 @@ def ask_chat(
         prompts=(ids,),
         chat=chat,
         max_tokens=parameters.max_tokens or services.engine.context,
-        rules=replace(drafted.rules, reader=made.reader),
+        rules=replace(drafted.rules, reader=made.reader) if made.reader else drafted.rules,
         constraint=made.constraint,
         parts=made.parts,
     )
@@ -99,9 +99,7 @@ def prompt_ids(
         InvalidRequest: the chat cannot be rendered.
         ContextTooLong: it has more than `most_characters`.
     """
-    messages, tools, options = _for_template(chat)
-    options = replace(options, most_characters=most_characters)
-    return services.template.encode(messages, tools, options)
+    return services.template.encode(*_for_template(chat, most_characters))
 
 
 def check_count(services: Services, count: int) -> None:
@@ -141,7 +139,7 @@ def render(services: Services, chat: Conversation) -> str:
 
 
 def _for_template(
-    chat: Conversation,
+    chat: Conversation, most_characters: int | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], PromptOptions]:
     options = PromptOptions(
         add_generation_prompt=chat.answers,
@@ -149,6 +147,7 @@ def _for_template(
         variables=chat.variables,
         begun=chat.begun,
         parse_special=chat.parse_special,
+        most_characters=most_characters,
     )
     messages = [message.for_template() for message in chat.messages]
     return messages, [tool.for_template() for tool in chat.tools], options

@@ -1,12 +1,15 @@
-"""The engine's protocol, and the queue through which its events reach one request.
+"""The engine's protocol, its commands, and the queue through which events reach one request.
 
 An engine takes and returns token ids. It may run in a thread or a process; its events arrive in a
 `TokenStream` on the event loop. Read next: `streamtok.engine.client`, which dispatches them.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
+
+from msgspec import Struct
 
 from streamtok.messages import (
     EngineStats,
@@ -24,6 +27,77 @@ READ_EVERY = 16  # events after which a Read command goes to the engine; not abo
 STEP_TOKENS = 8  # that one step may add to one sequence, where guesses were right
 STEP_EVENTS = STEP_TOKENS + 8  # besides: its start, scores of its prompt, its end, a heartbeat
 ENDS = (Finished, Failed)
+Addressed = tuple[str, Event]  # the id of the request that the event is for
+
+
+class Submit(Struct, frozen=True):
+    """Queue the sequences of a request. A request is submitted once."""
+
+    request_id: str
+    sequences: tuple[SequenceRequest, ...]
+
+
+class Cancel(Struct, frozen=True):
+    """End a request, or one of its sequences."""
+
+    request_id: str
+    index: int | None
+
+
+class Read(Struct, frozen=True):
+    """The reader of a request has taken `count` of its events in total."""
+
+    request_id: str
+    count: int
+
+
+class Close(Struct, frozen=True):
+    """Stop: what still runs or waits ends with Failed(Unavailable)."""
+
+
+Command = Submit | Cancel | Read | Close
+
+
+class EngineInfo(Struct, frozen=True):
+    """What a server needs to know about its engine; see `streamtok.engine.base.Engine`.
+
+    `room` is how many sequences may run and wait. `exact` says that a sequence's tokens are the
+    same bit for bit in any batch, so that another engine can continue it.
+    """
+
+    context: int
+    vocab: int
+    width: int
+    streams: int
+    room: int
+    fingerprint: str
+    exact: bool
+
+
+class EventQueue(asyncio.Queue[Event | Waiting]):
+    """An `asyncio.Queue` of events with one reader: what that makes of it takes half the calls."""
+
+    def _init(self, maxsize: int) -> None:
+        self._bound = maxsize
+        self._queue: deque[Event | Waiting] = deque()
+        self._reader: asyncio.Future[None] | None = None  # while it waits
+
+    def put_nowait(self, item: Event | Waiting) -> None:
+        """Put an event in. Raises QueueFull."""
+        if len(self._queue) >= self._bound:
+            raise asyncio.QueueFull
+        self._queue.append(item)
+        if (reader := self._reader) is not None:
+            self._reader = None
+            if not reader.done():  # it may have been cancelled in this turn
+                reader.set_result(None)
+
+    async def get(self) -> Event | Waiting:
+        """Return the next event, once there is one."""
+        while not self._queue:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        return self._queue.popleft()
 
 
 class TokenStream:
@@ -41,9 +115,7 @@ class TokenStream:
 
     def __init__(self, sequences: int, on_read: Callable[[int], None]) -> None:
         self.taken = 0
-        self.queue: asyncio.Queue[Event | Waiting] = asyncio.Queue(
-            HIGH_WATER + sequences * STEP_EVENTS
-        )
+        self.queue = EventQueue(HIGH_WATER + sequences * STEP_EVENTS)
         self.put: Callable[[Event], None] = self.queue.put_nowait
         self._open = sequences
         self._on_read = on_read
@@ -88,33 +160,13 @@ class TokenStream:
 class Engine(Protocol):
     """What the server needs of an engine. All methods are called on the event loop."""
 
-    @property
-    def context(self) -> int:
-        """How many tokens prompt and answer may have together."""
-
-    @property
-    def vocab(self) -> int:
-        """How many token ids there are."""
-
-    @property
-    def width(self) -> int:
-        """How many numbers an embedding has."""
-
-    @property
-    def streams(self) -> int:
-        """How many sequences it generates at once."""
-
-    @property
-    def room(self) -> int:
-        """How many sequences may run and wait; more are refused."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A string that changes whenever the same request might give other tokens."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether the same request gives the same tokens again, whatever else is computed."""
+    context: int  # tokens that prompt and answer may have together
+    vocab: int  # token ids
+    width: int  # numbers of an embedding
+    streams: int  # sequences that are generated at once
+    room: int  # sequences that may run and wait; more are refused
+    fingerprint: str  # changes whenever the same request might give other tokens
+    exact: bool  # whether the same request gives the same tokens again, whatever else is computed
 
     @property
     def ready(self) -> bool:

@@ -9,9 +9,16 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from streamtok.engine.base import ENDS, TokenStream
-from streamtok.engine.core import Cancel, Command, EngineInfo, Read, Submit
-from streamtok.engine.plan import Addressed
+from streamtok.engine.base import (
+    ENDS,
+    Addressed,
+    Cancel,
+    Command,
+    EngineInfo,
+    Read,
+    Submit,
+    TokenStream,
+)
 from streamtok.errors import InvalidRequest, RequestError, Unavailable
 from streamtok.messages import EngineStats, Failed, SequenceRequest, Started, TokenEvent
 
@@ -97,7 +104,7 @@ class EngineClient:
         now_s = self._loop.time()
         for request_id, event in events:
             stream, generated = self._streams[request_id]
-            if isinstance(event, TokenEvent):
+            if type(event) is TokenEvent:
                 generated[event.index] += 1
             elif isinstance(event, Started):
                 self._started_s[request_id, event.index] = now_s

@@ -13,8 +13,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import HIGH_WATER, LOW_WATER, STEP_TOKENS
-from streamtok.engine.plan import Addressed, Plan, PromptScore, Work
+from streamtok.engine.base import (
+    HIGH_WATER,
+    LOW_WATER,
+    STEP_TOKENS,
+    Addressed,
+    Cancel,
+    Command,
+    EngineInfo,
+    Read,
+    Submit,
+)
+from streamtok.engine.plan import Plan, PromptScore, Work
 from streamtok.engine.runner import Runner
 from streamtok.engine.sampler import ComputeLogprobs
 from streamtok.engine.scheduler import Budget, Scheduler
@@ -62,53 +72,6 @@ class EngineExtras:
         return next((name for name, asked, extra in wanted if asked and not extra), None)
 
 
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """What a server needs to know about its engine; see `streamtok.engine.base.Engine`.
-
-    `room` is how many sequences may run and wait. `exact` says that a sequence's tokens are the
-    same bit for bit in any batch, so that another engine can continue it.
-    """
-
-    context: int
-    vocab: int
-    width: int
-    streams: int
-    room: int
-    fingerprint: str
-    exact: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """Queue the sequences of a request. A request is submitted once."""
-
-    request_id: str
-    sequences: tuple[SequenceRequest, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """End a request, or one of its sequences."""
-
-    request_id: str
-    index: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """The reader of a request has taken `count` of its events in total."""
-
-    request_id: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Stop: what still runs or waits ends with Failed(Unavailable)."""
-
-
-Command = Submit | Cancel | Read | Close
 Take = Callable[[bool], Iterable[Command]]  # commands that have arrived; if True, waits for one
 Post = Callable[[Sequence[Addressed]], None]
 

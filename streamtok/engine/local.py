@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from streamtok.config import EngineConfig
+from streamtok.engine.base import Addressed, Close, Command
 from streamtok.engine.client import EngineClient, QueueEstimate
-from streamtok.engine.core import Close, Command, EngineCore, EngineExtras
-from streamtok.engine.plan import Addressed
+from streamtok.engine.core import EngineCore, EngineExtras
 from streamtok.errors import EngineFailed, Unavailable
 from streamtok.model.base import Decoder
 

@@ -6,12 +6,11 @@ Read next: `streamtok.engine.fairness`.
 
 from dataclasses import dataclass
 
+from streamtok.engine.base import Addressed
 from streamtok.engine.prefix_cache import Copy
 from streamtok.engine.sequence import Sequence
 from streamtok.errors import RequestError
-from streamtok.messages import Event, TokenLogprobs
-
-Addressed = tuple[str, Event]  # the id of the request that the event is for
+from streamtok.messages import TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,8 @@ class BodyFramer:
             h11.LocalProtocolError: the connection can take no body, or not so much of it.
         """
         if self._chunked and not self._singly and self._h11.our_state is h11.SEND_BODY:
-            chunks = chunks_of(item)
-            framed = [b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks if chunk]
-            return framed if len(framed) == 1 else [b"".join(framed)]
+            chunks = (item,) if isinstance(item, bytes) else item
+            return [b"".join([b"%x\r\n%b\r\n" % (len(c), c) for c in chunks if c])]
         framed = list(map(self._send, chunks_of(item)))
         return framed if self._singly else [b"".join(framed)]
 

@@ -78,6 +78,7 @@ class Connection:
         self._stream = stream
         self._service = service
         self._limits = limits
+        self._now_s = service.clock.monotonic_s
         self._trace = trace
         self._budget = budget or BodyBudget(limits.max_buffered_bytes, READ_AHEAD_BYTES)
         self._held = 0  # of the budget
@@ -261,12 +262,9 @@ class Connection:
         except RequestError as error:  # of the body, where the handler does not answer it
             return self._service.refuse(error)
         finally:
-            self._release()
-
-    def _release(self) -> None:
-        """Give back what the body took of the budget: the handler has made of it what it needs."""
-        self._budget.release(self._held)
-        self._held = 0
+            # The handler has made of the body what it needs
+            self._budget.release(self._held)
+            self._held = 0
 
     async def _send(self, response: Response, head_only: bool) -> None:
         """Send status line, headers and body; each item of a streamed body is one chunk."""
@@ -333,9 +331,6 @@ class Connection:
         if speaks_1_1 and waits and self._interim < MOST_INTERIM:
             self._interim += 1
             self._stream.write(self._h11.send(CONTINUE) or b"")
-
-    def _now_s(self) -> float:
-        return self._service.clock.monotonic_s()
 
     def _report(self, request: Request, body_bytes: int) -> None:
         """Report `request` to the trace, if there is one, and once."""

@@ -237,10 +237,11 @@ class SocketStream(asyncio.Protocol):
                     while await self.receive():
                         pass
         self._transport.close()
-        # TLS says goodbye; without that the client could not tell the end from a cut.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
-                await self._lost.wait()
+        if not self._transport.can_write_eof():
+            # TLS says goodbye; without that the client could not tell the end from a cut.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_S):
+                    await self._lost.wait()
 
     def abort(self) -> None:
         """See `ByteStream.abort`."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from streamtok.api.constraints.compiler import Constraints
 from streamtok.api.services import Services
 from streamtok.config import EngineConfig, ServeConfig
-from streamtok.engine.base import Engine
-from streamtok.engine.core import EngineInfo
+from streamtok.engine.base import Engine, EngineInfo
 from streamtok.errors import ConfigError
 from streamtok.model.load import read_config
 from streamtok.script.director import Director

@@ -12,12 +12,13 @@ import msgspec
 from msgspec import Struct, inspect
 
 from streamtok.api.input.documented import Documented
-from streamtok.api.input.shapes import inner_types, struct_of
+from streamtok.api.input.shapes import fields_of, inner_types, struct_of
 from streamtok.api.input.words import explained
 from streamtok.api.validation import Kind, too_deep
 from streamtok.errors import BodyTooLarge, InvalidRequest
 
 EXTRA = "extra"  # the field of a struct for what it does not name
+SIMPLE = (str, bool, int)  # of these there is nothing to take out
 
 
 def read_object(body: bytes, most_values: int | None = None) -> dict[str, Any]:
@@ -111,21 +112,25 @@ def _without_nulls(value: Any, members: Sequence[inspect.Type]) -> Any:
     if not isinstance(value, dict):
         return value
     if struct := struct_of(value, members):
-        kept = {f.encode_name for f in struct.fields if f.required}
-        known = {f.encode_name for f in struct.fields} - kept
+        types, known, kept = fields_of(struct.cls)
         if EXTRA in known:
             names = known - {EXTRA} | kept | {struct.tag_field}
             others = {key: inner for key, inner in value.items() if key not in names}
             value = {key: value[key] for key in value.keys() & names} | {EXTRA: others}
-    elif any(isinstance(m, inspect.DictType) for m in members):
-        known = set(value) if inner_types(value, members, "") != (inspect.AnyType(),) else set()
-    else:
-        return value
-    return {
-        key: _without_nulls(inner, inner_types(value, members, key))
-        for key, inner in value.items()
-        if inner is not None or key not in known
-    }
+        return {
+            key: inner if type(inner) in SIMPLE else _without_nulls(inner, types.get(key, ()))
+            for key, inner in value.items()
+            if inner is not None or key not in known
+        }
+    if any(isinstance(m, inspect.DictType) for m in members):
+        types_of_values = inner_types(value, members, "")
+        anything = types_of_values == (inspect.AnyType(),)
+        return {
+            key: _without_nulls(inner, types_of_values)
+            for key, inner in value.items()
+            if inner is not None or anything
+        }
+    return value
 
 
 def _from_text(text: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What `/health` and `/metrics` say of the engine's replicas and of the ledger's database."""
+"""What `/health` and `/metrics` say of where the engine runs, and of the ledger's database."""
 
 from collections.abc import Callable, Iterable
 
@@ -34,7 +34,7 @@ def replica_bodies(stats: EngineStats) -> list[ReplicaBody]:
 
 
 class WithParts(Collector):
-    """A collector with the metrics of each replica and of the database too."""
+    """A collector with the metrics of the engine's process, each replica and the database too."""
 
     def __init__(
         self, collector: Collector, stats: Callable[[], EngineStats], database: Database
@@ -44,12 +44,17 @@ class WithParts(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return all metrics."""
         yield from self._collector.collect()
+        stats = self._stats()
+        restarts = "Times that the engine's process ended and was replaced."
+        yield CounterMetricFamily("streamtok_engine_restarts", restarts, stats.restarts)
+        resumed = "Sequences that were continued by a replacement of the engine's process."
+        yield CounterMetricFamily("streamtok_resumed_streams", resumed, stats.resumed)
         lost = "Rows that could not be written to the ledger."
         yield CounterMetricFamily("streamtok_ledger_lost_rows", lost, self._database.lost)
         if (waiting := getattr(self._database, "waiting", None)) is not None:
             wait = "Rows that wait in memory for the ledger's database."
             yield GaugeMetricFamily("streamtok_ledger_waiting_rows", wait, waiting)
-        if replicas := replica_bodies(self._stats()):
+        if replicas := replica_bodies(stats):
             for name, documentation in GAUGES.items():
                 gauge = GaugeMetricFamily(f"streamtok_replica_{name}", documentation, labels=LABEL)
                 yield _filled(gauge, name, replicas)

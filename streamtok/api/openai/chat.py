@@ -69,11 +69,14 @@ def ask(services: Services, call: Call, fields: ChatRequest, surface: Surface = 
     top_logprobs = (fields.top_logprobs or 0) if fields.logprobs else None
     detailed = bool(fields.logprobs or fields.return_token_ids)
     options = fields.stream_options
+    running_usage = options is not None and options.continuous_usage_stats
+    if not (detailed or running_usage):
+        return asked
     return replace(
         asked,
         sampling=replace(asked.sampling, top_logprobs=top_logprobs),
         rules=replace(asked.rules, detailed=detailed),
-        running_usage=options is not None and options.continuous_usage_stats,
+        running_usage=running_usage,
     )
 
 

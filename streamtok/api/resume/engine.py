@@ -4,8 +4,9 @@ Read next: `streamtok.api.resume.log`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from streamtok.api.resume.order import Order
 from streamtok.api.resume.recording import Recorder

@@ -19,15 +19,15 @@ import pickle
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from msgspec import structs
+
 from streamtok.config import EngineConfig
-from streamtok.engine.base import ENDS
-from streamtok.engine.core import Cancel, Command, EngineInfo, Read, Submit
+from streamtok.engine.base import ENDS, Addressed, Cancel, Command, EngineInfo, Read, Submit
 from streamtok.engine.extras.grammars import Vocabulary
-from streamtok.engine.plan import Addressed
 from streamtok.engine.remote.child import Setup
 from streamtok.engine.remote.frames import pack
 from streamtok.engine.remote.restarts import describe_status
@@ -159,7 +159,7 @@ class Replica:
         if isinstance(command, Submit):
             state.open[command.request_id] = len(command.sequences)
         name = server + SEPARATOR + command.request_id
-        self._engine.send(replace(command, request_id=name))
+        self._engine.send(structs.replace(command, request_id=name))
 
     def _receive(self, events: Iterable[Addressed]) -> None:
         """Give events to their servers; those of a server that is gone are dropped."""

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from streamtok.config import EngineConfig
-from streamtok.engine.core import Close, EngineCore
+from streamtok.engine.base import Close
+from streamtok.engine.core import EngineCore
 from streamtok.engine.extras import all_extras
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
 from streamtok.engine.remote.frames import Frames, frame, pack

@@ -26,9 +26,9 @@ Read next: `streamtok.engine.remote.process`, which feeds the journal and replay
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from streamtok.engine.base import HIGH_WATER
-from streamtok.engine.core import Cancel, Command, Read, Submit
-from streamtok.engine.plan import Addressed
+from msgspec import structs
+
+from streamtok.engine.base import HIGH_WATER, Addressed, Cancel, Command, Read, Submit
 from streamtok.errors import EngineFailed
 from streamtok.messages import (
     Event,
@@ -100,7 +100,7 @@ class _Sequence:
         if self.rescored <= self.scored:
             return None
         self.scored = self.rescored
-        return replace(event, logprobs=event.logprobs[known:]) if known > 0 else event
+        return structs.replace(event, logprobs=event.logprobs[known:]) if known > 0 else event
 
     def add_blame(self, share: int) -> None:
         """Note that the engine died while it ran there."""

@@ -22,11 +22,10 @@ import signal
 from collections.abc import Awaitable, Callable, Iterable
 
 from streamtok.config import EngineConfig
+from streamtok.engine.base import Addressed, Command
 from streamtok.engine.client import EngineClient
-from streamtok.engine.core import Command
 from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.extras.grammars import Vocabulary
-from streamtok.engine.plan import Addressed
 from streamtok.engine.remote.child import Setup
 from streamtok.engine.remote.early import EarlyProcess
 from streamtok.engine.remote.journal import Journal

@@ -10,8 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from streamtok.engine.core import Close, EngineInfo
-from streamtok.engine.plan import Addressed
+from streamtok.engine.base import Addressed, Close, EngineInfo
 from streamtok.engine.remote.child import Setup
 from streamtok.engine.remote.early import EarlyProcess, popen
 from streamtok.engine.remote.frames import Frames, frame, unpack

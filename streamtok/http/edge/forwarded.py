@@ -9,6 +9,7 @@ came and do not agree, neither is believed: most proxies write one and pass the 
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 from streamtok.errors import ConfigError
@@ -113,6 +114,7 @@ def _network(name: str) -> IPv6Network:
     return IPv6Network((_mapped(network.network_address), network.prefixlen + 96))
 
 
+@lru_cache(1024)
 def _address(text: str) -> IPv6Address | None:
     try:
         address = ip_address(text.partition("%")[0])

@@ -11,6 +11,7 @@ Programs other than browsers may send any `Host`: this is no protection from the
 """
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 
 from streamtok.errors import ConfigError, Misdirected
@@ -74,6 +75,7 @@ def _without_port(host: str) -> str:
     return (match[1] or match[2]).rstrip(".") if match else ""
 
 
+@lru_cache(256)
 def _is_address(name: str) -> bool:
     try:
         ip_address(name)
