@@ -47,7 +47,7 @@ from streamtok.observe.kept import Traces
 from streamtok.observe.sinks import open_tracing
 from streamtok.postgres import open_ledger
 from streamtok.script.stage import before, directed, open_script, without_model
-from streamtok.startup import ModelFiles, headers_of, kill_of, load_files, start_engine, warm_up
+from streamtok.startup import ModelFiles, headers_of, kill_of, read_files, start_engine, warm_up
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.tool_calls.template import ToolChatTemplate
 
@@ -199,9 +199,8 @@ async def load(
         ConfigError: there is no memory for one context of it.
         ModelError: the model cannot be loaded.
     """
-    alone, folder = config.script_only, config.model_folder
-    read = partial(load_files, folder, weights=config.engine == "thread" and not alone)
-    files = share.files if share else await asyncio.to_thread(read)
+    alone = config.script_only
+    files = share.files if share else await asyncio.to_thread(read_files, config)
     engine = without_model(config) if alone else await start_engine(config, files, early)
     places, kill = headers_of(engine), kill_of(engine)
     try:

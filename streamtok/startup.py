@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamtok.config import EngineConfig
+from streamtok.config import EngineConfig, ServeConfig
 from streamtok.engine.base import Engine
 from streamtok.engine.cluster.config import RayConfig
 from streamtok.engine.extras import all_extras
@@ -71,9 +71,10 @@ def _vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
     return Vocabulary(tokenizer.backend.to_str(), size, tokenizer.stop_ids)
 
 
-def read_files(config: EngineConfig) -> ModelFiles:
+def read_files(config: ServeConfig) -> ModelFiles:
     """Load what the server's own process needs of the model; see `load_files`."""
-    return load_files(config.model_folder, weights=config.engine == "thread")
+    weights = config.engine == "thread" and not config.script_only
+    return load_files(config.model_folder, weights=weights)
 
 
 def _load_grammars(vocabulary: Vocabulary) -> Grammars | None:

@@ -540,7 +540,7 @@ def test_json_is_read_too_and_a_missing_file_is_named(tmp_path: Path) -> None:
     ("flags", "words"),
     [
         (["--script-only"], "--script-only needs --script"),
-        (["--script", "{}", "--workers", "2"], "--script: with several --workers, each"),
+        (["--script", "{}", "--workers", "2"], "script.toml: rule 2: answers: with several"),
         (["--script", "nowhere.toml"], "nowhere.toml: cannot be read"),
     ],
 )
@@ -548,7 +548,7 @@ def test_wrong_settings(
     flags: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "script.toml"
-    path.write_text("rules = []")
+    path.write_text("rules = [{ answer = 'a' }, { answers = ['a', 'b'] }]")
     given = [flag.format(path) for flag in flags]
     assert cli.main(["serve", "--port", "0", "--ledger", str(tmp_path / "books"), *given]) == 2
     assert words in capsys.readouterr().err

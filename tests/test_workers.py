@@ -162,6 +162,16 @@ def test_the_weights_are_in_memory_once(tmp_path: Path) -> None:
         assert int(sizes["Shared_Dirty"]) * 1024 > weights
 
 
+def test_each_worker_answers_from_the_script(flags: tuple[str, ...], tmp_path: Path) -> None:
+    script = tmp_path / "script.toml"
+    script.write_text("rules = [{ answer = 'as written', match = { contains = 'a' } }]")
+    seen: set[int] = set()
+    with serving("--port", "0", *flags, "--script", str(script), "--script-only") as server:
+        while len(seen) < 2:
+            assert complete(server)["choices"][0]["text"] == "as written"
+            seen.add(int(server.wait_for(r'\[(\d+)\] INFO .*"POST /v1/completions" 200')[1]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

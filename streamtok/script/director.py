@@ -92,8 +92,8 @@ class Director:
         self.faults = given if isinstance(given, Faults) else Faults(listens=False)
         writer = Writer(services.tokenizer, services.detokenizers)
         self._scenes = [
-            Scene(rule, rule.name or f"rule {number}", script, writer)
-            for number, rule in enumerate(script.rules, 1)
+            Scene(rule, name, script, writer)
+            for name, rule in zip(script.names, script.rules, strict=True)
         ]
         digest = hashlib.sha256(msgspec.json.encode(script)).hexdigest()
         self._fingerprint = f"fp_{digest[:16]}"

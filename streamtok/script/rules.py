@@ -97,6 +97,11 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         given = self.answers or [self.answer or ""]
         return [one if isinstance(one, Answer) else Answer(text=one) for one in given]
 
+    @property
+    def counts(self) -> bool:
+        """Whether what it answers depends on how often it has answered."""
+        return len(self.sequence) > 1 or (self.answers is not None and self.after == "none")
+
 
 class Script(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Rules in the order in which they are tried, and the pace of answers that have none.
@@ -108,3 +113,13 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     count_by: Text | None = None
     first_token_s: Seconds = 0
     tokens_per_s: Rate | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What the rules are called in messages."""
+        return [rule.name or f"rule {number}" for number, rule in enumerate(self.rules, 1)]
+
+    @property
+    def counting(self) -> Sequence[str]:
+        """The names of the rules that count."""
+        return [name for name, rule in zip(self.names, self.rules, strict=True) if rule.counts]

@@ -24,11 +24,17 @@ def open_script(config: ServeConfig) -> Script | None:
     """Return the script that settings name, if they do.
 
     Raises:
-        ConfigError: it is wrong.
+        ConfigError: it is wrong, or has answers to count where several processes serve.
     """
     if config.script_only and not config.script:
         raise ConfigError("--script-only needs --script")
-    return read(Path(config.script)) if config.script else None
+    script = read(Path(config.script)) if config.script else None
+    for name in script.counting if script and config.workers > 1 else ():
+        raise ConfigError(
+            f"{config.script}: {name}: answers: with several --workers each would count them for "
+            "itself; match the turn or a header instead, or let one process serve"
+        )
+    return script
 
 
 def before(model: Engine) -> ScriptEngine:

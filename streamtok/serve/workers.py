@@ -30,6 +30,7 @@ from streamtok.config import ServeConfig
 from streamtok.engine.remote.restarts import Restarts, describe_status
 from streamtok.errors import ConfigError, StreamtokError
 from streamtok.http.edge.sockets import open_endpoint
+from streamtok.script.stage import open_script
 from streamtok.serve.process import STOPPING, Control, run
 from streamtok.serve.signals import RELOAD as RELOAD_SIGNAL
 from streamtok.serve.signals import SIGNALS, signal_socket
@@ -55,8 +56,7 @@ def supervise(config: ServeConfig, announce: Callable[[str], None]) -> int:
         raise ConfigError("--workers: this system cannot fork; one process serves all it can")
     if config.ledger == ":memory:":
         raise ConfigError("--ledger: with several --workers it must be a file; found :memory:")
-    if config.script:
-        raise ConfigError("--script: with several --workers, each would count answers for itself")
+    open_script(config)  # wrong or not, before anything is started
     with signal_socket() as signals:
         endpoint = open_endpoint(config)
         url = endpoint.url("https" if config.certfile else "http")
