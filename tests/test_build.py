@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from streamtok import cli
-from streamtok.teach.build import EXERCISES, reader
+from streamtok.teach.build import reader
 from streamtok.teach.build.exercise import Exercise, Wrong
+from streamtok.teach.build.exercises import EXERCISES
 
 BY_NAME = {exercise.name: exercise for exercise in EXERCISES}
 ONE_READ_ONE_EVENT = """def texts(receive: Callable[[], bytes]) -> Iterator[str]:
@@ -45,7 +46,7 @@ CAUGHT = """        try:
             pass"""
 BLOCKED = """    import time
     async for token in tokens:
-        time.sleep(0.03)
+        time.sleep(0.02)
 """
 WRONG = [  # exercise, what of the solution is replaced, by what, and words of the hint
     ("chunked", 'b"%x', 'b"%d', "decimal"),

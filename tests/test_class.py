@@ -11,7 +11,7 @@ import pytest
 from streamtok.http.request import Request
 from streamtok.http.response import Response
 from streamtok.settings import ClassConfig
-from streamtok.teach.build import EXERCISES
+from streamtok.teach.build.exercises import EXERCISES
 from streamtok.teach.classroom import app as classroom
 from streamtok.teach.classroom.app import ClassApp
 from streamtok.teach.classroom.desk import COOKIE, Desk

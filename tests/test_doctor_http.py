@@ -19,7 +19,10 @@ NAMES = {case.name: case for case in CASES}
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers here answer at once, or not at all."""
     monkeypatch.setattr(doctor, "BETWEEN_S", 0.0)
+    monkeypatch.setattr(doctor, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(doctor, "QUIET_S", 0.05)
 
 
 async def examine(url: str) -> Report:

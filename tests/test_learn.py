@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -501,18 +502,6 @@ def test_long_lines_and_many_lines_lose_their_middle(capsys: pytest.CaptureFixtu
 # The command
 
 
-def run(*arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*STREAMTOK, "learn", *arguments],
-        env=os.environ | environment,
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def test_lessons_are_listed_with_what_is_done(
     progress: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -573,18 +562,20 @@ def test_the_help_lists_the_lessons_and_shows_real_bytes(
     assert capsys.readouterr().out in page
 
 
-def test_from_a_pipe_it_stops_at_the_end_of_input_and_goes_on_there(
+def test_at_the_end_of_input_it_stops_and_goes_on_there(
     lab: Lab,
     progress: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = run(typed="c\n\n\n\n")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Right." in done.stdout
-    assert "`streamtok learn 2` goes on here." in done.stdout
-    assert progress.read_text() == "request\n"
     monkeypatch.setattr(learn, "open_lab", lambda: nullcontext(lab))
+    monkeypatch.setattr("sys.stdin", io.StringIO("c\n\n\n\n"))
+    assert cli.main(["learn"]) == 0
+    done, errors = capsys.readouterr()
+    assert errors == ""
+    assert "Right." in done
+    assert "`streamtok learn 2` goes on here." in done
+    assert progress.read_text() == "request\n"
     monkeypatch.setattr("sys.stdin", io.StringIO())
     assert cli.main(["learn"]) == 0
     again = capsys.readouterr().out
@@ -592,13 +583,20 @@ def test_from_a_pipe_it_stops_at_the_end_of_input_and_goes_on_there(
     assert "Lesson 1 of 14" not in again
 
 
-def test_lessons_are_written_out_in_the_order_asked_for() -> None:
-    done = run("--plain", "12", "5", PYTHONIOENCODING="ascii")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.findall(r"Lesson (\d+) of 14", done.stdout) == ["12", "5"]
-    assert "Tried: `Z\\xfcrich" in done.stdout
-    assert "the zero chunk: that was the body" in done.stdout
-    assert "(Enter" not in done.stdout
+def test_lessons_are_written_out_in_the_order_asked_for(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal of ASCII, in this case."""
+    output = io.BytesIO()
+    monkeypatch.setattr(learn, "open_lab", lambda: nullcontext(lab))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(output, "ascii"))
+    assert cli.main(["learn", "--plain", "12", "5"]) == 0
+    sys.stdout.flush()
+    text = output.getvalue().decode("ascii")
+    assert re.findall(r"Lesson (\d+) of 14", text) == ["12", "5"]
+    assert "Tried: `Z\\xfcrich" in text
+    assert "the zero chunk: that was the body" in text
+    assert "(Enter" not in text
 
 
 def test_ctrl_c_ends_it_in_order(progress: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from streamtok.teach.build.clients_kit import MANY_STEPS, STEP_S, STEPS
 from streamtok.teach.build.exercise import Exercise, Wrong, check, shown
-from streamtok.teach.build.kit import MANY_STEPS, STEP_S, STEPS
 from streamtok.teach.build.program import Program, serving
 from streamtok.teach.build.wire import Response, ask, get, read_chunks, read_head
 
@@ -65,6 +65,8 @@ def _check_together(program: Program, alone_s: float) -> None:
             _check_text(program, f"client{number}")
         except Wrong as wrong:
             problems.append(wrong)
+        except OSError as error:
+            problems.append(Wrong(f"client {number} has no connection: {error}"))
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(CLIENTS)]
     began_s = time.monotonic()

@@ -8,8 +8,8 @@ from rich.text import Text
 
 from streamtok.errors import ConfigError
 from streamtok.settings import LearnConfig
-from streamtok.teach.build import EXERCISES
 from streamtok.teach.build.exercise import Exercise, Wrong
+from streamtok.teach.build.exercises import EXERCISES
 from streamtok.teach.progress import Progress
 
 HINTS = "hints"  # in the progress file: how many hints of an exercise were shown

@@ -4,19 +4,17 @@ import itertools
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamtok.teach.build.exercise import Exercise, Wrong, check, shown
-from streamtok.teach.build.kit import LAST_CHUNK, chunk
+from streamtok.teach.build.kit import LAST_CHUNK, READY, chunk
 from streamtok.teach.build.program import output_of
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 TEXTS = ("A fox", " in Zürich", " \U0001f98a", " said:", ' "hm"', "\n")
-APART_S = 0.002  # so that two sends are two reads
 COMPLETE, CUT = "complete", "cut"
 
 
@@ -181,15 +179,20 @@ def _servers(cases: Sequence[Case]) -> Iterator[list[int]]:
 
 
 def _send(listening: socket.socket, reads: Sequence[bytes]) -> None:
-    sleep: Callable[[float], None] = time.sleep
+    """Send each of the `reads` when the client is about to read; then the end, until it leaves."""
     with suppress(OSError):
         connection, _ = listening.accept()
         with connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.recv(65536)
+            request = connection.makefile("rb")
+            while request.readline() not in (b"\r\n", b""):
+                pass
             for data in reads:
-                connection.sendall(data)
-                sleep(APART_S if len(reads) < len(WHOLE) else APART_S / 20)
+                if request.read(len(READY)):
+                    connection.sendall(data)
+            if request.read(len(READY)):
+                connection.shutdown(socket.SHUT_WR)
+            request.read()
 
 
 EXERCISE = Exercise(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtok.teach.build.exercise import Exercise, Wrong, check, shown
-from streamtok.teach.build.kit import ANSWERS, PROBABILITIES, STOP
+from streamtok.teach.build.model_kit import ANSWERS, PROBABILITIES, STOP
 from streamtok.teach.build.program import Program, serving
 from streamtok.teach.build.wire import ask, get, read_chunks, read_head
 

@@ -14,7 +14,7 @@ from streamtok.errors import RequestError
 from streamtok.http.edge.forwarded import Handler
 from streamtok.http.request import Request
 from streamtok.http.response import Response
-from streamtok.teach.build import EXERCISES
+from streamtok.teach.build.exercises import EXERCISES
 from streamtok.teach.classroom import pages
 from streamtok.teach.classroom.roster import Learner, Rejected, Roster
 from streamtok.teach.classroom.shelf import Shelf

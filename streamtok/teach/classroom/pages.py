@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from html import escape
 
 from streamtok.observe.annotate import escape as escape_bytes
-from streamtok.teach.build import EXERCISES
 from streamtok.teach.build.exercise import Exercise
+from streamtok.teach.build.exercises import EXERCISES
 from streamtok.teach.classroom.roster import Learner
 from streamtok.teach.lessons import LESSONS
 from streamtok.teach.lessons.lesson import Block, Lesson, Question, Table, Wire

@@ -2,7 +2,9 @@
 
 Every case of `streamtok.teach.doctor.desync` is sent on a connection of its own to the one address
 that was named: some sixty requests, each answered or given up within a few seconds. Then a few good
-requests are cut in many ways, which must not change their answers.
+requests are cut in many ways, which must not change their answers. Several go on at a time, but the
+first, which shows how long this server takes to answer; and where an answer is missing, the server
+is asked once more, alone, before it is blamed.
 """
 
 import asyncio
@@ -19,8 +21,9 @@ from streamtok.teach.doctor.probe import Target, open_socket
 from streamtok.teach.doctor.recording import show
 from streamtok.teach.doctor.rules import Finding, Severity
 
-AT_ONCE = 4  # connections
-QUIET_S = 0.4  # silence after an answer that means that no other follows
+AT_ONCE = 16  # connections
+QUIET_S = 0.4  # silence after an answer that means that no other follows, or
+QUIET_TIMES = 8  # so many times as long as a plain request takes, if that is longer
 PATIENCE_S = 3.0  # how long to wait for a first answer
 BETWEEN_S = 0.002  # between pieces, so that they arrive apart
 CUTS = 12  # places at which a request is cut in two
@@ -29,10 +32,14 @@ BREAKS = "proxies in front: one client's bytes become another client's request o
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The statuses of all answers on one connection, in order, and whether the server closed it."""
+    """The statuses of all answers on one connection, in order, and whether the server closed it.
+
+    `first_s` is the time to the first byte of an answer, in seconds.
+    """
 
     statuses: tuple[int, ...]
     closed: bool
+    first_s: float = 0.0
 
     def __str__(self) -> str:
         said = ", ".join(map(str, self.statuses)) or "nothing"
@@ -47,29 +54,46 @@ async def examine_http(url: str, where: Target) -> Report:
     """
     report = Report(url)
     path = urlsplit(url).path or "/"
-    limit = asyncio.Semaphore(AT_ONCE)
-
-    async def ask(pieces: Sequence[bytes]) -> Outcome:
-        async with limit:
-            return await converse(where, pieces)
-
-    asked = [ask([filled(case, where.authority, path)]) for case in CASES]
-    outcomes = dict(zip(CASES, await asyncio.gather(*asked), strict=True))
-    plain = outcomes[CASES[0]]
-    for case, outcome in outcomes.items():
+    sent = {case: filled(case, where.authority, path) for case in CASES}
+    plain = await converse(where, [sent[CASES[0]]], min(PATIENCE_S, where.timeout_s))
+    server = _Server(where, plain)
+    outcomes = await asyncio.gather(*(server.ask([sent[case]]) for case in CASES[1:]))
+    for case, outcome in zip(CASES, [plain, *outcomes], strict=True):
         report.checked.append(case.name)
+        if judge(case, outcome, plain) and not outcome.statuses:
+            outcome = await server.ask([sent[case]])
         if severity := judge(case, outcome, plain):
-            data = filled(case, where.authority, path)
-            report.findings.append(_finding(case, severity, outcome, data))
+            report.findings.append(_finding(case, severity, outcome, sent[case]))
     for name, data in split_requests(where.authority, path):
-        cut = list(splits(data))
-        whole, *others = await asyncio.gather(*map(ask, [[data], *cut]))
         report.checked.append(f"split: {name}")
-        for pieces, outcome in zip(cut, others, strict=True):
-            if outcome.statuses != whole.statuses:
-                report.findings.append(_split_finding(name, pieces, whole, outcome))
-                break
+        if difference := await server.compare(data):
+            report.findings.append(_split_finding(name, *difference))
     return report
+
+
+class _Server:
+    """The server that is asked; `plain` is what it answered to a plain request, alone."""
+
+    def __init__(self, where: Target, plain: Outcome) -> None:
+        self._where = where
+        self._quiet_s = max(QUIET_S, QUIET_TIMES * plain.first_s)
+        self._limit = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(self, pieces: Sequence[bytes]) -> Outcome:
+        """Send a request in pieces; see `converse`."""
+        async with self._limit:
+            return await converse(self._where, pieces, self._quiet_s)
+
+    async def compare(self, data: bytes) -> tuple[Sequence[bytes], Outcome, Outcome] | None:
+        """Return the first cut that changes the answers to `data`, what they were, and are."""
+        whole = await self.ask([data])
+        cut = list(splits(data))
+        for pieces, outcome in zip(cut, await asyncio.gather(*map(self.ask, cut)), strict=True):
+            if len(outcome.statuses) < len(whole.statuses):
+                outcome = await self.ask(pieces)
+            if outcome.statuses != whole.statuses:
+                return pieces, whole, outcome
+        return None
 
 
 def judge(case: Case, outcome: Outcome, plain: Outcome) -> Severity | None:
@@ -92,24 +116,29 @@ def splits(data: bytes) -> Iterable[list[bytes]]:
         yield [data[:place], data[place:]]
 
 
-async def converse(where: Target, pieces: Sequence[bytes]) -> Outcome:
+async def converse(where: Target, pieces: Sequence[bytes], quiet_s: float) -> Outcome:
     """Send `pieces`, one by one, and return what is answered until the server falls silent.
+
+    That is for `quiet_s` after an answer, and for PATIENCE_S where there is none.
 
     Raises:
         Unreachable: there is no connection.
     """
     reader, writer = await open_socket(where)
-    messages, statuses, closed = MessageReader(), list[int](), False
+    messages, statuses, closed, first_s = MessageReader(), list[int](), False, 0.0
+    now = asyncio.get_running_loop().time
     try:
         with suppress(TimeoutError, OSError):
             for piece, follows in pairwise([*pieces, b""]):
                 writer.write(piece)
                 if follows:
                     await asyncio.sleep(BETWEEN_S)
+            sent_at_s = now()
             while True:
-                patience_s = QUIET_S if statuses else min(PATIENCE_S, where.timeout_s)
+                patience_s = quiet_s if statuses else min(PATIENCE_S, where.timeout_s)
                 async with asyncio.timeout(patience_s):
                     data = await reader.read(65536)
+                first_s = first_s or now() - sent_at_s
                 for part in messages.feed(data) if data else messages.end():
                     if part.kind == "status-line":
                         statuses += _final(part.data)
@@ -118,7 +147,7 @@ async def converse(where: Target, pieces: Sequence[bytes]) -> Outcome:
                     break
     finally:
         writer.transport.abort()
-    return Outcome(tuple(statuses), closed)
+    return Outcome(tuple(statuses), closed, first_s)
 
 
 def _final(line: bytes) -> list[int]:

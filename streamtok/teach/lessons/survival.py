@@ -142,6 +142,7 @@ def _serving(lab: Lab, ledger: str) -> Iterator[subprocess.Popen[str]]:
     """Run `streamtok serve` for the length of the block; it has said that it is ready."""
     command = [sys.executable, "-m", "streamtok", "serve", "--port", "0", "--ledger", ledger]
     command += ["--log-level", "error", "--model", str(lab.config.model_folder)]
+    command += ["--engine", "thread"]  # it dies with the server here
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from streamtok.teach.build.kit import LAST_CHUNK, chunk, serve_clients
+from streamtok.teach.build.clients_kit import serve_clients
+from streamtok.teach.build.kit import LAST_CHUNK, chunk
 
 
 async def respond(writer: asyncio.StreamWriter, tokens: AsyncGenerator[str, None]) -> None:

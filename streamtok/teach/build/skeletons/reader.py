@@ -5,6 +5,8 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 
+from streamtok.teach.build.kit import reads
+
 
 def texts(receive: Callable[[], bytes]) -> Iterator[str]:
     """Yield the text of each event in a chunked response, whose head comes first.
@@ -24,9 +26,8 @@ def main() -> None:
     for port in sys.argv[1:]:
         found, ends = [], "complete"
         with socket.create_connection(("127.0.0.1", int(port))) as connection:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             try:
-                for text in texts(lambda: connection.recv(65536)):
+                for text in texts(reads(connection)):
                     found.append(text)
             except EOFError:
                 ends = "cut"

@@ -5,6 +5,8 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 
+from streamtok.teach.build.kit import reads
+
 
 def body(receive: Callable[[], bytes]) -> Iterator[bytes]:
     """Yield the data of each chunk. Raises EOFError."""
@@ -68,9 +70,8 @@ def main() -> None:
     for port in sys.argv[1:]:
         found, ends = [], "complete"
         with socket.create_connection(("127.0.0.1", int(port))) as connection:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             try:
-                for text in texts(lambda: connection.recv(65536)):
+                for text in texts(reads(connection)):
                     found.append(text)
             except EOFError:
                 ends = "cut"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from streamtok.teach.build.kit import serve_model
+from streamtok.teach.build.model_kit import serve_model
 
 
 def choose(scores: list[float], temperature: float, top_p: float, uniform: float) -> int:
