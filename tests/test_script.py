@@ -325,7 +325,8 @@ def test_what_no_rule_matches(server: TestedServer, client: openai.OpenAI) -> No
     server.script(rule, only=False)
     with pytest.raises(openai.NotFoundError, match="'gpt-4o' does not exist"):
         ask(client)
-    own = client.chat.completions.create(model="tiny", messages=HI, max_tokens=2)
+    more = {"ignore_eos": True}
+    own = client.chat.completions.create(model="tiny", messages=HI, max_tokens=2, extra_body=more)
     assert own.usage is not None
     assert (own.usage.completion_tokens, own.model) == (2, "tiny")
 
