@@ -52,6 +52,15 @@ async def ledger(opened: Open) -> Ledger:
     return ledger
 
 
+async def test_a_write_of_nothing_is_no_fault(opened: Open) -> None:
+    ledger = opened(0)
+    assert await wrap_future(ledger.database.write()) == ()
+    assert await ledger.database.run() == ()
+    ledger.record(RECORD)
+    assert await ledger.get(RECORD.id) == RECORD
+    assert ledger.database.lost == 0
+
+
 async def test_a_reader_sees_what_was_recorded_before(ledger: Ledger) -> None:
     for record in RECORDS:
         assert await ledger.get(record.id) == record

@@ -117,8 +117,7 @@ class Postgres:
                     for steps in batches
                     for statement, values in steps
                 ]
-            last = cursors[-1]
-            return last.fetchall() if last.description else ()
+            return cursors[-1].fetchall() if cursors and cursors[-1].description else ()
 
 
 def without_password(text: str) -> str:

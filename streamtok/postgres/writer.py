@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from psycopg import Error, InterfaceError, OperationalError
+from psycopg import InterfaceError, OperationalError
 from psycopg.errors import ReadOnlySqlTransaction, UniqueViolation
 
 from streamtok.ledger import Row, Step
@@ -118,7 +118,7 @@ class Writer:
             self._try(batch)
         except AWAY:
             raise
-        except Error:
+        except Exception:
             for write in batch:
                 self._write_one(write)
         else:
@@ -139,12 +139,12 @@ class Writer:
             raise
         except UniqueViolation as error:
             self._finish([write], None if write.interrupted else error)
-        except Error as error:
+        except Exception as error:  # also a fault here: this thread writes all that come after
             self._finish([write], error)
         else:
             self._finish([write])
 
-    def _finish(self, writes: Sequence[_Write], error: Error | None = None) -> None:
+    def _finish(self, writes: Sequence[_Write], error: Exception | None = None) -> None:
         """Forget the first writes, which are committed, or lost for a reason."""
         with self._changed:
             for write in writes:
@@ -161,13 +161,13 @@ class Writer:
             log.warning("the ledger's database is there again; %d rows wait", len(self._waiting))
         write.done.set_result(())
 
-    def _lose(self, write: _Write, error: Error) -> None:
+    def _lose(self, write: _Write, error: Exception) -> None:
         self.lost += 1
         if self.lost & (self.lost - 1) == 0 or not isinstance(error, OperationalError):
             log.error("a usage record was lost (%d so far): %s", self.lost, error)
         write.done.set_exception(error)
 
-    def _note(self, error: Error) -> None:
+    def _note(self, error: Exception) -> None:
         """Note that there is no connection, which those who wait for a write then know."""
         with self._changed:
             if not self.away:
