@@ -1,6 +1,6 @@
 """Real replicas on Ray: `streamtok serve --engine ray` as an operator runs it.
 
-`test_cluster` has what does not need Ray. These take a minute: `pytest -m ray`.
+`test_cluster` has what does not need Ray. These take some minutes: `pytest -m ray`.
 """
 
 import asyncio
@@ -13,9 +13,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+from postgres_server import PostgresServer
 from processes import Serving, refused, serving
 
 SCRIPTS = Path(__file__).parent.parent / "scripts" / "bench"
+
+
+@pytest.fixture(scope="module")
+def scripts() -> None:
+    """Make the scripts importable that try a cluster."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+    if not SCRIPTS.exists():
+        pytest.skip("not a checkout")
+    sys.path.insert(0, str(SCRIPTS))
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +43,7 @@ def health(server: Serving) -> list[dict[str, object]]:
 
 
 @pytest.mark.ray
-def test_streams_of_all_dialects_survive_a_killed_replica(server: Serving) -> None:
-    if not SCRIPTS.exists():
-        pytest.skip("not a checkout")
-    sys.path.insert(0, str(SCRIPTS))
+def test_streams_of_all_dialects_survive_a_killed_replica(scripts: None, server: Serving) -> None:
     from survive import comparable, read, streams
 
     found = streams(30, "fireside")
@@ -78,6 +85,23 @@ def test_answers_and_metrics_say_which_replica(server: Serving) -> None:
     line = rf'^streamtok_replica_tokens_total{{replica="{name}"}} (\S+)'
     (tokens,) = re.findall(line, metrics, re.MULTILINE)
     assert float(tokens) >= 2
+
+
+@pytest.mark.ray
+def test_streams_survive_a_killed_node_of_three(scripts: None) -> None:
+    import cluster
+
+    assert cluster.survive(40) == 0
+
+
+@pytest.mark.ray
+@pytest.mark.postgres
+def test_clients_change_between_servers_that_share_replicas_and_a_ledger(
+    scripts: None, postgres_server: PostgresServer
+) -> None:
+    import servers
+
+    assert servers.main(postgres_server.database(), 40, 0) == 0
 
 
 @pytest.mark.ray
