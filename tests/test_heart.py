@@ -92,10 +92,14 @@ def trace() -> Callable[[Callable[[FrameType, str, object], None]], None]:
 
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_streamed_answer_enters_the_heart_only(
-    path: str, tiny_model: Path, trace: Callable[[Entered], None]
+    path: str,
+    tiny_model: Path,
+    trace: Callable[[Entered], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     entered = Entered()
     trace(entered)  # before the engine's thread begins
+    monkeypatch.setattr("streamtok.model.machine.products.find", lambda: None)
     decoder = load(tiny_model)
     assert isinstance(decoder, LlamaDecoder)
     decoder.many_rows = None

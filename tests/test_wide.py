@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,12 +17,14 @@ from streamtok.model.batch import Segment
 from streamtok.model.decoder import LlamaDecoder
 from streamtok.model.exact.batch_invariance import fixed_cut, multiply
 from streamtok.model.load import load
+from streamtok.model.machine import kernel
 from streamtok.model.wide.form import forms
 from streamtok.model.wide.layers import WideLayers
 from streamtok.model.wide.product import Room, WideMatrix
 from streamtok.testing import write_model
 
 CONTEXT = 320
+KERNEL = kernel.find()
 SHAPES: list[dict[str, Any]] = [
     {"num_key_value_heads": 4},
     {"num_key_value_heads": 1, "head_dim": 8},
@@ -32,16 +35,21 @@ SHAPES: list[dict[str, Any]] = [
 
 @cache
 def decoders() -> list[tuple[LlamaDecoder, LlamaDecoder]]:
-    """Models as they are, and as they compute without large products."""
+    """Models as they are, and as they compute without large products.
+
+    Each is there with the BLAS's kernel, if it can be called here, and without.
+    """
     pairs = []
     with TemporaryDirectory() as folder:
         for index, shape in enumerate(SHAPES):
             path = write_model(Path(folder) / str(index), max_position_embeddings=CONTEXT, **shape)
-            wide, small = load(path, 1 + index % 2), load(path, 1)
-            assert isinstance(wide, LlamaDecoder)
-            assert isinstance(small, LlamaDecoder)
-            small.many_rows = None
-            pairs.append((wide, small))
+            for found in {KERNEL, None}:
+                with patch("streamtok.model.machine.products.find", return_value=found):
+                    wide, small = load(path, 1 + index % 2), load(path, 1)
+                assert isinstance(wide, LlamaDecoder)
+                assert isinstance(small, LlamaDecoder)
+                small.many_rows = None
+                pairs.append((wide, small))
     return pairs
 
 
@@ -105,3 +113,27 @@ def test_one_of_the_known_forms_gives_a_small_products_bits(inner: int, panel: i
             np.testing.assert_allclose(found, expected[:rows], rtol=1e-3, atol=1e-4)
             alike.append((form, np.array_equal(found, expected[:rows])))
     assert any(all(same for of, same in alike if of == form) for form in forms(inner))
+
+
+@pytest.mark.skipif(KERNEL is None, reason="the BLAS's kernel cannot be called here")
+@given(
+    rows=st.integers(1, 20).map(lambda eights: 8 * eights),
+    inner=st.sampled_from([1, 7, 96, 700]),
+    count=st.sampled_from([1, 2, 40, 90]),
+)
+@examples(20)
+def test_a_row_has_the_same_bits_in_every_product_of_the_kernel(
+    rows: int, inner: int, count: int
+) -> None:
+    assert KERNEL is not None
+    random = np.random.default_rng(0)
+    panels = random.standard_normal((count, inner, kernel.PANEL), np.float32)
+    x = random.standard_normal((rows, inner), np.float32)
+    whole, alone = (np.full((rows, count * kernel.PANEL), np.nan, np.float32) for _ in "12")
+    KERNEL.multiply(x, panels, kernel.kernel_cut(), whole)
+    for row in range(rows):
+        one = slice(row, row + 1)
+        KERNEL.multiply(x[one], panels, kernel.kernel_cut(), alone[one])
+    assert np.array_equal(whole, alone)
+    expected = x.astype(np.float64) @ panels.swapaxes(0, 1).reshape(inner, -1)
+    np.testing.assert_allclose(whole, expected, rtol=1e-3, atol=1e-3)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from streamtok.model.attention import KVCache, Positions, Rows
 from streamtok.model.config import ModelConfig
-from streamtok.model.exact.batch_invariance import Tiling, padded
+from streamtok.model.exact.batch_invariance import Tiling
 from streamtok.model.weights import Array
 
 
@@ -46,7 +46,7 @@ class Batch:
         self.ids = np.concatenate([segment.ids.ravel() for segment in segments])  # [rows]
         self.positions = np.concatenate([s.positions.ravel() for s in segments])  # [rows]
         self.rows = len(self.ids)
-        self.padded = padded(self.rows, tiling.granule)
+        self.padded = tiling.padded(self.rows)
         self._config, self._tiling, self.cache = config, tiling, cache
         slots = [
             np.repeat(np.arange(s.slots.start, s.slots.stop), s.ids.shape[1]) for s in segments
@@ -96,7 +96,7 @@ class Batch:
                 wanted.extend(range(start - segment.sampled, start))
         if len(wanted) == self.padded:
             return x, len(wanted)
-        size = padded(len(wanted), self._tiling.granule)
+        size = self._tiling.padded(len(wanted))
         rows = np.zeros((size, x.shape[1]), np.float32)  # [sampled padded, D]
         rows[: len(wanted)] = x[wanted]
         return rows, len(wanted)

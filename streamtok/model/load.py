@@ -11,7 +11,6 @@ from threadpoolctl import threadpool_limits
 
 from streamtok.model.base import Decoder, matrix_shapes
 from streamtok.model.decoder import LlamaDecoder
-from streamtok.model.exact.linear import Products
 from streamtok.model.families.folder import (
     open_checkpoint,
     read_config,
@@ -20,8 +19,7 @@ from streamtok.model.families.folder import (
 )
 from streamtok.model.gpt.decoder import GptDecoder
 from streamtok.model.gpt.families import GptConfig
-from streamtok.model.machine.calibration import calibrate
-from streamtok.model.machine.threads import Threads, available
+from streamtok.model.machine.products import fitted
 from streamtok.model.wide import trial as wide
 
 __all__ = ["load", "read_config", "read_weights", "tensor_shapes"]
@@ -38,8 +36,7 @@ def load(folder: Path, threads: int | None = None) -> Decoder:
     threadpool_limits(limits=1, user_api="blas")
 
     config, checkpoint = open_checkpoint(folder)
-    tiling = calibrate(matrix_shapes(config), config.head_dim)
-    products = Products(tiling, Threads(available() if threads is None else threads))
+    products = fitted(matrix_shapes(config), config.head_dim, threads)
     if isinstance(config, GptConfig):
         return GptDecoder(config, checkpoint, products)
     return wide.plug_in(LlamaDecoder(config, checkpoint, products), products.threads)

@@ -22,7 +22,8 @@ fixed length, whose sums are added in the order of time, and what is not there y
 nobody has the weight exp(-inf) = 0 (`streamtok.model.attention`). All else (norms, activations,
 rotations) is computed row by row.
 
-Which small products are safe depends on the BLAS. There are two ways to cut:
+Which small products are safe depends on the BLAS. Where its inner kernel can be called by itself,
+that is best (`streamtok.model.machine.kernel`). Else there are two ways to cut:
 
 - FREE: any even number of rows, as long as the product is small. So it is with OpenBLAS on
   processors with AVX-512, whose kernels for small matrices add up each element term by term.
@@ -87,20 +88,22 @@ def fixed_cut(inner: int, panel: int) -> Cut:
 class Tiling:
     """How a model's products are cut: `cuts` by their number of terms.
 
-    Rows are padded to a multiple of `granule`. `free` is whether any number of them, and of
-    positions in attention, is as good as another. `exact` is whether a row is the same bits in any
-    batch. A pass of `cheap` rows takes hardly longer than the least: memory is the limit.
+    `free` is whether any number of rows, and of positions in attention, is as good as another.
+    `exact` is whether a row is the same bits in any batch. A pass of `cheap` rows takes hardly
+    longer than the least: memory is the limit. A row may be `single`, if there is no other.
     """
 
     free: bool
     exact: bool
     cuts: Mapping[int, Cut]
     cheap: int
+    single: bool = False
 
-    @property
-    def granule(self) -> int:
-        """What the number of rows is a multiple of."""
-        return 2 if self.free else TILE // 2
+    def padded(self, rows: int) -> int:
+        """Return how many rows products of a pass have, of which so many are of use."""
+        if rows == 1 and self.single:
+            return 1
+        return padded(rows, next(iter(self.cuts.values())).granule)
 
     def tile(self, queries: int) -> int:
         """Return how many rows one product of attention has, for `queries` of a sequence."""

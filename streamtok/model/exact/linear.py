@@ -76,7 +76,7 @@ class Linear:
     def __call__(self, x: Array, out: Array) -> Array:
         """Write `x` [rows, in] times the weight into `out` [rows, width] and return `out`.
 
-        `rows` is a multiple of the tiling's granule; both arrays are C-contiguous.
+        `rows` is as `Tiling.padded` says; both arrays are C-contiguous.
         """
         count, inner, panel = self.panels.shape
         size = max(len(x), FULL) * inner * panel  # multiply-adds of a panel

@@ -28,7 +28,7 @@ class Affine:
     bias: Array
 
     def __call__(self, x: Array) -> Array:
-        """Return [rows, out] for `x` [rows, in]; `rows` is a multiple of the granule."""
+        """Return [rows, out] for `x` [rows, in]; see `Tiling.padded` for `rows`."""
         out = self.linear(x, np.empty((len(x), self.linear.width), np.float32))
         out = out[:, : len(self.bias)]
         out += self.bias

@@ -1,7 +1,8 @@
 """Finds how products are best cut on this machine, by trying: what is exact, and what is fast.
 
 With the BLAS at hand and the numbers of terms that a model has, the FREE way is taken if it gives
-a row the same bits in any batch, else the FIXED one, and if that does not hold either the server
+a row the same bits in any batch, else the kernel itself where it can be called and is as exact
+(`streamtok.model.machine.kernel`), else the FIXED one, and if that does not hold either the server
 says that it cannot promise equal bits. The width of the panels is then measured, among those that
 do not change a bit: else a chance of the measurement would decide about a text.
 """
@@ -24,26 +25,40 @@ from streamtok.model.exact.batch_invariance import (
     multiply,
     padded,
 )
+from streamtok.model.machine.kernel import PANEL, Kernel, kernel_cut
 from streamtok.model.weights import Array
 
 log = logging.getLogger(__name__)
 
 ROWS = (2, 4, 8, 16, 32)  # streams that panels are measured for
 LARGEST = 2**22  # numbers in a weight that is measured: far more than a core's own cache holds
+KERNEL_ROWS = (8, 16, 24, 40, 80, 120)  # whose bits are compared, with those of one
 CHEAP = 1.15  # rows are cheap as long as a product takes this much longer at most
 
 
-def calibrate(shapes: Iterable[tuple[int, int]], head_dim: int) -> Tiling:
-    """Return how to cut products with weights of `shapes`, each [out, in], and attention's."""
+Multiply = Callable[[Array, Array, Cut, Array], None]
+
+
+def calibrate(
+    shapes: Iterable[tuple[int, int]], head_dim: int, kernel: Kernel | None = None
+) -> Tiling:
+    """Return how to cut products with weights of `shapes`, each [out, in], and attention's.
+
+    It is for `kernel` if the result has rows that are `single`.
+    """
     widths: dict[int, int] = {}  # of the widest weight, by the number of terms
     for out, inner in shapes:
         widths[inner] = max(padded(out, max(PANELS)), widths.get(inner, 0))
     free = _attention_is_exact(head_dim, free=True) and all(
         _rows_are_exact(free_cut(inner, PANELS[0]), inner) for inner in widths
     )
+    fixed = not free and _attention_is_exact(head_dim, free=False)
+    if fixed and kernel and all(_kernel_is_exact(kernel, inner) for inner in widths):
+        log.info("matrix products: by OpenBLAS's kernel, on packed weights")
+        cuts = dict.fromkeys(widths, kernel_cut())
+        return Tiling(free, True, cuts, cheap=PANEL, single=True)
     exact = free or (
-        _attention_is_exact(head_dim, free=False)
-        and all(_rows_are_exact(fixed_cut(inner, PANELS[0]), inner) for inner in widths)
+        fixed and all(_rows_are_exact(fixed_cut(inner, PANELS[0]), inner) for inner in widths)
     )
     sizes = {inner: inner * out for inner, out in widths.items()}
     stopwatch = Stopwatch(min(max(sizes.values()), LARGEST))
@@ -119,6 +134,23 @@ def _rows_are_exact(cut: Cut, inner: int) -> bool:
     )
 
 
+def _kernel_is_exact(kernel: Kernel, inner: int) -> bool:
+    """Try some numbers of rows, with a weight in several blocks, and whether it is the product."""
+    random = np.random.default_rng(0)
+    count = 40  # panels
+    panels = random.standard_normal((count, inner, PANEL), np.float32)  # [P, in, 8]
+    x = random.standard_normal((max(KERNEL_ROWS), inner), np.float32)  # [rows, in]
+
+    def by_kernel(rows: Array) -> Array:
+        return _products(rows, panels, kernel_cut(), kernel.multiply)
+
+    expected = np.concatenate([by_kernel(row) for row in np.split(x, len(x))])  # [rows, P * 8]
+    product = x @ panels.swapaxes(0, 1).reshape(inner, -1)  # [rows, P * 8]
+    return np.allclose(expected, product, rtol=1e-3, atol=1e-3 * inner**0.5) and all(
+        np.array_equal(by_kernel(x[:rows]), expected[:rows]) for rows in KERNEL_ROWS
+    )
+
+
 def _attention_is_exact(head_dim: int, free: bool) -> bool:
     """Try the products of attention, with every length of a block that there is."""
     random = np.random.default_rng(0)
@@ -134,10 +166,10 @@ def _attention_is_exact(head_dim: int, free: bool) -> bool:
     ) and _alike(np.tile(weights[:length], (tile, 1)) @ keys[:length] for length, tile in tried)
 
 
-def _products(x: Array, panels: Array, cut: Cut) -> Array:
+def _products(x: Array, panels: Array, cut: Cut, by: Multiply = multiply) -> Array:
     """Return `x` [rows, in] times `panels` [P, in, panel]: [rows, P * panel]."""
     out = np.empty((len(x), len(panels) * cut.panel), np.float32)  # [rows, P * panel]
-    multiply(x, panels, cut, out)
+    by(x, panels, cut, out)
     return out
 
 
