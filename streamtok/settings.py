@@ -34,6 +34,7 @@ from streamtok.errors import ConfigError
 Config = TypeVar("Config")
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 EXCLUSIVE = (("uds", "host"), ("uds", "port"), ("uds", "fd"), ("fd", "host"), ("fd", "port"))
+NEED_RAY = ("replicas", "ray_address", "ray_cpus", "ray_detached")  # mean nothing without it
 BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "": "false"}
 Temperature = Annotated[float, Meta(ge=0, le=2, description="a number, 0 to 2")]
 Seed = Annotated[int, Meta(description="a whole number")]
@@ -180,7 +181,10 @@ def read(kind: type[Config], given: Mapping[str, str | None]) -> Config:
                     named[field.name] = source
                 break
     _check_exclusive(named)
-    return kind(**values)
+    config = kind(**values)
+    if isinstance(config, ServeSettings):
+        _check_ray(config, named)
+    return config
 
 
 def _check_exclusive(named: Mapping[str, str]) -> None:
@@ -188,6 +192,16 @@ def _check_exclusive(named: Mapping[str, str]) -> None:
     for one, other in EXCLUSIVE:
         if one in named and other in named:
             raise ConfigError(f"{named[one]} and {named[other]} exclude each other")
+
+
+def _check_ray(config: ServeSettings, named: Mapping[str, str]) -> None:
+    """Refuse settings of replicas where there are none, or could not be shared."""
+    if config.engine == "ray":
+        config.check_lifetime(config.workers)
+        return
+    for field in NEED_RAY:
+        if field in named:
+            raise ConfigError(f"{named[field]} needs --engine ray")
 
 
 def _convert(text: str, kind: Any, source: str) -> Any:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,9 +12,10 @@ from postgres_server import PostgresServer, missing, running_postgres
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.clock import Clock
-from streamtok.config import ConnectionConfig, ServeConfig
+from streamtok.config import ConnectionConfig
 from streamtok.http.server import Server
 from streamtok.http.service import Service
+from streamtok.settings import ServeSettings
 from streamtok.testing import RunningServer, listen_locally, running_server, write_model
 
 pytest_plugins = ["streamtok.pytest_plugin"]
@@ -36,9 +38,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with the shipped model, as users run it; shared by all tests."""
+    """A server with the shipped model, as users run it; shared by all tests. See `test_ray`."""
     ledger = tmp_path_factory.mktemp("ledger") / "usage.sqlite3"
-    with running_server(ServeConfig(port=0, ledger=str(ledger))) as running:
+    on_ray: dict[str, Any] = {"engine": "ray", "replicas": 2, "ray_cpus": 0.5}
+    given = on_ray if os.environ.get("TESTS_ON_RAY") else {}
+    with running_server(ServeSettings(port=0, ledger=str(ledger), **given)) as running:
         yield running
 
 

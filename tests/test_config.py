@@ -9,7 +9,14 @@ import pytest
 
 from streamtok.config import EngineConfig, ServeConfig, default_model
 from streamtok.errors import ConfigError
-from streamtok.settings import GenerateConfig, choices, flag_name, read, variable_name
+from streamtok.settings import (
+    GenerateConfig,
+    ServeSettings,
+    choices,
+    flag_name,
+    read,
+    variable_name,
+)
 
 SETTINGS = {setting.name: setting for setting in fields(ServeConfig)}
 
@@ -142,3 +149,24 @@ def test_commands_without_a_server_ignore_its_settings(monkeypatch: pytest.Monke
 def test_the_model_is_the_shipped_one_unless_another_is_named() -> None:
     assert EngineConfig().model_folder == Path(default_model())
     assert EngineConfig(model="other").model_folder == Path("other")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"replicas": "2"}, "--replicas needs --engine ray"),
+        ({"ray_address": "auto", "engine": "thread"}, "--ray-address needs --engine ray"),
+        ({"ray_detached": "true"}, "--ray-detached needs --engine ray"),
+        ({"engine": "ray", "ray_detached": "true"}, "--ray-detached: with --ray-address local"),
+        ({"engine": "ray", "workers": "2"}, "--workers: with --engine ray and --ray-address local"),
+    ],
+)
+def test_replicas_that_could_not_be_are_refused(flags: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{words}"):
+        read(ServeSettings, flags)
+
+
+def test_workers_may_share_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMTOK_ENGINE", "ray")
+    given = {"workers": "2", "ray_address": "auto", "ray_detached": "true"}
+    assert read(ServeSettings, given).workers == 2

@@ -131,9 +131,15 @@ def test_a_writer_that_is_closed_does_not_wait_for_ever(table: Table) -> None:
 def test_a_password_is_not_shown() -> None:
     shown = database.without_password("postgresql://me:s3:cr/et@host/db?password=s3cret&x=y")
     assert shown == "postgresql://me:***@host/db?password=***&x=y"
-    with pytest.raises(ConfigError) as caught:
-        open_ledger("postgresql://me:s3cret@[/db", 0)
-    assert "s3cret" not in str(caught.value)
+    for wrong in ("me:s3cret@[", "me:s3cret@x@[", "me:x/s3cret@h", "me:%zzs3cret@h"):
+        with pytest.raises(ConfigError, match="no URL of PostgreSQL") as caught:
+            open_ledger(f"postgresql://{wrong}/db", 0)
+        assert "s3cret" not in str(caught.value)
+
+
+def test_a_ledger_of_another_kind_is_refused_by_its_scheme() -> None:
+    with pytest.raises(ConfigError, match=r"postgresql://, found one with mysql://$"):
+        open_ledger("mysql://me:s3cret@host/db", 0)
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,27 @@
 """
 
 import asyncio
+import json
 import os
 import re
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 from postgres_server import PostgresServer
-from processes import Serving, refused, serving
+from processes import Serving, read_to_end, refused, serving
 
-SCRIPTS = Path(__file__).parent.parent / "scripts" / "bench"
+ROOT = Path(__file__).parent.parent
+SCRIPTS = ROOT / "scripts" / "bench"
+GOLDEN = ROOT / "tests" / "golden" / "hello.http"
+WIRE = sorted((ROOT / "tests" / "wire").glob("*.http"))
+REPEATABLE = ("--port", "0", "--frozen-clock", "--ids", "sequential")
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +39,16 @@ def scripts() -> None:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Serving]:
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
-    given = ("--port", "0", "--frozen-clock", "--engine", "ray", "--replicas", "2")
-    with serving(*given, "--ray-cpus", "0.5") as running:
+    with serving(*REPEATABLE, "--engine", "ray", "--replicas", "2", "--ray-cpus", "0.5") as running:
         yield running
         running.stop()
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Serving]:
+    """The same server with an engine of its own."""
+    with serving(*REPEATABLE) as running:
+        yield running
 
 
 def health(server: Serving) -> list[dict[str, object]]:
@@ -43,7 +57,9 @@ def health(server: Serving) -> list[dict[str, object]]:
 
 
 @pytest.mark.ray
-def test_streams_of_all_dialects_survive_a_killed_replica(scripts: None, server: Serving) -> None:
+def test_streams_of_all_dialects_survive_a_killed_replica(
+    scripts: None, server: Serving, local: Serving
+) -> None:
     from survive import comparable, read, streams
 
     found = streams(30, "fireside")
@@ -57,16 +73,15 @@ def test_streams_of_all_dialects_survive_a_killed_replica(scripts: None, server:
             killed = True
             os.kill(pids[0], signal.SIGKILL)
 
-    async def run(local: str = "") -> list[tuple[int, str]]:
-        answers = await asyncio.gather(*(read(local or server.url, s, count) for s in found))
+    async def run(url: str) -> list[tuple[int, str]]:
+        answers = await asyncio.gather(*(read(url, s, count) for s in found))
         return [(status, comparable(data)) for status, data in answers]
 
     pids = [int(server.wait_for(r"is open: node \w+, process (\d+)")[1]) for _ in range(2)]
-    with serving("--port", "0", "--frozen-clock") as local:
-        killed = True
-        expected = asyncio.run(run(local.url))
+    killed = True
+    expected = asyncio.run(run(local.url))
     killed, arrived = False, 0
-    answers = asyncio.run(run())
+    answers = asyncio.run(run(server.url))
     assert killed
     assert answers == expected
     replicas = health(server)
@@ -74,6 +89,75 @@ def test_streams_of_all_dialects_survive_a_killed_replica(scripts: None, server:
     assert sum(int(str(replica["resumed"])) for replica in replicas) > 0
     server.wait_for("is lost: ")
     server.wait_for("is open: ")  # Ray has started it again
+
+
+def raw(server: Serving, data: bytes) -> bytes:
+    """Return all bytes that a request gets, its ids numbered, without the name of the replica.
+
+    Who sends no more may be asked for a sign of life (`test_wire`), which is left out too.
+    """
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(data)
+        with suppress(OSError):  # it was refused, and closed, before all of it was sent
+            connection.shutdown(socket.SHUT_WR)
+        answer = read_to_end(connection).replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+    ids: dict[bytes, bytes] = {}
+    answer = re.sub(
+        rb"([a-z]+[_-])\d{24}",
+        lambda found: found[1] + ids.setdefault(found[0], b"%024d" % (len(ids) // 2 + 1)),
+        answer,
+    )
+    return re.sub(rb"(?i)x-streamtok-replica: \S+\r\n", b"", answer)
+
+
+def post(path: str, media: str, body: object) -> bytes:
+    text = json.dumps(body)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {media}\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(text)}\r\n\r\n{text}".encode()
+
+
+@pytest.mark.ray
+def test_the_bytes_are_those_of_a_local_engine_and_the_golden_ones(
+    scripts: None, server: Serving, local: Serving
+) -> None:
+    from survive import streams
+
+    hello = {"messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    body = hello | {"max_tokens": 5, "temperature": 0}
+    assert raw(server, post("/v1/chat/completions", "*/*", body)) == GOLDEN.read_bytes()
+    requests = {"/".join(map(str, found)): post(*found) for found in streams(20, "fireside")}
+    for path in WIRE:
+        lines = path.read_text("ascii").splitlines()[2:]
+        requests[path.stem] = "".join(lines).encode().decode("unicode_escape").encode("latin-1")
+    for name, request in requests.items():
+        expected = raw(local, request)
+        assert raw(server, request) == expected, name
+
+
+@pytest.mark.ray
+def test_the_suites_end_to_end_tests_pass_with_replicas(scripts: None) -> None:
+    names = "e2e openai anthropic responses structured tools framings embeddings"
+    check_tests([f"test_{name}.py" for name in names.split()], TESTS_ON_RAY="1")
+
+
+@pytest.mark.ray
+def test_the_examples_of_the_readme_and_the_help_pass_with_replicas(scripts: None) -> None:
+    settings = {"ENGINE": "ray", "REPLICAS": "2", "RAY_CPUS": "0.5"}
+    examples = ["test_readme.py", "-k", "test_a_command_works"]
+    check_tests(examples, **{f"STREAMTOK_{name}": value for name, value in settings.items()})
+
+
+def check_tests(arguments: list[str], **environment: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=ROOT / "tests",
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
 
 
 @pytest.mark.ray

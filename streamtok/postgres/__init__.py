@@ -17,8 +17,12 @@ def open_ledger(place: str, days: int) -> Ledger:
     Raises:
         ConfigError: it cannot be opened, is no ledger, or the extra is not installed.
     """
-    if not place.startswith(SCHEMES):
+    scheme, found, _ = place.partition("://")
+    if not found:
         return Ledger(place, days)
+    if f"{scheme}://" not in SCHEMES:
+        expected = "expected a file or a URL that begins with postgresql://"
+        raise ConfigError(f"--ledger: {expected}, found one with {scheme}://")
     try:
         from streamtok.postgres.database import Postgres
     except ImportError as error:

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-from psycopg import Error, connect
+from psycopg import Error, ProgrammingError, connect
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool
 
@@ -122,14 +122,30 @@ class Postgres:
 
 def without_password(text: str) -> str:
     """Return a text with URLs in it that can be shown."""
-    hidden = re.sub(r"(://[^/@]*?:)[^@]*(?=@)", r"\1***", text)
+    hidden = re.sub(r"(://[^/@:\s]*:)\S*(?=@)", r"\1***", text)
     return re.sub(r"(password=)[^&\s]*", r"\1***", hidden)
 
 
 def _conninfo(url: str) -> str:
-    """Return what to connect with: our defaults, and what the URL says. Raises psycopg.Error."""
-    parameters: dict[str, Any] = {**DEFAULTS, **conninfo_to_dict(url)}
-    return str(make_conninfo(**parameters))
+    """Return what to connect with: our defaults, and what the URL says.
+
+    Raises:
+        ConfigError: it is none.
+        ProgrammingError: it is none, and has no password that libpq's reason could have parts of.
+    """
+    host, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    try:
+        if host.count("@") > 1 or "@" in path:  # libpq takes part of the password for the host
+            raise ProgrammingError
+        parameters: dict[str, Any] = {**DEFAULTS, **conninfo_to_dict(url)}
+        return str(make_conninfo(**parameters))
+    except ProgrammingError:
+        if "@" not in url and "password" not in url:
+            raise
+        raise ConfigError(
+            "this is no URL of PostgreSQL; in names and passwords @ is written as %40, / as %2F, "
+            "% as %25"
+        ) from None
 
 
 @lru_cache
