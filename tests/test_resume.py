@@ -3,14 +3,12 @@
 import asyncio
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from hashlib import sha256
-from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ import pytest
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import serving
 
 from streamtok.answer.meter import Meter
 from streamtok.api.access.keys import KeyFile
@@ -547,48 +544,6 @@ def test_a_sequence_that_is_not_wanted_holds_no_other_up() -> None:
     assert order.take() == TokenEvent(0, 2)
     order.put(Finished(1, "cancelled", 0))
     assert order.take() == Finished(1, "cancelled", 0)
-
-
-# A process that is killed
-
-
-def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> HTTPResponse:
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, body and json.dumps(body), sent | {"Connection": "close"})
-    return connection.getresponse()
-
-
-def test_a_server_killed_in_mid_stream_gives_the_rest_when_it_is_back(
-    tiny_model: Path, tmp_path: Path
-) -> None:
-    ledger = str(tmp_path / "usage.sqlite3")
-    flags = ("--model", str(tiny_model), "--engine", "thread", "--ledger", ledger, "--port", "0")
-    body = ASK | {"max_tokens": 100, "ignore_eos": True, "n": 2, "seed": 1}
-    with serving(*flags, "--faults") as first:
-        with ask(first.port, "POST", CHAT, ASK | {"stream": False}) as whole:
-            plain = json.load(whole)["id"]
-        fault = {"x_resumable": "1", "x_fault": "stall;at=20"}
-        with ask(first.port, "POST", CHAT, body, **fault) as response:
-            answer_id = response.headers["x-stream-id"]
-            got = b"".join(response.readline() for _ in range(3 * 20))
-            first.stop(signal.SIGKILL)
-    with serving(*flags) as second:
-
-        def get(path: str, **headers: str) -> bytes:
-            with ask(second.port, "GET", path, **headers) as answer:
-                return answer.read()
-
-        def reason(name: str) -> Any:
-            return json.loads(get(f"/v1/usage/{name}"))["finish_reason"]
-
-        path = f"/v1/streams/{answer_id}"
-        assert (reason(plain), reason(answer_id)) == ("length", "lost")
-        rest = get(path, last_event_id=f"{answer_id}/20")
-        assert get(path) == got + rest
-        assert rest.count(b"\n\n") > 100
-        assert rest.endswith(b"data: [DONE]\n\n")
-        assert reason(answer_id) == "length"
 
 
 async def test_a_row_is_read_back_as_it_was_written(tmp_path: Path) -> None:

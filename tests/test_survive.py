@@ -1,12 +1,13 @@
-"""Streams of all dialects survive the death of the engine's process; what kills it does not."""
+"""Streams of all dialects survive the death of the engine and of the server; killers do not."""
 
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from streamtok.engine.base import Addressed, Read, Submit
+from streamtok.engine.remote import restarts
 from streamtok.engine.remote.journal import TWICE, Journal
 from streamtok.errors import EngineFailed
 from streamtok.messages import (
@@ -17,17 +18,45 @@ from streamtok.messages import (
     Started,
     TokenEvent,
 )
+from streamtok.testing import write_model
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "bench" / "survive.py"
+SCRIPTS = Path(__file__).parent.parent / "scripts" / "bench"
 
 
-def test_thirty_two_streams_of_all_dialects_have_the_same_bytes() -> None:
-    if not SCRIPT.exists():
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model with a context in which all requests have room."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    return str(write_model(folder, max_position_embeddings=1024))
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    if not SCRIPTS.exists():
         pytest.skip("not a checkout")
-    command = [sys.executable, str(SCRIPT), "--tokens", "30"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "32 streams, 5 kills, 0 different" in done.stdout
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return import_module(name)
+
+
+def test_thirty_two_streams_survive_five_deaths_of_the_engine(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(restarts, "FIRST_DELAY_S", 0.05)  # of pauses that double
+    arguments = ["--model", model, "--tokens", "20"]
+    status = script("survive", monkeypatch).main(arguments)
+    said = capsys.readouterr().out
+    assert "32 streams, 5 kills, 0 different" in said, said[-3000:]
+    assert status == 0
+
+
+def test_thirty_two_streams_and_their_rows_survive_two_deaths_of_the_server(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", model, "--tokens", "20"]
+    status = script("survive_server", monkeypatch).main(arguments)
+    said = capsys.readouterr().out
+    assert "32 streams, 2 kills of the server" in said, said[-3000:]
+    assert " 0 different, not in the ledger: []" in said, said[-3000:]
+    assert status == 0
 
 
 # What kills the process

@@ -6,10 +6,10 @@ Thirty-two resumable streams of four APIs run once undisturbed. Then they run ag
 server is killed by SIGKILL at random moments, counted in bytes that have arrived, and started again
 with the same ledger. Each client asks the new server for the events after the last whole one that
 it has. Every stream must end with the bytes it had; ids, dates and how much of a prompt was cached
-are left out of the comparison. Exits with 1 if one does not.
+are left out of the comparison. And every answer must be in the ledger with the reason of its end.
+Exits with 1 if one is not.
 """
 
-import argparse
 import asyncio
 import json
 import random
@@ -18,14 +18,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from urllib.request import urlopen
 
-from survive import SSE, Stream, comparable, streams
+from streams import SSE, Stream, comparable, differences, parser_of, streams
 
 STREAMS = 32
 ID = re.compile(rb"^id: (.+)$", re.MULTILINE)
 READY = "ready at "
+ENDS = ("stop", "length", "tool_calls")
 BROKEN = (OSError, asyncio.IncompleteReadError, ValueError)  # a size line may be cut too
 
 
@@ -44,18 +46,33 @@ class Server:
     def kill(self) -> None:
         """Kill the server, and start the next one."""
         self._process.kill()
-        self._process.wait()
+        self._end()
         self._start()
+
+    def unbooked(self, names: Iterable[str]) -> list[str]:
+        """Return those answers that the ledger has no end of, and what it has."""
+        found = []
+        for name in names:
+            with urlopen(f"http://127.0.0.1:{self.port}/v1/usage/{name}") as answer:
+                reason = json.load(answer)["finish_reason"]
+            found += [f"{name}: {reason}"] * (reason not in ENDS)
+        return found
 
     def stop(self) -> None:
         """End it in order."""
         self._process.terminate()
+        self._end()
+
+    def _end(self) -> None:
         self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def _start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         if not any(READY in line for line in self._process.stdout):
+            self.stop()
             raise SystemExit("the server did not start")
 
 
@@ -65,21 +82,21 @@ class Client:
     def __init__(self, port: int, stream: Stream, arrived: Callable[[int], None]) -> None:
         self.data = b""
         self.returns = 0
+        self.id = ""
         self._port = port
         self._stream = stream
         self._arrived = arrived
-        self._id = ""
 
-    async def run(self) -> bytes:
-        """Return all bytes of the body."""
+    async def run(self) -> None:
+        """Read all bytes of the body."""
         while True:
             try:
                 await self._read()
-                return self.data
+                return
             except BROKEN:
                 self.data = self.data[: self.data.rfind(b"\n\n") + 2] if self.data else b""
                 self.returns += 1
-                await asyncio.sleep(0.05)  # as a browser waits before it connects again
+                await asyncio.sleep(0.2)  # as a browser waits before it connects again
 
     async def _read(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -93,7 +110,7 @@ class Client:
             if not head.startswith("http/1.1 200"):
                 raise SystemExit(head + (await reader.read()).decode())
             if found := re.search(r"x-stream-id: (.*)\r", head):
-                self._id = found[1]
+                self.id = found[1]
             while size := int(await reader.readline(), 16):
                 data = (await reader.readexactly(size + 2))[:-2]
                 self.data += data
@@ -105,14 +122,14 @@ class Client:
     def _request(self) -> bytes:
         path, _, body = self._stream
         host = f"Host: 127.0.0.1:{self._port}\r\nConnection: close\r\nAccept: {SSE}\r\n"
-        if not self._id:  # nobody has told this client of an answer: it asks anew
+        if not self.id:  # nobody has told this client of an answer: it asks anew
             self.data = b""
             text = json.dumps(body).encode()
             fields = f"X-Resumable: 1\r\nContent-Length: {len(text)}\r\n"
             return f"POST {path} HTTP/1.1\r\n{host}{fields}\r\n".encode() + text
         last = ID.findall(self.data)
         again = f"Last-Event-ID: {last[-1].decode()}\r\n" if last else ""
-        return f"GET /v1/streams/{self._id} HTTP/1.1\r\n{host}{again}\r\n".encode()
+        return f"GET /v1/streams/{self.id} HTTP/1.1\r\n{host}{again}\r\n".encode()
 
 
 def dateless(data: bytes) -> str:
@@ -125,8 +142,8 @@ def dateless(data: bytes) -> str:
     return text.replace(created[1], "DATE") if created else text
 
 
-async def run(server: Server, wanted: list[Stream], moments: list[int]) -> tuple[list[bytes], int]:
-    """Return the bodies, and how often clients asked again."""
+async def run(server: Server, wanted: list[Stream], moments: list[int]) -> list[Client]:
+    """Return the clients, which have all bytes of their answers."""
     due = sorted(moments)
     loop = asyncio.get_running_loop()
     total = 0
@@ -140,25 +157,19 @@ async def run(server: Server, wanted: list[Stream], moments: list[int]) -> tuple
             killing = loop.run_in_executor(None, server.kill)
 
     clients = [Client(server.port, stream, arrived) for stream in wanted]
-    bodies = await asyncio.gather(*(client.run() for client in clients))
+    await asyncio.gather(*(client.run() for client in clients))
     if killing is not None:
         await killing
     if due:
         raise SystemExit(f"{len(due)} kills were not reached")
-    return list(bodies), sum(client.returns for client in clients)
+    return clients
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", default="", help="folder of a model")
-    parser.add_argument("--kills", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser_of(__doc__, kills=2).parse_args(arguments)
     chance = random.Random(given.seed)
-    different = 0
+    different = unbooked = 0
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder), given.model)
         try:
@@ -166,27 +177,25 @@ def main() -> int:
             found = [stream for stream in streams(given.tokens, name) if stream[1] == SSE]
             more = [(path, media, body | {"seed": 99}) for path, media, body in found[:9]]
             wanted = [*found, *more][:STREAMS]
-            whole, _ = asyncio.run(run(server, wanted, []))
+            clients = asyncio.run(run(server, wanted, []))
+            names, whole = [client.id for client in clients], [client.data for client in clients]
             total = sum(map(len, whole))
             for number in range(given.rounds):
                 moments = [chance.randrange(total * 9 // 10) for _ in range(given.kills)]
-                again, returns = asyncio.run(run(server, wanted, moments))
-                bad = [
-                    (stream, before, after)
-                    for stream, before, after in zip(wanted, whole, again, strict=True)
-                    if dateless(before) != dateless(after)
-                ]
-                for (path, _, body), before, after in bad:
-                    print(f"different: {path} {body}\n{before.decode()}\n{after.decode()}")
-                different += len(bad)
+                clients = asyncio.run(run(server, wanted, moments))
+                bad = differences(wanted, whole, [client.data for client in clients], dateless)
+                lost = server.unbooked([*names, *(client.id for client in clients)])
+                different, unbooked = different + bad, unbooked + len(lost)
+                returns = sum(client.returns for client in clients)
                 print(
                     f"round {number}: {len(wanted)} streams, {given.kills} kills of the server, "
-                    f"clients asked again {returns} times, {len(bad)} different",
+                    f"clients asked again {returns} times, {bad} different, "
+                    f"not in the ledger: {lost}",
                     flush=True,
                 )
         finally:
             server.stop()
-    return bool(different)
+    return bool(different or unbooked)
 
 
 if __name__ == "__main__":
