@@ -25,6 +25,7 @@ from streamtok.model.base import Decoder
 from streamtok.model.generation_config import read_generation_config
 from streamtok.model.load import load as load_decoder
 from streamtok.model.load import read_config
+from streamtok.text.long import LongTexts
 from streamtok.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def load_files(folder: Path, *, weights: bool = True) -> ModelFiles:
     """
     model = load_decoder(folder) if weights else None
     tokenizer = Tokenizer(folder, read_config(folder).vocab)
+    tokenizer.long = LongTexts(tokenizer.backend)
     sampling = read_generation_config(folder).sampling
     vocabulary = _vocabulary(tokenizer, read_config(folder).vocab)
     return ModelFiles(model, tokenizer, sampling, vocabulary, _load_grammars(vocabulary))

@@ -32,8 +32,15 @@ HEART = (
 )
 ROOMS = (
     *("http/edge/", "engine/remote/", "engine/extras/", "engine/cluster/", "model/families/"),
-    *("model/gpt/", "model/machine/", "model/wide/", "text/templates/", "text/tool_calls/"),
-    *("api/access/", "api/constraints/", "api/input/", "api/responses/", "api/anthropic/"),
+    *("model/gpt/", "model/machine/", "model/wide/", "text/long/", "text/templates/"),
+    *(
+        "text/tool_calls/",
+        "api/access/",
+        "api/constraints/",
+        "api/input/",
+        "api/responses/",
+        "api/anthropic/",
+    ),
     *(
         "api/more/",
         "corpus/",

@@ -23,7 +23,8 @@ from streamtok.config import default_model
 from streamtok.http.request import Request
 from streamtok.testing import FakeClock, ScriptedEngine, make_services
 from streamtok.testing.models import byte_tokenizer
-from streamtok.text.encoding import SHORT, encode, most_characters
+from streamtok.text.encoding import SHORT, encode
+from streamtok.text.long.bounds import most_characters
 
 STORY = "Once upon a time there was a girl, and she said: hello! "
 
@@ -151,7 +152,7 @@ async def test_what_can_never_fit_is_refused_before_it_is_tokenised(
         return encode(tokenizer, text, special=special)
 
     monkeypatch.setattr("streamtok.text.tokenizer.encode", count)
-    monkeypatch.setattr("streamtok.text.templates.special.encode", count)
+    monkeypatch.setattr("streamtok.text.long.pieces.encode", count)
     status, answer = await send(services(tiny_model), path, body)
     assert status == 400
     if path != "/v1/messages":

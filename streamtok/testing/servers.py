@@ -20,6 +20,7 @@ from streamtok.http.server import Server
 from streamtok.ledger import Ledger
 from streamtok.metrics import Metrics
 from streamtok.text.detokenizer import Detokenizers
+from streamtok.text.long import LongTexts
 from streamtok.text.tokenizer import Tokenizer
 from streamtok.text.tool_calls.template import ToolChatTemplate
 
@@ -42,6 +43,7 @@ def make_services(
     Ids, seeds and the clock do not vary, so that answers are the same bytes each time.
     """
     tokenizer, numbers = Tokenizer(folder), count(1)
+    tokenizer.long = LongTexts(tokenizer.backend)
     template = ToolChatTemplate(tokenizer)
     return Services(
         engine=engine,

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as Backend
 
 from streamtok.errors import ModelError
 from streamtok.model.generation_config import read_generation_config, read_optional
-from streamtok.text.encoding import encode, most_characters
+from streamtok.text.encoding import SHORT, LongTexts, encode
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Tokenizer:
         self.backend.no_truncation()  # settings of training, which the file may hold
         self.backend.no_padding()
         self.vocab = self.backend.get_vocab_size(with_added_tokens=True)
-        self._most_characters = most_characters(self.backend)
+        self.long: LongTexts | None = None  # plugged in
         self.special_ids = frozenset(
             token
             for token, added in self.backend.get_added_tokens_decoder().items()
@@ -68,15 +68,19 @@ class Tokenizer:
         """
         begin = self.special_text("bos_token")
         special = special and not (begin and text.startswith(begin))
+        if self.long and len(text) > SHORT:
+            return tuple(self.long.ids(text, special=special))
         return tuple(encode(self.backend, text, special=special).ids)
 
     def most_characters(self, tokens: int) -> int | None:
         """Return the length above which all texts have more than so many `tokens`, if any."""
-        return None if self._most_characters is None else tokens * self._most_characters
+        return tokens * self.long.most if self.long and self.long.most is not None else None
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Return the text of `ids`, with the names of special tokens only if `special`."""
-        return str(self.backend.decode(list(ids), skip_special_tokens=not special))
+        # As in `encode`, a batch lets other threads run
+        [text] = self.backend.decode_batch([list(ids)], skip_special_tokens=not special)
+        return str(text)
 
     @property
     def beginning(self) -> tuple[int, ...]:

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from tokenizers import AddedToken, Encoding
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from streamtok.errors import InvalidRequest
-from streamtok.text.encoding import encode
+from streamtok.text.long.pieces import LongTexts
 
 PRIVATE = range(0xE000, 0xF900)  # characters without a meaning (Unicode 16, section 23.5)
 
@@ -48,6 +48,7 @@ class SpecialTokens:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._texts = LongTexts(backend)
         added = backend.get_added_tokens_decoder()
         self._ids = frozenset(token for token, entry in added.items() if entry.special)
         texts = sorted((added[token].content for token in self._ids), key=len, reverse=True)
@@ -96,10 +97,11 @@ class SpecialTokens:
             InvalidRequest: this tokenizer cannot write a special token as text.
         """
         text, before, after = _without(text, marks)
-        encoding = encode(self._backend, text)
+        all_ids: list[int] = []
+        found = self._read(text, all_ids)
         own: list[Special] = []
         cuts: list[list[int]] = [[]]  # where foreign ones begin, before each of our own
-        for special in self._found(encoding):
+        for special in found:
             start, end = _core(text, special)
             if _is_marked(start, end, before, after):
                 cuts[-1].append(start)
@@ -108,19 +110,19 @@ class SpecialTokens:
                 cuts.append([])
         ids: list[int] = []
         last = Special(-1, 0, 0)
-        end_of_text = Special(len(encoding.ids), len(text), len(text))
+        end_of_text = Special(len(all_ids), len(text), len(text))
         for special, within in zip((*own, end_of_text), cuts, strict=True):
             if within:
                 ids += self._as_text(text, last.end, special.start, within)
             else:
-                ids += encoding.ids[last.place + 1 : special.place]
-            ids += encoding.ids[special.place : special.place + 1]
+                ids += all_ids[last.place + 1 : special.place]
+            ids += all_ids[special.place : special.place + 1]
             last = special
         return tuple(ids)
 
     def as_text(self, text: str, *, special: bool) -> tuple[int, ...]:
         """Return the ids of `text` with special tokens in it as text, and its ends if `special`."""
-        return tuple(encode(self._without_special[0], text, special=special).ids)
+        return tuple(self._without_special[0].ids(text, special=special))
 
     def _needs_marks(self, text: str) -> bool:
         return bool(self._spans(text)) or self._begins_within(text) or self._ends_within(text)
@@ -140,8 +142,7 @@ class SpecialTokens:
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Return where special tokens are in a string of a request."""
         if self._normalized:
-            encoding = encode(self._backend, text)
-            return [_core(text, special) for special in self._found(encoding)]
+            return [_core(text, special) for special in self._read(text, [])]
         return [match.span() for match in self._pattern.finditer(text)]
 
     def _begins_within(self, text: str) -> bool:
@@ -152,10 +153,15 @@ class SpecialTokens:
         lengths = range(1, min(self._longest, len(text) + 1))
         return any(text[-length:] in self._begins for length in lengths)
 
-    def _found(self, encoding: Encoding) -> Iterator[Special]:
-        for place, (token, span) in enumerate(zip(encoding.ids, encoding.offsets, strict=True)):
-            if token in self._ids:
-                yield Special(place, *span)
+    def _read(self, text: str, ids: list[int]) -> list[Special]:
+        """Add the ids of `text` to `ids`, and return its special tokens."""
+        found = []
+        for at, encoding in self._texts.encodings(text):
+            for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+                if token in self._ids:
+                    found.append(Special(len(ids), at + start, at + end))
+                ids.append(token)
+        return found
 
     def _as_text(self, text: str, start: int, end: int, cuts: Sequence[int]) -> list[int]:
         """Return the ids of a part of `text` in which special tokens, at `cuts`, are text."""
@@ -173,13 +179,11 @@ class SpecialTokens:
 
     def _plain(self, text: str, within: bool) -> list[int]:
         """Return the ids of a text without special tokens, at the beginning or `within` another."""
-        backend, anchor = self._without_special
-        if not within:
-            return list(encode(backend, text).ids)
-        return list(encode(backend, anchor + text).ids[1:])
+        texts, anchor = self._without_special
+        return texts.ids(anchor + text)[1:] if within else texts.ids(text)
 
     @cached_property
-    def _without_special(self) -> tuple[Backend, str]:
+    def _without_special(self) -> tuple[LongTexts, str]:
         """The tokenizer without special tokens, and the text of a token to stand before others.
 
         Some tokenizers add a space at the beginning of a text, but not after a special token. The
@@ -189,7 +193,7 @@ class SpecialTokens:
         backend.encode_special_tokens = True
         anchor = f"<{secrets.token_hex(16)}>"
         backend.add_tokens([AddedToken(anchor, normalized=False)])
-        return backend, anchor
+        return LongTexts(backend), anchor
 
 
 def _is_word(key: str, value: Any) -> bool:
