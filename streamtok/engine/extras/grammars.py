@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamtok.engine.extras.names import Names, QuoteTokens
 from streamtok.engine.sequence import Mask
 from streamtok.errors import InvalidRequest
 from streamtok.messages import Constraint
@@ -73,15 +74,20 @@ class Guide:
         size: int,
         constraint: Constraint,
         renew: "Callable[[], LLMatcher | None] | None" = None,
+        quotes: QuoteTokens | None = None,
     ) -> None:
         self._matcher = matcher
         self._size = size
         self._constraint = constraint
         self._renew = renew
         self._taken: list[int] = []
+        self._quotes = quotes
+        self._names = Names()
 
     def allowed(self, barred_ids: Collection[int] = ()) -> Mask:
         """Return which tokens may come: without `barred_ids`, unless the grammar has no others.
+
+        Nor do those come that give an object of JSON a name twice, unless there are no others.
 
         Raises:
             InvalidRequest: that is too hard to tell, or there is none.
@@ -92,6 +98,10 @@ class Guide:
         self._check()
         bits = np.unpackbits(np.frombuffer(octets, np.uint8), bitorder="little")  # [V padded]
         mask: Mask = bits[: self._size].view(np.bool_)  # [V]
+        if self._quotes and (repeating := self._names.repeating(self._quotes, mask)):
+            left = mask.copy()  # [V]
+            left[repeating] = False
+            mask = left if left.any() else mask
         if barred_ids:
             left = mask.copy()  # [V]
             left[list(barred_ids)] = False
@@ -113,6 +123,8 @@ class Guide:
             InvalidRequest: where that leads to is too hard to tell.
         """
         self._taken.append(token_id)
+        if self._quotes:
+            self._names.feed(self._quotes.bytes_of(token_id))
         self._matcher.consume_token(token_id)
         self._renewed()
         self._check()
@@ -155,6 +167,7 @@ class Grammars:
             n_vocab=vocabulary.size,
             eos_token=sorted(vocabulary.stop_ids) or None,
         )
+        self._quotes = QuoteTokens(lambda token: self._tokenizer.decode_bytes([token]), self._size)
         self._matcher = LLMatcher
         self._unreadable = GbnfToLarkError
         self._limits = LLParserLimits(verbose_errors=False, max_lexer_states=MAX_STATES)
@@ -198,11 +211,12 @@ class Grammars:
         """
         self.check(constraint)
         kind, text = constraint.kind, constraint.text
+        quotes = self._quotes if kind == "json_schema" or constraint.field == "tools" else None
         compiled, cost_s = self._compiled(kind, text)
         if cost_s <= CHEAP_S:
-            return Guide(self._compile(kind, text), self._size, constraint)
+            return Guide(self._compile(kind, text), self._size, constraint, quotes=quotes)
         renew = partial(self._replace, kind, text, cost_s)
-        return Guide(compiled.deep_copy(), self._size, constraint, renew)
+        return Guide(compiled.deep_copy(), self._size, constraint, renew, quotes)
 
     def is_compiled(self, constraint: Constraint) -> bool:
         """Whether `check` takes no time."""
