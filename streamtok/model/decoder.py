@@ -89,14 +89,12 @@ class LlamaDecoder(Decoder):
         linear = products.linear
 
         names = config.names
-        self._embedding = checkpoint.take(names.embedding)  # [V, D]
+        table = checkpoint.take(names.embedding)  # [V, D]
         self.layers = [_layer(config, checkpoint, index, linear) for index in range(config.layers)]
         norm = checkpoint.take("model.norm.weight") + np.float32(config.norm_offset)  # [D]
-        norm *= np.sqrt(config.dim, dtype=np.float32)
-        head = self._embedding if config.tied else checkpoint.take(names.head)  # [V, D]
-        self._head = linear(head * norm)
-        self._norm = norm  # which the head holds already, for states
-        self._embedding *= np.float32(config.embed_scale)
+        self._norm = norm * np.sqrt(config.dim, dtype=np.float32)
+        self._head = linear(table if config.tied else checkpoint.take(names.head))
+        self._embedded = self._head.rows if config.tied else table.__getitem__  # of ids
         self._rotations = config.rope.rotations(config.rotary_dim, config.context)  # [., R/2]
         self.digest = checkpoint.digest
         self.many_rows: ManyRows | None = None  # a faster way for many (`streamtok.model.wide`)
@@ -106,7 +104,8 @@ class LlamaDecoder(Decoder):
         config = self.config
         batch = Batch(config, self.tiling, cache, segments)
         space = Workspace(config, self.layers[0], batch.padded)
-        np.take(self._embedding, batch.ids, axis=0, out=space.x[: batch.rows])
+        scale, x = np.float32(config.embed_scale), space.x[: batch.rows]
+        np.multiply(self._embedded(batch.ids), scale, out=x)
         np.take(self._rotations, batch.positions, axis=0, out=space.rotations[: batch.rows, 0])
         if not (self.many_rows and self.many_rows(batch, space)):
             for index, layer in enumerate(self.layers):
@@ -114,9 +113,7 @@ class LlamaDecoder(Decoder):
                 batch.store(index, space.heads, slice(None))
                 batch.attend(index, space.heads, space.gathered)
                 self.close(layer, space)
-        states = batch.pooled(space.x)  # [pooled, D]
-        states = _norm(states, config.norm_eps, states) * self._norm
-        return self._logits(space.x, batch), states
+        return self._logits(space.x, batch), self._last_norm(batch.pooled(space.x))
 
     def project(self, layer: Layer, space: Workspace) -> None:
         """Compute queries, keys and values, ready for attention."""
@@ -144,8 +141,13 @@ class LlamaDecoder(Decoder):
         """Return the scores after the sampled positions of every sequence: [sampled, V]."""
         rows, count = batch.sampled(x)  # [sampled padded, D]
         out = np.empty((len(rows), self._head.width), np.float32)  # [sampled padded, V padded]
-        normed = _norm(rows, self.config.norm_eps, np.empty_like(rows))  # [sampled padded, D]
-        return self._head(normed, out)[:count, : self.config.vocab]
+        return self._head(self._last_norm(rows), out)[:count, : self.config.vocab]
+
+    def _last_norm(self, x: Array) -> Array:
+        """Return the final states of `x` [rows, D]."""
+        states = _norm(x, self.config.norm_eps, np.empty_like(x))
+        states *= self._norm
+        return states
 
 
 def _plus(x: Array, bias: Array | None) -> Array:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from streamtok.model.exact.batch_invariance import PANELS, Tiling, multiply, padded
 from streamtok.model.weights import Array
@@ -66,12 +67,15 @@ class Linear:
         self._cut = cut = tiling.cuts[inner]
         self.width = padded(out, max(PANELS))
         self.panels = arena.zeros((self.width // cut.panel, inner, cut.panel))  # [P, in, panel]
-        whole = out // cut.panel
-        self.panels[:whole] = (
-            weight[: whole * cut.panel].reshape(whole, cut.panel, inner).swapaxes(1, 2)
-        )
-        if out % cut.panel:
-            self.panels[whole, :, : out - whole * cut.panel] = weight[whole * cut.panel :].T
+        whole, rest = divmod(out, cut.panel)
+        columns = self.panels.swapaxes(1, 2)  # [P, panel, in]
+        columns[:whole] = weight[: out - rest].reshape(whole, cut.panel, inner)
+        columns[whole : whole + 1, :rest] = weight[out - rest :]
+
+    def rows(self, indices: npt.NDArray[np.intp]) -> Array:
+        """Return those rows of the weight: [indices, in]."""
+        panels, columns = np.divmod(indices, self.panels.shape[2])
+        return self.panels[panels, :, columns]
 
     def __call__(self, x: Array, out: Array) -> Array:
         """Write `x` [rows, in] times the weight into `out` [rows, width] and return `out`.
