@@ -13,6 +13,8 @@ import os
 import signal
 import sys
 
+from streamtok.engine.remote.early import EarlyProcess, ahead
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of output that is not buffered
 PIPE_STATUS = 128 + 13  # what a shell reports of a program that SIGPIPE has ended
 
@@ -22,10 +24,20 @@ def main() -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_streams()
+    # First of all, so that it loads the model while this process imports what it needs
+    early = ahead(sys.argv[1:], os.environ)
+    try:
+        return _run(early)
+    finally:
+        if early:
+            early.close()
+
+
+def _run(early: EarlyProcess | None) -> int:
     from streamtok import cli
 
     try:
-        status = cli.main()
+        status = cli.main(early=early)
     except BrokenPipeError:
         return _discard_output(PIPE_STATUS)
     except KeyboardInterrupt:

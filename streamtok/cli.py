@@ -3,8 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamtok import __version__
 from streamtok.config import ServeConfig
@@ -21,15 +20,18 @@ from streamtok.settings import (
     secret,
 )
 
+if TYPE_CHECKING:
+    from streamtok.engine.remote.early import EarlyProcess
+
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C has ended
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return the process's exit status."""
+def main(arguments: Sequence[str] | None = None, early: "EarlyProcess | None" = None) -> int:
+    """Run a command; return the process's exit status. Who started an `early` process closes it."""
     given = _parser().read(arguments)
     command = given.pop("command")
     try:
-        status: int = command(given)
+        status: int = serve(given, early) if command is serve else command(given)
         return status
     except StreamtokError as error:
         print(f"streamtok: {error}", file=sys.stderr)
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def serve(given: dict[str, Any]) -> int:
+def serve(given: dict[str, Any], early: "EarlyProcess | None" = None) -> int:
     """Serve until a signal comes."""
     settings = _serve_config(given)
     _log_to_stderr(settings)
@@ -46,18 +48,10 @@ def serve(given: dict[str, Any]) -> int:
         from streamtok.serve.workers import supervise
 
         return supervise(settings, _announce)
-    with ExitStack() as stack:
-        early = None
-        if settings.engine == "process" and not settings.script_only:
-            from streamtok.engine.remote.early import start
+    from streamtok.app import App
+    from streamtok.serve.process import attach_signals, run
 
-            level = logging.getLogger().getEffectiveLevel()
-            if early := start(settings.model_folder, level):
-                stack.callback(early.close)
-        from streamtok.app import App
-        from streamtok.serve.process import attach_signals, run
-
-        return run(lambda: App(settings, early=early), attach_signals, _announce)
+    return run(lambda: App(settings, early=early), attach_signals, _announce)
 
 
 def serve_config(flags: Sequence[str]) -> ServeConfig:

@@ -8,7 +8,7 @@ carry the sequence's `index`. For every sequence the events come in this order:
 
 The end may come at any point.
 
-Read next: `streamtok.engine.base`, the protocol these values belong to.
+Read next: `streamtok.engine.commands`.
 """
 
 from dataclasses import dataclass

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamtok.config import EngineConfig, ServeConfig
 from streamtok.engine.base import Engine
@@ -15,18 +16,17 @@ from streamtok.engine.cluster.config import RayConfig
 from streamtok.engine.extras import all_extras
 from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
-from streamtok.engine.local import LocalEngine
 from streamtok.engine.remote import process
 from streamtok.engine.remote.early import EarlyProcess
 from streamtok.errors import ModelError
 from streamtok.http.request import HeaderList
 from streamtok.messages import Failed, SamplingParams, SequenceRequest
-from streamtok.model.base import Decoder
-from streamtok.model.generation_config import read_generation_config
-from streamtok.model.load import load as load_decoder
-from streamtok.model.load import read_config
+from streamtok.model.generation_config import read_generation_config, read_optional
 from streamtok.text.long import LongTexts
 from streamtok.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from streamtok.model.base import Decoder
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ WARM_UP_TOKENS = 64
 class ModelFiles:
     """What a model folder holds. A `decoder` of None is loaded by the engine's own process."""
 
-    decoder: Decoder | None
+    decoder: "Decoder | None"
     tokenizer: Tokenizer
     defaults: Mapping[str, float]
     vocabulary: Vocabulary
@@ -50,11 +50,11 @@ def load_files(folder: Path, *, weights: bool = True) -> ModelFiles:
     Raises:
         ModelError: anything in it is missing, damaged or not supported.
     """
-    model = load_decoder(folder) if weights else None
-    tokenizer = Tokenizer(folder, read_config(folder).vocab)
+    model, vocab = _load_decoder(folder) if weights else (None, _read_vocab(folder))
+    tokenizer = Tokenizer(folder, vocab)
     tokenizer.long = LongTexts(tokenizer.backend)
     sampling = read_generation_config(folder).sampling
-    vocabulary = _vocabulary(tokenizer, read_config(folder).vocab)
+    vocabulary = _vocabulary(tokenizer, vocab)
     return ModelFiles(model, tokenizer, sampling, vocabulary, _load_grammars(vocabulary))
 
 
@@ -64,9 +64,29 @@ def load_vocabulary(folder: Path) -> Vocabulary | None:
     Raises:
         ModelError: the tokenizer is missing, damaged or not supported.
     """
-    size = read_config(folder).vocab
+    size = _read_vocab(folder)
     vocabulary = _vocabulary(Tokenizer(folder, size), size)
     return vocabulary if _load_grammars(vocabulary) else None
+
+
+def _load_decoder(folder: Path) -> "tuple[Decoder, int]":
+    from streamtok.model.load import load as load_decoder
+
+    model = load_decoder(folder)
+    return model, model.config.vocab
+
+
+def _read_vocab(folder: Path) -> int:
+    """Return how many token ids a model has, without numpy where that is possible.
+
+    The engine's process has that, reads all of `config.json`, and says what is wrong in it.
+    """
+    size = read_optional(folder / "config.json").get("vocab_size")
+    if type(size) is int and size > 0:
+        return size
+    from streamtok.model.load import read_config
+
+    return read_config(folder).vocab
 
 
 def _vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
@@ -105,6 +125,8 @@ async def start_engine(
         where = config if isinstance(config, RayConfig) else RayConfig()
         return await start_ray(where, config, load_vocabulary)
     if files.decoder:
+        from streamtok.engine.local import LocalEngine
+
         extras = all_extras(files.grammars)
         return LocalEngine(files.decoder, config, extras, Backlog)
     vocabulary = files.vocabulary if files.grammars else None

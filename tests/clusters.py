@@ -10,14 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import Addressed, Close, Command, EngineInfo
 from streamtok.engine.cluster.client import PATIENCE_S, ClusterEngine
 from streamtok.engine.cluster.places import ReplicaLost
 from streamtok.engine.cluster.replica import Greeting, Replica, Steps
 from streamtok.engine.cluster.start import start_cluster
+from streamtok.engine.commands import Addressed, Close, Command, EngineInfo
 from streamtok.engine.core import EngineCore
 from streamtok.engine.extras import all_extras
-from streamtok.engine.remote.child import Setup
+from streamtok.engine.remote.setup import Setup
 from streamtok.errors import StreamtokError
 from streamtok.model.load import load
 

@@ -1,6 +1,5 @@
 """The engine's process may be started before the server: it is taken over, or it ends."""
 
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from streamtok.config import EngineConfig
+from streamtok.engine.remote import early as early_module
 from streamtok.engine.remote import process
 from streamtok.engine.remote.early import EarlyProcess, start
 from streamtok.errors import ModelError
@@ -18,7 +18,7 @@ REQUEST = SequenceRequest(0, (5, 6, 7), SamplingParams(temperature=0.0), max_tok
 
 @pytest.fixture
 def early(tiny_model: Path) -> Iterator[EarlyProcess]:
-    started = start(tiny_model, logging.WARNING)
+    started = start(str(tiny_model))
     if started is None:
         pytest.skip("processes cannot be started so early here")
     yield started
@@ -43,7 +43,32 @@ def test_it_ends_where_nobody_takes_it(early: EarlyProcess) -> None:
 
 
 async def test_what_is_wrong_with_the_model_is_said_as_ever(tmp_path: Path) -> None:
-    if early := start(tmp_path, logging.WARNING):
+    if early := start(str(tmp_path)):
         with pytest.raises(ModelError):
             await process.start_engine(EngineConfig(model=str(tmp_path)), None, early)
         early.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model"),
+    [
+        ("serve", ""),
+        ("serve --port 0 --model=a", "a"),
+        ("serve --model a --model b --port 0", "b"),
+        ("serve --model", ""),
+        ("serve --engine thread", None),
+        ("serve --engine=ray --model a", None),
+        ("serve --workers 2", None),
+        ("serve --help", None),
+        ("generate x", None),
+        ("", None),
+    ],
+)
+def test_a_command_line_that_serves_starts_it(
+    arguments: str, model: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(early_module, "start", started.append)
+    early_module.ahead(arguments.split(), {})
+    early_module.ahead(arguments.split(), {"STREAMTOK_ENGINE": "thread"})
+    assert started == ([] if model is None else [model])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import HIGH_WATER
+from streamtok.engine.commands import HIGH_WATER
 from streamtok.engine.local import LocalEngine
 from streamtok.errors import EngineFailed, InvalidRequest, Unavailable
 from streamtok.messages import (

@@ -26,7 +26,7 @@ if "streamtok.engine.remote.child" not in sys.orig_argv:  # it has a process gro
     sys.addaudithook(interrupt)
 """
 IMPORTS = ["argparse", "streamtok.config", "streamtok.errors"]
-LATER = ["asyncio", "numpy", "streamtok.http.connection"]
+LATER = ["asyncio", "tokenizers", "streamtok.http.connection"]
 MOMENTS = [
     *(
         (command, f"import {module}")

@@ -14,7 +14,7 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamtok.engine.base import Addressed
+from streamtok.engine.commands import Addressed
 from streamtok.engine.extras.drafts import PromptLookup
 from streamtok.engine.extras.embeddings import pool
 from streamtok.engine.extras.grammars import Grammars

@@ -20,7 +20,7 @@ from streamtok.api.more.routes import ROUTES
 from streamtok.api.routing import Api
 from streamtok.clock import SystemClock
 from streamtok.config import EngineConfig, ServeConfig
-from streamtok.engine.base import Addressed, Close
+from streamtok.engine.commands import Addressed, Close
 from streamtok.engine.remote import child, restarts
 from streamtok.engine.remote.child import ServerConnection
 from streamtok.engine.remote.frames import Frames, frame, pack, unpack

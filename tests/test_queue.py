@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import HIGH_WATER, LOW_WATER, STEP_EVENTS, TokenStream
+from streamtok.engine.base import TokenStream
+from streamtok.engine.commands import HIGH_WATER, LOW_WATER, STEP_EVENTS
 from streamtok.engine.local import LocalEngine
 from streamtok.messages import (
     Event,

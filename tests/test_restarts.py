@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec import structs
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import Addressed, Close, EngineInfo, Read, Submit
+from streamtok.engine.commands import Addressed, Close, EngineInfo, Read, Submit
 from streamtok.engine.core import EngineCore
 from streamtok.engine.extras import all_extras
 from streamtok.engine.remote.journal import TWICE

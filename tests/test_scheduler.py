@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import Addressed
+from streamtok.engine.commands import Addressed
 from streamtok.engine.plan import Plan, Sample, Work
 from streamtok.engine.scheduler import Scheduler
 from streamtok.engine.sequence import Sequence

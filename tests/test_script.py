@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok import cli
-from streamtok.engine.base import HIGH_WATER, EngineInfo
+from streamtok.engine.commands import HIGH_WATER, EngineInfo
 from streamtok.errors import ConfigError
 from streamtok.messages import Event, Finished, SamplingParams, SequenceRequest, TokenEvent
 from streamtok.script.engine import Pause, ScriptEngine

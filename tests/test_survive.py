@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streamtok.engine.base import Addressed, Read, Submit
+from streamtok.engine.commands import Addressed, Read, Submit
 from streamtok.engine.remote import restarts
 from streamtok.engine.remote.journal import TWICE, Journal
 from streamtok.errors import EngineFailed

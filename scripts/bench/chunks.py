@@ -39,7 +39,8 @@ from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.clock import SystemClock
 from streamtok.config import ConnectionConfig
-from streamtok.engine.base import HIGH_WATER, TokenStream
+from streamtok.engine.base import TokenStream
+from streamtok.engine.commands import HIGH_WATER
 from streamtok.http.server import Server
 from streamtok.http.service import Service
 from streamtok.messages import Finished, Prefilled, SequenceRequest, Started, TokenEvent

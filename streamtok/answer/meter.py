@@ -14,7 +14,7 @@ from streamtok.answer.ask import Ask
 from streamtok.answer.events import Usage
 from streamtok.answer.limits import Limits
 from streamtok.clock import Clock
-from streamtok.engine.base import ENDS
+from streamtok.engine.commands import ENDS
 from streamtok.errors import Unavailable
 from streamtok.ledger import Ledger, UsageRecord
 from streamtok.messages import Event, Prefilled, Started, TokenEvent, Waiting

@@ -16,7 +16,7 @@ from streamtok.answer.render import CompleteDialect, Dialect, stream
 from streamtok.api.openai.streaming import USAGE_TRAILERS, takes_trailers, usage_trailers
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import ignored_header
-from streamtok.engine.base import HIGH_WATER
+from streamtok.engine.commands import HIGH_WATER
 from streamtok.errors import ContextTooLong, InvalidRequest
 from streamtok.http.framings import PLAIN_TEXT, Framing, negotiate
 from streamtok.http.request import HeaderList

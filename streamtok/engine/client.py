@@ -9,16 +9,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from streamtok.engine.base import (
-    ENDS,
-    Addressed,
-    Cancel,
-    Command,
-    EngineInfo,
-    Read,
-    Submit,
-    TokenStream,
-)
+from streamtok.engine.base import TokenStream
+from streamtok.engine.commands import ENDS, Addressed, Cancel, Command, EngineInfo, Read, Submit
 from streamtok.errors import InvalidRequest, RequestError, Unavailable
 from streamtok.messages import EngineStats, Failed, SequenceRequest, Started, TokenEvent
 

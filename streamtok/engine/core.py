@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import (
+from streamtok.engine.commands import (
     HIGH_WATER,
     LOW_WATER,
     STEP_TOKENS,

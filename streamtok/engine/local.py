@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import Addressed, Close, Command
 from streamtok.engine.client import EngineClient, QueueEstimate
+from streamtok.engine.commands import Addressed, Close, Command
 from streamtok.engine.core import EngineCore, EngineExtras
 from streamtok.errors import EngineFailed, Unavailable
 from streamtok.model.base import Decoder

@@ -6,7 +6,7 @@ Read next: `streamtok.engine.fairness`.
 
 from dataclasses import dataclass
 
-from streamtok.engine.base import Addressed
+from streamtok.engine.commands import Addressed
 from streamtok.engine.prefix_cache import Copy
 from streamtok.engine.sequence import Sequence
 from streamtok.errors import RequestError

@@ -30,7 +30,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from streamtok.engine.base import Addressed
+from streamtok.engine.commands import Addressed
 from streamtok.engine.fairness import FairQueue, fair_shares
 from streamtok.engine.plan import Drawn, Plan, PromptScore, Sample, Work
 from streamtok.engine.prefix_cache import Copy, PrefixCache, is_ahead

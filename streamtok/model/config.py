@@ -8,10 +8,12 @@ Read next: `streamtok.model.rope`.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamtok.errors import ModelError
-from streamtok.model.rope import Rope
+
+if TYPE_CHECKING:  # who reads a folder's JSON alone needs no numpy
+    from streamtok.model.rope import Rope
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class ModelConfig:
     hidden: int
     context: int
     norm_eps: float
-    rope: Rope
+    rope: "Rope"
     rotary_dim: int
     tied: bool
     qkv_bias: bool = False

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
-from streamtok.engine.base import HIGH_WATER, Cancel, Command, Engine, EngineInfo, Read, TokenStream
+from streamtok.engine.base import Engine, TokenStream
 from streamtok.engine.client import EngineClient
+from streamtok.engine.commands import HIGH_WATER, Cancel, Command, EngineInfo, Read
 from streamtok.errors import NotFound, Unavailable
 from streamtok.messages import (
     EngineStats,

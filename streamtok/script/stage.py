@@ -9,9 +9,9 @@ from pathlib import Path
 from streamtok.api.constraints.compiler import Constraints
 from streamtok.api.services import Services
 from streamtok.config import EngineConfig, ServeConfig
-from streamtok.engine.base import Engine, EngineInfo
+from streamtok.engine.base import Engine
+from streamtok.engine.commands import EngineInfo
 from streamtok.errors import ConfigError
-from streamtok.model.load import read_config
 from streamtok.script.director import Director
 from streamtok.script.engine import ScriptEngine
 from streamtok.script.files import read
@@ -57,6 +57,8 @@ def without_model(config: EngineConfig) -> ScriptEngine:
     Raises:
         ModelError: the model's `config.json` cannot be read.
     """
+    from streamtok.model.load import read_config  # and with it numpy, which nothing else here has
+
     shape = read_config(config.model_folder)
     info = EngineInfo(
         context=CONTEXT,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import HIGH_WATER, TokenStream
+from streamtok.engine.base import TokenStream
+from streamtok.engine.commands import HIGH_WATER
 from streamtok.engine.extras import all_extras
 from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.extras.grammars import Grammars

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from streamtok.api.resume.order import Order
 from streamtok.api.resume.recording import Recorder
-from streamtok.engine.base import HIGH_WATER, Engine, TokenStream
+from streamtok.engine.base import Engine, TokenStream
+from streamtok.engine.commands import HIGH_WATER
 from streamtok.messages import Event, Prefilled, SequenceRequest, TokenEvent, Waiting
 
 OnSubmit = Callable[[str, Sequence[SequenceRequest]], None]

@@ -10,7 +10,7 @@ Read next: `streamtok.api.resume.engine`.
 from collections import deque
 from collections.abc import Iterable
 
-from streamtok.engine.base import ENDS
+from streamtok.engine.commands import ENDS
 from streamtok.messages import Event, TokenEvent
 
 

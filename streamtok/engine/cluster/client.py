@@ -21,13 +21,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from streamtok.engine.base import ENDS, Addressed, Cancel, Close, Command, Submit
 from streamtok.engine.client import EngineClient
 from streamtok.engine.cluster.copies import Copies, Copy
 from streamtok.engine.cluster.places import Cluster, Link, Place, ReplicaLost
 from streamtok.engine.cluster.probe import Scores, probe
 from streamtok.engine.cluster.replica import Steps
 from streamtok.engine.cluster.router import Router
+from streamtok.engine.commands import ENDS, Addressed, Cancel, Close, Command, Submit
 from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.remote.frames import unpack
 from streamtok.engine.remote.journal import Journal

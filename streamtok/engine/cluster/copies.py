@@ -9,9 +9,9 @@ and the client's request goes on there without a pause. Pure. Read next:
 from dataclasses import dataclass
 from itertools import count
 
-from streamtok.engine.base import Submit
 from streamtok.engine.cluster.places import Place
 from streamtok.engine.cluster.probe import INTERNAL
+from streamtok.engine.commands import Submit
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from streamtok.engine.base import Command, EngineInfo
 from streamtok.engine.cluster.replica import Steps
 from streamtok.engine.cluster.router import Load
 from streamtok.engine.cluster.stats import ReplicaStats
+from streamtok.engine.commands import Command, EngineInfo
 from streamtok.engine.remote.journal import Journal
 
 

@@ -4,8 +4,8 @@ A text may only go on where the next token would have been the same one. Process
 kinds add in different orders. Read next: `streamtok.engine.cluster.client`.
 """
 
-from streamtok.engine.base import ENDS, Submit
 from streamtok.engine.cluster.places import Link
+from streamtok.engine.commands import ENDS, Submit
 from streamtok.engine.remote.frames import unpack
 from streamtok.messages import (
     Event,

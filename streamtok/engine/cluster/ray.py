@@ -31,10 +31,10 @@ from ray.exceptions import GetTimeoutError
 
 from streamtok import __version__
 from streamtok.config import EngineConfig
-from streamtok.engine.base import Command, EngineInfo
 from streamtok.engine.cluster.config import RayConfig
 from streamtok.engine.cluster.places import Link, ReplicaLost
 from streamtok.engine.cluster.replica import Greeting, LoadVocabulary, Replica, Steps
+from streamtok.engine.commands import Command, EngineInfo
 from streamtok.errors import ConfigError, StreamtokError
 from streamtok.ids import random_id
 

@@ -26,11 +26,11 @@ from typing import Any, Protocol
 from msgspec import structs
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import ENDS, Addressed, Cancel, Command, EngineInfo, Read, Submit
+from streamtok.engine.commands import ENDS, Addressed, Cancel, Command, EngineInfo, Read, Submit
 from streamtok.engine.extras.grammars import Vocabulary
-from streamtok.engine.remote.child import Setup
 from streamtok.engine.remote.frames import pack
 from streamtok.engine.remote.restarts import describe_status
+from streamtok.engine.remote.setup import Setup
 from streamtok.engine.remote.spawn import spawn
 from streamtok.errors import EngineFailed, StreamtokError
 

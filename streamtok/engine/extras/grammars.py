@@ -14,20 +14,19 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
 from time import thread_time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from streamtok.engine.extras.names import Names, QuoteTokens
-from streamtok.engine.sequence import Mask
 from streamtok.errors import InvalidRequest
 from streamtok.messages import Constraint
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
+
+    from streamtok.engine.sequence import Mask
 
 MAX_CHARACTERS = 131072  # of a grammar; 2000 properties of an object take 0.3 s to compile
 KEPT = 32  # compiled grammars
@@ -84,7 +83,7 @@ class Guide:
         self._quotes = quotes
         self._names = Names()
 
-    def allowed(self, barred_ids: Collection[int] = ()) -> Mask:
+    def allowed(self, barred_ids: Collection[int] = ()) -> "Mask":
         """Return which tokens may come: without `barred_ids`, unless the grammar has no others.
 
         Nor do those come that give an object of JSON a name twice, unless there are no others.
@@ -92,6 +91,8 @@ class Guide:
         Raises:
             InvalidRequest: that is too hard to tell, or there is none.
         """
+        import numpy as np  # the server compiles grammars too, and does without
+
         octets = self._matcher.compute_bitmask()
         if self._renewed():
             octets = self._matcher.compute_bitmask()
@@ -290,6 +291,24 @@ def _items(schema: Mapping[str, Any], key: str) -> Collection[tuple[str, Any]]:
 
 def _is_schema(value: Any) -> bool:
     return isinstance(value, dict)
+
+
+class LateGrammars:
+    """`Grammars` that are made for the first text that needs them, a few hundredths of a second.
+
+    For an engine that is waited for, in a server that has made its own and knows that they can be.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self._vocabulary)
+
+    def start(self, constraint: Constraint) -> Guide:
+        """See `Grammars.start`."""
+        return self._grammars.start(constraint)
 
 
 def _problem(matcher: "LLMatcher") -> str:

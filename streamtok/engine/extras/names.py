@@ -8,11 +8,13 @@ RFC 8259 section 4: with a name twice, what a reader makes of an object is unpre
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # the server makes grammars too, and does without numpy
+    import numpy as np
+    import numpy.typing as npt
 
-from streamtok.engine.sequence import Mask
+    from streamtok.engine.sequence import Mask
 
 SPACE, QUOTE, BACKSLASH = b" \t\r\n", ord('"'), ord("\\")
 OPEN, CLOSED = b"{[", b"}]"
@@ -44,7 +46,9 @@ class QuoteTokens:
         return found
 
     @cached_property
-    def _others(self) -> npt.NDArray[np.intp]:
+    def _others(self) -> "npt.NDArray[np.intp]":
+        import numpy as np
+
         plain = {token for tokens in self._plain.values() for token in tokens}
         return np.array([token for token in self._tokens if token not in plain], np.intp)
 
@@ -52,12 +56,12 @@ class QuoteTokens:
         """Return the plain tokens that have just `rest` before their mark."""
         return self._plain.get(rest, ())
 
-    def others(self, allowed: Mask) -> Iterator[tuple[int, bytes]]:
+    def others(self, allowed: "Mask") -> Iterator[tuple[int, bytes]]:
         """Yield those of the other tokens that are `allowed`, with their bytes."""
         for token in self._others[allowed[self._others]].tolist():
             yield token, self._tokens[token]
 
-    def all(self, allowed: Mask) -> Iterator[tuple[int, bytes]]:
+    def all(self, allowed: "Mask") -> Iterator[tuple[int, bytes]]:
         """Yield all that are `allowed`."""
         return ((token, data) for token, data in self._tokens.items() if allowed[token])
 
@@ -79,7 +83,7 @@ class Names:
             repeated |= self._in_string(byte) if self._text is not None else self._outside(byte)
         return repeated
 
-    def repeating(self, tokens: QuoteTokens, allowed: Mask) -> list[int]:
+    def repeating(self, tokens: QuoteTokens, allowed: "Mask") -> list[int]:
         """Return which of the `allowed` tokens would give an object a name that it has."""
         if not any(self._open) or (self._text is not None and not self._is_name):
             return []

@@ -1,7 +1,7 @@
-"""The engine's own process: `python -m streamtok.engine.remote.child [FD [FOLDER LOG_LEVEL]]`.
+"""The engine's own process: `python -m streamtok.engine.remote.child [FD [MODEL]]`.
 
 FD is a socket to the server's process; without it, standard input says how to take one over, which
-is Windows' way. With FOLDER, the model in it is loaded while the server is still starting. A
+is Windows' way. With MODEL, a folder or nothing, it is loaded while the server is starting. A
 `Setup` comes over the socket, `EngineInfo` or an error goes back, then commands come and events go,
 all framed by `streamtok.engine.remote.frames`. When the other end is closed, this process ends.
 Signals are handled by the server.
@@ -17,30 +17,20 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import Close
+from streamtok.engine.commands import Close
 from streamtok.engine.core import EngineCore
 from streamtok.engine.extras import all_extras
-from streamtok.engine.extras.grammars import Grammars, Vocabulary
+from streamtok.engine.extras.grammars import LateGrammars
 from streamtok.engine.remote.frames import Frames, frame, pack
 from streamtok.errors import StreamtokError
 from streamtok.model.load import load
 
 READ_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What the engine is made from; without a `vocabulary` there are no constraints."""
-
-    config: EngineConfig
-    vocabulary: Vocabulary | None
-    log_level: int
 
 
 class ServerConnection:
@@ -78,16 +68,17 @@ class ServerConnection:
         self._arrived += self._frames.feed(data) if data else [Close()]
 
 
-def main(server: ServerConnection, folder: Path | None = None, log_level: int = 0) -> None:
+def main(server: ServerConnection, folder: Path | None = None) -> None:
     """Serve until the other end says so, or is gone; `folder` is a model to load meanwhile."""
     decoder, root = None, logging.getLogger()
     # What is logged before the server has taken this process is of no interest if it never does.
     held = MemoryHandler(1000, flushLevel=logging.CRITICAL + 1)
     if folder is not None:
-        root.setLevel(log_level)
+        root.setLevel(logging.DEBUG)
         root.addHandler(held)
         with suppress(StreamtokError):  # if the server still wants it, it is told then
             decoder = load(folder)
+        all_extras()  # and import what they need
     setup = server.next()
     if isinstance(setup, Close):  # the process that started this one is gone
         return
@@ -95,10 +86,11 @@ def main(server: ServerConnection, folder: Path | None = None, log_level: int = 
     logging.basicConfig(
         level=setup.log_level, format="%(asctime)s engine %(levelname)s %(message)s"
     )
+    held.buffer = [record for record in held.buffer if record.levelno >= setup.log_level]
     held.setTarget(root.handlers[0])
     held.close()
     try:
-        grammars = Grammars(setup.vocabulary) if setup.vocabulary else None
+        grammars = LateGrammars(setup.vocabulary) if setup.vocabulary else None
         if decoder is None or setup.config.model_folder != folder:
             decoder = load(setup.config.model_folder)
         core = EngineCore(decoder, setup.config, all_extras(grammars))
@@ -123,5 +115,5 @@ if __name__ == "__main__":
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    early = (Path(sys.argv[2]), int(sys.argv[3])) if len(sys.argv) > 2 else ()
-    main(ServerConnection(_connect(sys.argv[1:])), *early)
+    early = EngineConfig(sys.argv[2]).model_folder if len(sys.argv) > 2 else None
+    main(ServerConnection(_connect(sys.argv[1:])), early)

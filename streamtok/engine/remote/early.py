@@ -1,8 +1,9 @@
 """The engine's process, started before the server has imported what it needs itself.
 
-Both take as long to import, and the engine's process has the model to load besides. So a command
-that serves starts it first: it imports and loads while the server does the same, and waits for its
-`Setup`. This module imports next to nothing, so that it can be used at once.
+Both take as long to import, and the engine's process has the model to load besides. So the command
+that serves starts it first, before it knows its settings: the process imports and loads while the
+server does the same, and waits for its `Setup`. This module imports next to nothing, so that it can
+be used at once.
 
 Read next: `streamtok.engine.remote.spawn`.
 """
@@ -11,28 +12,32 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import streamtok
 
 MODULE = "streamtok.engine.remote.child"
+WITHOUT = ("-h", "--h", "--engine", "--script-only", "--workers")  # flags with which none is needed
 
 
 class EarlyProcess:
     """A process with one end of a socket pair, and the other end, for whoever takes them.
 
-    If nobody does, `close` ends the process. `folder` is the model that it loads meanwhile.
+    If nobody does, `close` ends the process. It loads `model` meanwhile, a folder, or the one that
+    is shipped where that is empty.
 
     Raises:
         OSError: the system has no room for one more process.
     """
 
-    def __init__(self, folder: Path, log_level: int) -> None:
+    def __init__(self, model: str) -> None:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                self._process = popen(theirs, str(folder), str(log_level))
+                self._process = popen(theirs, model)
         except BaseException:
             ours.close()
             raise
@@ -57,12 +62,27 @@ class EarlyProcess:
             process.wait()
 
 
-def start(folder: Path, log_level: int) -> EarlyProcess | None:
+def ahead(arguments: Sequence[str], environment: Mapping[str, str]) -> EarlyProcess | None:
+    """Start a process if `arguments` are a command line that seems to need one.
+
+    The model is a guess too: the `Setup` says which one it is.
+    """
+    elsewhere = environment.get("STREAMTOK_ENGINE", "process") != "process"
+    if elsewhere or arguments[:1] != ["serve"] or any(a.startswith(WITHOUT) for a in arguments):
+        return None
+    model = environment.get("STREAMTOK_MODEL", "")
+    for word, after in pairwise((*arguments, "")):
+        flag, equals, value = word.partition("=")
+        model = (value if equals else after) if flag == "--model" else model
+    return start(model)
+
+
+def start(model: str) -> EarlyProcess | None:
     """Start a process, where that is possible so early: not on Windows."""
     if not hasattr(socket, "AF_UNIX") or hasattr(socket.socket, "share"):
         return None
     with suppress(OSError):  # the server tries again, and says what is wrong
-        return EarlyProcess(folder, log_level)
+        return EarlyProcess(model)
     return None
 
 

@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from streamtok.engine.base import Addressed
+from streamtok.engine.commands import Addressed
 from streamtok.messages import Event, TokenEvent
 
 HEAD_BYTES = 4

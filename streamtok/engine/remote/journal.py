@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
-from streamtok.engine.base import HIGH_WATER, Addressed, Cancel, Command, Read, Submit
+from streamtok.engine.commands import HIGH_WATER, Addressed, Cancel, Command, Read, Submit
 from streamtok.errors import EngineFailed
 from streamtok.messages import (
     Event,

@@ -22,14 +22,14 @@ import signal
 from collections.abc import Awaitable, Callable, Iterable
 
 from streamtok.config import EngineConfig
-from streamtok.engine.base import Addressed, Command
 from streamtok.engine.client import EngineClient
+from streamtok.engine.commands import Addressed, Command
 from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.extras.grammars import Vocabulary
-from streamtok.engine.remote.child import Setup
 from streamtok.engine.remote.early import EarlyProcess
 from streamtok.engine.remote.journal import Journal
 from streamtok.engine.remote.restarts import Restarts, describe_status
+from streamtok.engine.remote.setup import Setup
 from streamtok.engine.remote.spawn import ChildProcess, spawn
 from streamtok.errors import EngineFailed, Unavailable
 from streamtok.messages import EngineStats

@@ -10,10 +10,10 @@ import subprocess
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from streamtok.engine.base import Addressed, Close, EngineInfo
-from streamtok.engine.remote.child import Setup
+from streamtok.engine.commands import Addressed, Close, EngineInfo
 from streamtok.engine.remote.early import EarlyProcess, popen
 from streamtok.engine.remote.frames import Frames, frame, unpack
+from streamtok.engine.remote.setup import Setup
 from streamtok.errors import EngineFailed, StreamtokError
 
 CLOSE_S = 5.0  # how long a process has to end by itself

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from streamtok.engine.base import HIGH_WATER
+from streamtok.engine.commands import HIGH_WATER
 from streamtok.http.transport import WRITE_AHEAD_BYTES
 from streamtok.teach.lessons.lab import SEND_BUFFER_BYTES, Exchange, Lab, get, post
 from streamtok.teach.lessons.lesson import Blocks, Lesson, Question, Table, Wire, whole_number

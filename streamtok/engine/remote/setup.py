@@ -1,0 +1,15 @@
+"""What the engine's process is sent first. Imports no numpy, which the server does without."""
+
+from dataclasses import dataclass
+
+from streamtok.config import EngineConfig
+from streamtok.engine.extras.grammars import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the engine is made from; without a `vocabulary` there are no constraints."""
+
+    config: EngineConfig
+    vocabulary: Vocabulary | None
+    log_level: int
