@@ -146,6 +146,7 @@ ARGUMENTS = [
 ]
 STORY = "Tell me a story about a fox and a lantern."
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+PATIENCE_S = 180  # with what a test waits for in the page
 ESCAPE, ENTER = "\ue00c", "\ue007"  # WebDriver's names of the keys
 AWAIT = """
     const check = async () => (%s) ? arguments[0]() : requestAnimationFrame(check);
@@ -178,22 +179,12 @@ HELD = """
       return new Response(response.body.pipeThrough(cut), { status, statusText, headers });
     };
 """
-# Lets the page have a real answer slowly: it is being read for longer than a server lives
-SLOW = """
+# Has the server stall in the next answer, so that it is killed before the end of it
+STALL = """
     const whole = window.fetch;
-    window.fetch = async (...request) => {
-      const response = await whole(...request);
+    window.fetch = (url, options) => {
       window.fetch = whole;
-      const slow = new TransformStream({
-        transform: async (piece, out) => {
-          for (let at = 0; at < piece.length; at += 500) {
-            out.enqueue(piece.slice(at, at + 500));
-            await new Promise((resolve) => setTimeout(resolve, 20));
-          }
-        },
-      }, undefined, { highWaterMark: 0 });
-      const { status, statusText, headers } = response;
-      return new Response(response.body.pipeThrough(slow), { status, statusText, headers });
+      return whole(url, { ...options, headers: { ...options.headers, "x-fault": "stall;at=20" } });
     };
 """
 
@@ -259,7 +250,11 @@ def tab() -> Iterator[Browser]:
     if not (CHROMIUM and DRIVER):
         pytest.skip("chromium and chromedriver are not installed")
     options = {"binary": CHROMIUM, "args": ARGUMENTS}
-    wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+    wanted = {
+        "goog:chromeOptions": options,
+        "goog:loggingPrefs": {"browser": "ALL"},
+        "timeouts": {"script": PATIENCE_S * 1000},  # instead of 30 s: machines can be busy
+    }
     with subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         found = (re.search(r"successfully on port (\d+)", line) for line in process.stdout)
@@ -267,7 +262,7 @@ def tab() -> Iterator[Browser]:
         try:
             answer = httpx.post(url, json={"capabilities": {"alwaysMatch": wanted}}, timeout=60)
             url = f"{url}/{answer.json()['value']['sessionId']}"
-            with httpx.Client(base_url=url, timeout=60) as client:
+            with httpx.Client(base_url=url, timeout=PATIENCE_S + 30) as client:
                 yield Browser(client)
             httpx.delete(url, timeout=60).raise_for_status()  # ends Chromium
         finally:
@@ -509,11 +504,12 @@ def test_an_answer_goes_on_when_the_server_was_killed(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     flags = ["--model", str(tiny_model), "--ledger", str(tmp_path / "ledger"), "--port", port]
+    flags += ["--resume-window", str(PATIENCE_S)]
     body = {"messages": [{"role": "user", "content": "hi"}], "seed": 1, "max_tokens": 200}
-    with serving(*flags) as first:
+    with serving(*flags, "--faults") as first:
         browser.ask("url", url=first.url)
         expected = httpx.post(f"{first.url}/v1/chat/completions", json=body).json()
-        browser.run(SLOW)
+        browser.run(STALL)
         browser.send("hi", seed=1, max_tokens=200)
         browser.wait("document.querySelectorAll('.token').length > 3")
         first.process.kill()
