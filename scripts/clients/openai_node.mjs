@@ -1,4 +1,5 @@
-// OpenAI's client for Node against a running server: streams, an abort, a tool call, JSON by a schema.
+// OpenAI's client for Node against a running server: streams, the background, an abort, a tool call, JSON
+// by a schema.
 //
 // usage, in a folder with the package `openai`:
 //   node --input-type=module - URL < openai_node.mjs
@@ -56,6 +57,51 @@ async function responds() {
   assert.equal(next.previous_response_id, whole.id);
 }
 
+async function eventsOf(stream) {
+  const events = [];
+  for await (const event of stream) events.push(event);
+  return events;
+}
+
+async function respondsInTheBackground() {
+  const asked = { model, input: "Who are you?", temperature: 0, max_output_tokens: 20, background: true };
+  let polled = await client.responses.create(asked);
+  assert(["queued", "in_progress"].includes(polled.status));
+  while (["queued", "in_progress"].includes(polled.status)) {
+    polled = await client.responses.retrieve(polled.id);
+  }
+  const stream = await client.responses.create({ ...asked, stream: true });
+  const begun = [];
+  for await (const event of stream) {
+    begun.push(event);
+    if (event.type === "response.output_text.delta") break; // which closes the connection
+  }
+  const { id } = begun[0].response;
+  const whole = await eventsOf(await client.responses.retrieve(id, { stream: true }));
+  const after = begun.at(-1).sequence_number;
+  const options = { stream: true, starting_after: after };
+  const rest = await eventsOf(await client.responses.retrieve(id, options));
+  assert.deepEqual([...begun, ...rest], whole);
+  const padded = await eventsOf(
+    await client.responses.retrieve(id, { ...options, include_obfuscation: true }),
+  );
+  assert(padded.some((event) => event.obfuscation));
+  assert.equal(padded.length, rest.length);
+  const last = whole.at(-1).response;
+  assert.equal(last.status, polled.status);
+  assert.equal(last.output[0].content[0].text, polled.output_text);
+}
+
+async function cancelsInTheBackground() {
+  const asked = { model, input: "Tell me a story.", max_output_tokens: 900, background: true };
+  const { id } = await client.responses.create(asked);
+  assert.equal((await client.responses.cancel(id)).status, "cancelled");
+  assert.equal((await client.responses.retrieve(id)).status, "cancelled");
+  assert(await cancelled(id));
+  const { data } = await client.responses.inputItems.list(id);
+  assert.equal(data[0].content[0].text, "Tell me a story.");
+}
+
 async function aborts() {
   const asked = { model, messages, max_tokens: 900, stream: true, ignore_eos: true };
   const stream = await client.chat.completions.create(asked);
@@ -93,7 +139,11 @@ async function embeds() {
   assert(Math.abs(Math.hypot(...answer.data[0].embedding) - 1) < 1e-5);
 }
 
-for (const step of [streams, responds, aborts, calls, keepsToASchema, embeds]) {
+const steps = [
+  ...[streams, responds, respondsInTheBackground, cancelsInTheBackground],
+  ...[aborts, calls, keepsToASchema, embeds],
+];
+for (const step of steps) {
   await step();
   console.log(`openai for Node: ${step.name}`);
 }
