@@ -7,7 +7,8 @@ resumable. In each round both serve thirty-two streams, and the first also thirt
 ones. Then requests for one token are sent one after the other, with and without it: the difference
 is what the row costs that is on the disk before the response begins. `--before` is another
 checkout, whose server is a third. Shown are medians of the ratios between runs of the same round,
-with the least and the greatest.
+with the least and the greatest: of the rate, and of the processor time that the server's process,
+without its engine's, took for a token (Linux), which a busy machine disturbs less.
 """
 
 import argparse
@@ -43,8 +44,8 @@ PLUGGED = "import sys; from streamtok import cli; sys.exit(cli.main(sys.argv[1:]
 
 
 @contextmanager
-def server(program: str, root: Path, model: str) -> Iterator[int]:
-    """Run a server of the checkout `root` with a ledger in a file; yield its port."""
+def server(program: str, root: Path, model: str) -> Iterator[tuple[int, int]]:
+    """Run a server of the checkout `root` with a ledger in a file; yield its port and its pid."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", program, "serve", "--port", "0", "--log-level", "error"]
         command += ["--ledger", str(Path(folder) / "usage.sqlite3"), "--max-streams", str(STREAMS)]
@@ -57,7 +58,7 @@ def server(program: str, root: Path, model: str) -> Iterator[int]:
             try:
                 for line in process.stdout:
                     if READY in line:
-                        yield int(line.partition(READY)[2])
+                        yield int(line.partition(READY)[2]), process.pid
                         break
                 else:
                     raise SystemExit("the server did not start")
@@ -84,12 +85,20 @@ async def ask(port: int, number: int, tokens: int, *, resumable: bool) -> None:
     writer.close()
 
 
-async def rate(port: int, tokens: int, *, resumable: bool = False) -> float:
-    """Return the tokens per second of all streams together."""
-    started_s = time.perf_counter()
+def processor_s(pid: int) -> float:
+    """Return the processor time of a process so far."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
+
+async def run(server: tuple[int, int], tokens: int, *, resumable: bool) -> tuple[float, float]:
+    """Return the tokens per second of all streams together, and the processor time of a token."""
+    port, pid = server
+    before_s, started_s = processor_s(pid), time.perf_counter()
     asked = (ask(port, number, tokens, resumable=resumable) for number in range(STREAMS))
     await asyncio.gather(*asked)
-    return STREAMS * tokens / (time.perf_counter() - started_s)
+    took_s, count = time.perf_counter() - started_s, STREAMS * tokens
+    return count / took_s, (processor_s(pid) - before_s) / count
 
 
 async def latencies(port: int, requests: int) -> dict[bool, list[float]]:
@@ -103,11 +112,10 @@ async def latencies(port: int, requests: int) -> dict[bool, list[float]]:
     return found
 
 
-def show(name: str, rates: Sequence[float], others: Sequence[float]) -> None:
-    """Print how many times the rates of `others` `rates` are, round by round."""
-    ratios = [one / other for one, other in zip(rates, others, strict=True)]
-    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-    print(f"{name}: {median(rates):.0f} tokens/s, {median(ratios):.3f} ({spread})", flush=True)
+def show(found: Sequence[float], others: Sequence[float]) -> str:
+    """Return how many times `others` `found` is, round by round."""
+    ratios = [one / other for one, other in zip(found, others, strict=True)]
+    return f"{median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
 def main() -> None:
@@ -123,24 +131,29 @@ def main() -> None:
         programs = {"not plugged in": (UNPLUGGED, ROOT), "plugged in": (PLUGGED, ROOT)}
         if given.before:
             programs["before"] = (PLUGGED, given.before)
-        ports = {
+        servers = {
             name: stack.enter_context(server(program, root, given.model))
             for name, (program, root) in programs.items()
         }
-        runs = [(name, port, False) for name, port in ports.items()]
-        runs.append(("asked for", ports["plugged in"], True))
-        rates: dict[str, list[float]] = {name: [] for name, _, _ in runs}
+        runs = [(name, server, False) for name, server in servers.items()]
+        runs.append(("asked for", servers["plugged in"], True))
+        seen: dict[str, list[tuple[float, float]]] = {name: [] for name, _, _ in runs}
         for number in range(given.rounds + 1):
-            for name, port, resumable in runs if number % 2 else reversed(runs):
-                found = asyncio.run(rate(port, given.tokens, resumable=resumable))
+            for name, server_, resumable in runs if number % 2 else reversed(runs):
+                found = asyncio.run(run(server_, given.tokens, resumable=resumable))
                 if number:  # the first round warms them up
-                    rates[name].append(found)
+                    seen[name].append(found)
         print(f"{STREAMS} streams of {given.tokens} tokens, {given.rounds} rounds")
-        for name, found in rates.items():
-            show(name, found, rates["not plugged in"])
-        waits = asyncio.run(latencies(ports["plugged in"], given.requests))
-    plain, durable = median(waits[False]), median(waits[True])
-    print(f"one token: {plain:.2f} ms, resumable {durable:.2f} ms, {durable - plain:.2f} ms more")
+        rates, costs = [{name: [one[i] for one in seen[name]] for name in seen} for i in (0, 1)]
+        plain = "not plugged in"
+        for name in seen:
+            print(f"{name}: {median(rates[name]):.0f} tokens/s, {show(rates[name], rates[plain])};")
+            print(
+                f"    {1e6 * median(costs[name]):.0f} us a token, {show(costs[name], costs[plain])}"
+            )
+        waits = asyncio.run(latencies(servers["plugged in"][0], given.requests))
+    alone, durable = median(waits[False]), median(waits[True])
+    print(f"one token: {alone:.2f} ms, resumable {durable:.2f} ms")
     pairs = sorted(a - b for a, b in zip(waits[True], waits[False], strict=True))
     print(
         f"the row: {median(pairs):.2f} ms ({pairs[len(pairs) // 4]:.2f} to "
