@@ -162,7 +162,7 @@ async def test_a_drained_replica_gives_its_sequences_away_and_is_moved(
     await until(lambda: local.moved)
     assert local.moved == ["one"]
     assert 0 < engine.stats().resumed <= 4
-    assert not engine._copies
+    assert not len(engine._copies)
 
 
 async def test_what_fails_while_a_replica_is_drained_is_tried_again(

@@ -60,7 +60,8 @@ def health(server: Serving) -> list[dict[str, object]]:
 def test_streams_of_all_dialects_survive_a_killed_replica(
     scripts: None, server: Serving, local: Serving
 ) -> None:
-    from survive import comparable, read, streams
+    from streams import comparable, streams
+    from survive import read
 
     found = streams(30, "fireside")
     arrived = 0
@@ -120,7 +121,7 @@ def post(path: str, media: str, body: object) -> bytes:
 def test_the_bytes_are_those_of_a_local_engine_and_the_golden_ones(
     scripts: None, server: Serving, local: Serving
 ) -> None:
-    from survive import streams
+    from streams import streams
 
     hello = {"messages": [{"role": "user", "content": "Hello"}], "stream": True}
     body = hello | {"max_tokens": 5, "temperature": 0}

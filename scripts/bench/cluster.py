@@ -22,7 +22,8 @@ from typing import Any
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the nodes have no token in common
 
-from survive import SSE, Stream, comparable, read, streams
+from streams import SSE, Stream, comparable, streams
+from survive import read
 
 from streamtok.serve.background import RunningServer, running_server
 from streamtok.settings import ServeSettings

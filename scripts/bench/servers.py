@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from cluster import cluster_of
-from survive import Stream, streams
+from streams import Stream, streams
 from survive_server import BROKEN, READY, STREAMS, Client, dateless
 
 KILL_AFTER = 0.5  # of all bytes
@@ -99,8 +99,8 @@ async def run(wanted: list[Stream], ports: list[int], leave: list[int]) -> tuple
         Mover(orders[n % len(orders)], stream, leave_at)
         for n, (stream, leave_at) in enumerate(zip(wanted, leave, strict=True))
     ]
-    bodies = await asyncio.gather(*(client.run() for client in clients))
-    return list(bodies), sum(client.returns for client in clients)
+    await asyncio.gather(*(client.run() for client in clients))
+    return [client.data for client in clients], sum(client.returns for client in clients)
 
 
 async def run_and_kill(

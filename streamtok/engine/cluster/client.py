@@ -183,10 +183,8 @@ class ClusterEngine(EngineClient):
 
     # Which replica
 
-    def _choose(
-        self, sequences: Sequence[SequenceRequest], not_in: Place | None = None
-    ) -> Place | None:
-        loads = {p.name: p.load for p in self._places.values() if p.open and p is not not_in}
+    def _choose(self, sequences: Sequence[SequenceRequest]) -> Place | None:
+        loads = {place.name: place.load for place in self._places.values() if place.open}
         return self._places[self._router.choose(sequences, loads)] if loads else None
 
     def _put(self, request_id: str, place: Place, sequences: Sequence[SequenceRequest]) -> None:
@@ -196,10 +194,10 @@ class ClusterEngine(EngineClient):
         self._where[request_id] = place
         place.prompts[request_id, sequences[0].index] = uncached
 
-    def _move(self, request_id: str, old: Journal, not_in: Place | None = None) -> None:
+    def _move(self, request_id: str, old: Journal, target: Place | None = None) -> None:
         """Have another replica continue a request, or let it wait for one."""
         entry = old.release(request_id)
-        place = self._choose(entry.requests, not_in)
+        place = target if target and target.open else self._choose(entry.requests)
         if place:
             self._put(request_id, place, entry.requests)
             place.journal.adopt(request_id, entry)
@@ -329,17 +327,24 @@ class ClusterEngine(EngineClient):
             self._complaint = complaint
             log.error(complaint)
 
-    def _copy(self, request_id: str, place: Place) -> None:
-        """Have another replica compute what a request has so far."""
-        target = self._choose(place.journal[request_id].requests, not_in=place)
-        if target and target.link and (copy := self._copies.begin(request_id, place, target)):
-            target.link.send([copy])
-            self._router.place(target.name, copy.sequences)
+    def _copy(self, request_id: str, place: Place, copied: Copy | None = None) -> None:
+        """Have another replica compute what a request has, or what it has more than was copied."""
+        target = copied.target if copied else self._choose(place.journal[request_id].requests)
+        rounds = copied.rounds + 1 if copied else 1
+        if not (target and target.link):
+            return
+        if submit := self._copies.begin(request_id, place, target, rounds):
+            target.link.send([submit])
+            self._router.place(target.name, submit.sequences)
 
     def _copied(self, copy: Copy) -> None:
-        """Move a request, all of which is there."""
+        """Move a request, nearly all of which is there; or copy the rest first."""
         request_id, source = copy.request_id, copy.source
-        if self._where.get(request_id) is source and not source.journal[request_id].cancelled:
-            self._move(request_id, source.journal, not_in=source)
-            if source.link:
-                source.link.send([Cancel(request_id, None)])
+        if self._where.get(request_id) is not source or source.journal[request_id].cancelled:
+            return
+        if not copy.is_enough:
+            self._copy(request_id, source, copy)
+            return
+        self._move(request_id, source.journal, copy.target)
+        if source.link:
+            source.link.send([Cancel(request_id, None)])
