@@ -11,6 +11,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from examples import examples
@@ -36,7 +37,7 @@ from streamtok.metrics import Metrics
 from streamtok.model.load import load
 from streamtok.testing import FakeClock, FakeLater, ScriptedEngine, local_engine, make_services
 
-CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETION, GENERATE = "/v1/chat/completions", "/v1/completions", "/v1/generate"
 A = ord("a") - 33  # the byte alphabet begins with "!"
 HELLO = [{"role": "user", "content": "Hi"}]
 ASK: dict[str, Any] = {"messages": HELLO, "stream": True, "max_tokens": 3}
@@ -240,63 +241,61 @@ BODIES = st.fixed_dictionaries(
         ),
     },
 )
-KINDS = st.sampled_from(
-    [
-        (CHAT, {"messages": HELLO, "logprobs": True}),
-        (COMPLETION, {"prompt": ["ab", "cdefg" * 9], "logprobs": 1, "echo": True}),
-        (COMPLETION, {"prompt": "a" * 40}),
-        ("/v1/responses", {"input": "Hi"}),
-        ("/v1/messages", {"messages": HELLO, "model": "tiny"}),
-    ]
-)
-TOKENS = ("prompt", "cached", "generated", "delivered")
+KINDS: list[tuple[str, dict[str, Any]]] = [  # all that has events
+    (CHAT, {"messages": HELLO, "logprobs": True}),
+    (COMPLETION, {"prompt": ["ab", "cdefg" * 9], "logprobs": 1, "echo": True}),
+    (COMPLETION, {"prompt": "a" * 40}),
+    ("/v1/responses", {"input": "Hi"}),
+    ("/v1/messages", {"messages": HELLO, "model": "tiny"}),
+    (GENERATE, {"prompt": "Hi", "chat": "true"}),
+    (GENERATE, {"prompt": "Hi"}),
+]
+SAME = (*("created_s", "prompt_tokens", "generated_tokens", "delivered_tokens", "cached_tokens"),)
 OTHER_APIS = {"/v1/responses": "max_output_tokens", "/v1/messages": "max_tokens"}
 
 
-@examples(8)
-@given(KINDS, BODIES)
+async def ask(site: Site, path: str, fields: dict[str, Any]) -> Response:
+    """Ask for a stream that can be resumed, as this endpoint is asked."""
+    if path == GENERATE:
+        known = ("prompt", "chat", "max_tokens", "seed", "temperature", "stop")
+        query = urlencode({name: fields[name] for name in known if name in fields})
+        return await site.send("GET", f"{path}?{query}", **EVENTS)
+    if most := OTHER_APIS.get(path):
+        known = ("input", "messages", "model", "temperature")
+        most_tokens = {most: fields["max_tokens"]}
+        fields = {name: fields[name] for name in known if name in fields} | most_tokens
+    return await site.send("POST", path, {"stream": True} | fields, x_resumable="1")
+
+
+@examples(4)
+@given(BODIES)
 def test_a_stream_resumed_at_every_event_gives_exactly_the_rest(
-    tiny_model: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    kind: tuple[str, dict[str, Any]],
-    body: dict[str, Any],
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, body: dict[str, Any]
 ) -> None:
-    path, fields = kind
-    if path in OTHER_APIS:
-        body = {OTHER_APIS[path]: body["max_tokens"]}
     ledger = str(tmp_path_factory.mktemp("ledger") / "usage.sqlite3")
     decoder = load(tiny_model)
 
     async def check() -> None:
-        events: list[bytes] = []
-        records = []
+        whole: dict[str, list[bytes]] = {}
+        booked: list[list[Any]] = []
         for _ in range(2):  # the second is another process
             engine = local_engine(decoder, EngineConfig(max_streams=2))
             site = Site(tiny_model, engine, ledger)
             await site.room.start(site.services)
-            if not events:
-                response = await site.send(
-                    "POST", path, {"stream": True} | fields | body, x_resumable="1"
-                )
+            for path, fields in KINDS if not whole else ():
+                response = await ask(site, path, fields | body)
                 assert response.status == 200, response.body
-                answer_id = named(response)
-                events = await read(response)
-            for number in range(len(events)):
-                assert await read(await site.rest(answer_id, number)) == events[number:]
-            assert (await site.rest(answer_id, len(events))).status == 204
-            records.append(await site.booked(answer_id))
+                whole[named(response)] = await read(response)
+            for name, events in whole.items():
+                for number in range(len(events)):
+                    assert await read(await site.rest(name, number)) == events[number:]
+                assert (await site.rest(name, len(events))).status == 204
+            booked.append([await site.booked(name) for name in whole])
             await site.close()
-        first, second = records
-        assert first is not None
-        assert second is not None
-        for name in (
-            "created_s",
-            "prompt_tokens",
-            "generated_tokens",
-            "delivered_tokens",
-            "cached_tokens",
-        ):
-            assert getattr(first, name) == getattr(second, name), name
+        for first, second in zip(*booked, strict=True):
+            assert [getattr(first, name) for name in SAME] == [
+                getattr(second, name) for name in SAME
+            ]
 
     asyncio.run(check())
 
