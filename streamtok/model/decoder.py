@@ -97,15 +97,18 @@ class LlamaDecoder(Decoder):
         self._embedded = self._head.rows if config.tied else table.__getitem__  # of ids
         self._rotations = config.rope.rotations(config.rotary_dim, config.context)  # [., R/2]
         self.digest = checkpoint.digest
+        self._space: Workspace | None = None  # of the last pass: the next has often as many rows
         self.many_rows: ManyRows | None = None  # a faster way for many (`streamtok.model.wide`)
 
     def compute(self, cache: KVCache, segments: Sequence[Segment]) -> tuple[Array, Array]:
         """See `Decoder.compute`."""
         config = self.config
         batch = Batch(config, self.tiling, cache, segments)
-        space = Workspace(config, self.layers[0], batch.padded)
-        scale, x = np.float32(config.embed_scale), space.x[: batch.rows]
-        np.multiply(self._embedded(batch.ids), scale, out=x)
+        if self._space is None or len(self._space.x) != batch.padded:
+            self._space = Workspace(config, self.layers[0], batch.padded)
+        space, scale = self._space, np.float32(config.embed_scale)
+        np.multiply(self._embedded(batch.ids), scale, out=space.x[: batch.rows])
+        space.x[batch.rows :] = 0
         np.take(self._rotations, batch.positions, axis=0, out=space.rotations[: batch.rows, 0])
         if not (self.many_rows and self.many_rows(batch, space)):
             for index, layer in enumerate(self.layers):

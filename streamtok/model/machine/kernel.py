@@ -77,7 +77,10 @@ class Kernel:
     def multiply(self, x: Array, panels: Array, cut: Cut, out: Array) -> None:
         """Write `x` [rows, in] times `panels` [P, in, 8] into `out` [rows, P * 8]."""
         out[...] = 0
-        self.add(pack(x), panels, out)
+        if len(x) <= PANEL:
+            self._run(pack(x), panels, out)
+        else:
+            self.add(pack(x), panels, out)
 
     def add(self, strips: Array, panels: Array, out: Array) -> None:
         """Add to `out` [rows, P * 8] the product of rows, as `pack` returns them, and `panels`."""
