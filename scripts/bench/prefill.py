@@ -1,0 +1,125 @@
+"""Where the time of a prompt goes, beside what its products would take at the machine's best.
+
+usage: prefill.py [SIZE [THREADS]]
+
+Prompts of some lengths are computed with a watch on each kind of work; what is given is the
+processor time of all threads, of the fastest of some runs. The floor is what the products of the
+layers would take if they ran like a large square product on as many threads, with nothing else to
+do. Watches cost about a microsecond for each piece of work.
+"""
+
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.engine import Limits, prefill_rate
+from benchmarks.models import SIZES, write_model
+
+from streamtok.model import batch, decoder
+from streamtok.model.base import Decoder
+from streamtok.model.exact import linear
+from streamtok.model.load import load
+from streamtok.model.machine import kernel
+from streamtok.model.wide import attention, product
+
+LENGTHS, RUNS = (32, 128, 512, 900), 5
+WATCHED: tuple[tuple[Any, str, str], ...] = (  # where, what, and the kind of work it is
+    (kernel.Kernel, "_run", "products"),
+    (kernel.Kernel, "multiply", "products: clearing, edges"),
+    (kernel.Kernel, "add", "products: clearing, edges"),
+    (kernel, "pack", "products: packing rows"),
+    (product.WideMatrix, "__call__", "products"),
+    (product.WideMatrix, "join", "products: joining panels"),
+    (linear, "multiply", "products"),
+    (attention.WideAttention, "attend", "attention: scores"),
+    (attention.WideAttention, "_softmax", "attention: softmax"),
+    (attention.WideAttention, "_gather", "attention: values"),
+    (attention, "_sum", "attention: softmax"),
+    (batch.Batch, "attend_part", "attention in small products"),
+    (batch.Batch, "store", "storing keys and values"),
+    (decoder.LlamaDecoder, "project", "norms, rotations, residual stream"),
+    (decoder.LlamaDecoder, "close", "norms, rotations, residual stream"),
+    (decoder, "_norm", "norms, rotations, residual stream"),
+    (decoder, "activate", "activation"),
+)
+
+
+class Watch:
+    """Adds up the seconds of each kind of work, in all threads; what work contains is not its."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._within = threading.local()
+
+    def on(self, owner: Any, name: str, kind: str) -> None:
+        """Watch function `name` of a module or class."""
+        work = getattr(owner, name)
+
+        def watched(*args: Any, **options: Any) -> Any:
+            within = self._within.__dict__.setdefault("seconds", [0.0])
+            within.append(0.0)
+            begun_s = time.perf_counter()
+            try:
+                return work(*args, **options)
+            finally:
+                taken = time.perf_counter() - begun_s
+                self.seconds[kind] += taken - within.pop()
+                within[-1] += taken
+
+        setattr(owner, name, watched)
+
+
+def fastest(run: Callable[[], float], watch: Watch) -> tuple[float, dict[str, float]]:
+    """Return the seconds of the fastest of some runs, and what they were spent on."""
+    found = []
+    for _ in range(RUNS):
+        watch.seconds.clear()
+        found.append((run(), dict(watch.seconds)))
+    return min(found, key=lambda one: one[0])
+
+
+def show(model: Decoder, threads: int, flops: float, watch: Watch) -> None:
+    """Print a table for each length."""
+    config = model.config
+    weights = config.parameters - config.vocab * config.dim  # of the layers
+    for length in LENGTHS:
+
+        def run(length: int = length) -> float:
+            return length / prefill_rate(model, length)
+
+        run()
+        seconds, kinds = fastest(run, watch)
+        floor = 2 * weights * length / flops
+        print(
+            f"\n{length} tokens: {seconds * 1e3:.1f} ms, {length / seconds:.0f} tokens/s; "
+            f"floor {floor * 1e3:.1f} ms, {floor / seconds:.2f} of it"
+        )
+        whole = threads * seconds
+        rest = {"waiting, and the rest": whole - sum(kinds.values())}
+        for kind, taken in sorted((kinds | rest).items(), key=lambda one: -one[1]):
+            print(f"  {taken / whole:6.1%} {taken * 1e3:8.2f} ms  {kind}")
+
+
+def main() -> None:
+    """Measure and print."""
+    size = (sys.argv[1:] or ["15M"])[0]
+    threads = int((sys.argv[2:] or ["2"])[0])
+    with TemporaryDirectory() as text:
+        folder = Path(text) / "model"
+        write_model(folder, SIZES[size])
+        model = load(folder, threads)
+        flops = Limits(threads).flops()
+        print(f"{size}, {threads} threads; large products: {flops / 1e9:.0f} GFLOP/s")
+        watch = Watch()
+        for watched in WATCHED:
+            watch.on(*watched)
+        show(model, threads, flops, watch)
+
+
+if __name__ == "__main__":
+    main()
