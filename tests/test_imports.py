@@ -6,14 +6,19 @@ import sys
 import pytest
 
 SERVER = "import streamtok.app, streamtok.serve.process, streamtok.startup as startup"
+CLUSTER = {f"streamtok.engine.cluster.{name}" for name in ("client", "places", "start", "stats")}
+OPTIONAL = CLUSTER | {"ray", "psycopg", "psycopg_pool", "streamtok.postgres.database"}
 FILES = "startup.load_files(streamtok.config.ServeConfig().model_folder, weights=False)"
 
 
 @pytest.mark.parametrize(
     ("program", "absent"),
     [
-        (f"{SERVER}\n{FILES}", {"numpy", "safetensors", "streamtok.engine.core"}),
-        ("import streamtok.engine.remote.child", {"asyncio", "tokenizers", "jinja2", "h11"}),
+        (f"{SERVER}\n{FILES}", {"numpy", "safetensors", "streamtok.engine.core"} | OPTIONAL),
+        (
+            "import streamtok.engine.remote.child",
+            {"asyncio", "tokenizers", "jinja2", "h11"} | OPTIONAL,
+        ),
         ("import streamtok", {"asyncio", "numpy", "msgspec"}),
     ],
     ids=["server", "engine", "package"],

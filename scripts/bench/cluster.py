@@ -1,47 +1,41 @@
-"""Whether streams survive the death of a node, and what replicas on Ray give and cost.
+"""Whether streams survive the death of a node.
 
-usage: cluster.py [--tokens 40] [--measure]
+usage: cluster.py [--tokens 40]
 
 A cluster of three nodes is simulated on this machine. Sixty-four streams of all dialects run once
 with the engine in a process; then they run again on three replicas, one on each node, and a node
 that has one is killed. Every stream must end with the bytes it had. Exits with 1 if one does not.
-
-With --measure it is said instead how many tokens a second 32 streams get from the local engine, and
-from one and two replicas, and which share of the prompts of chats with several turns was cached.
 """
 
 import argparse
 import asyncio
-import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the nodes have no token in common
 
-from streams import SSE, Stream, comparable, streams
+from streams import Stream, comparable, streams
 from survive import read
 
 from streamtok.serve.background import RunningServer, running_server
 from streamtok.settings import ServeSettings
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-CHATS, TURNS = 8, 4
 
 
 @contextmanager
-def cluster_of(nodes: int) -> Iterator[Any]:
-    """Simulate a cluster for the length of the block."""
+def cluster_of(nodes: int, **node: int) -> Iterator[Any]:
+    """Simulate a cluster for the length of the block; `node` is added to what describes a node."""
     from ray.cluster_utils import Cluster
 
-    head = NODE | {"include_dashboard": False, "_system_config": {"worker_niceness": 0}}
+    head = NODE | node | {"include_dashboard": False, "_system_config": {"worker_niceness": 0}}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(nodes - 1):
-            cluster.add_node(**NODE)
+            cluster.add_node(**NODE | node)
         yield cluster
     finally:
         cluster.shutdown()
@@ -99,60 +93,7 @@ async def run_and_kill(
     return answers, await killing
 
 
-# What it gives and costs
-
-
-async def speed(url: str, tokens: int) -> float:
-    """Return how many tokens a second 32 streams get."""
-    body = {"max_tokens": tokens, "stream": True, "ignore_eos": True, "temperature": 0}
-    found = [("/v1/completions", SSE, body | {"prompt": f"Story {n}:"}) for n in range(32)]
-    await run(url, found)
-    start_s = time.perf_counter()
-    await run(url, found)
-    return 32 * tokens / (time.perf_counter() - start_s)
-
-
-async def cached(url: str) -> float:
-    """Return which share of the prompts of chats with several turns was cached."""
-
-    async def chat(number: int) -> tuple[int, int]:
-        said = [{"role": "user", "content": f"Chat {number}. Tell me a story about a fox."}]
-        prompts = cached = 0
-        for turn in range(TURNS):
-            body = {"messages": said, "max_tokens": 30, "seed": number, "ignore_eos": True}
-            _, data = await read(url, ("/v1/chat/completions", "application/json", body), int)
-            answer = json.loads(data)
-            prompts += answer["usage"]["prompt_tokens"]
-            cached += answer["usage"]["prompt_tokens_details"]["cached_tokens"]
-            said += [answer["choices"][0]["message"], {"role": "user", "content": f"More {turn}?"}]
-        return prompts, cached
-
-    counts = await asyncio.gather(*map(chat, range(CHATS)))
-    return sum(c for _, c in counts) / sum(p for p, _ in counts)
-
-
-def measure(tokens: int) -> int:
-    async def both(url: str) -> tuple[float, float]:
-        return await speed(url, tokens), await cached(url)
-
-    results = {}
-    with running_server(settings()) as server:
-        results["a process"] = asyncio.run(both(server.url))
-    for replicas in (1, 2):
-        with cluster_of(2) as cluster:
-            config = settings(engine="ray", replicas=replicas, ray_address=cluster.address)
-            with running_server(config) as server:
-                results[f"{replicas} on Ray"] = asyncio.run(both(server.url))
-                per_replica = [r.tokens for r in server.app.engine.stats().replicas]
-                print(f"tokens of each replica: {per_replica}")
-    for name, (rate, share) in results.items():
-        print(f"{name:>10}: {rate:6.0f} tokens/s at 32 streams, {share:.0%} of prompts cached")
-    return 0
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=40)
-    parser.add_argument("--measure", action="store_true")
-    given = parser.parse_args()
-    sys.exit(measure(given.tokens) if given.measure else survive(given.tokens))
+    sys.exit(survive(parser.parse_args().tokens))

@@ -7,7 +7,6 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from streamtok.api.more.answers import ReplicaBody
-from streamtok.engine.cluster.stats import ReplicaStats
 from streamtok.ledger import Database
 from streamtok.messages import EngineStats
 
@@ -28,8 +27,7 @@ def replica_bodies(stats: EngineStats) -> list[ReplicaBody]:
     names = ("name", *GAUGES, *COUNTERS)
     return [
         ReplicaBody(**{name: getattr(replica, name) for name in names})
-        for replica in stats.replicas
-        if isinstance(replica, ReplicaStats)
+        for replica in stats.replicas  # each is a `streamtok.engine.cluster.stats.ReplicaStats`
     ]
 
 
