@@ -349,9 +349,17 @@ async def test_the_doctors_rules_are_applied_to_what_passes(
         async with proxy(server, check=True) as between:
             await raw(between, post(CHAT, "X-Fault: role-repeated"))
         broken = capsys.readouterr().out
+        async with proxy(server, check=True, faults=True) as between:
+            await raw(between, post(CHAT, "X-Fault: role-repeated;times=1"))
+            for fault in ("role-repeated;times=1", "bom", "close;at=1", "status;code=503"):
+                await raw(between, post(CHAT, f"X-Fault: {fault}"))
+        booked = " ".join(capsys.readouterr().out.split())
     assert "0 errors, 0 warnings" in clean
     assert "2 answers passed through" in clean
     assert "role-repeated" in broken
+    assert "0 errors, 0 warnings" in booked
+    said = "faults put in by this proxy, not by the server: "
+    assert booked.endswith(f"{said}role-repeated (1), bom (1), close (1), status (1)")
     assert "POST /v1/chat/completions" in broken
 
 

@@ -49,13 +49,14 @@ class Faults:
     """Hears what requests ask for. After `end`, nothing is held up any more.
 
     `later` is the timer for pauses; without it, the event loop's. `kill` ends the engine's process,
-    where it has one. Unless it `listens`, requests may not ask.
+    where it has one. Unless it `listens`, requests may not ask. `put_in` counts by name what was.
     """
 
     def __init__(
         self, later: Later | None = None, *, kill: Kill | None = None, listens: bool = True
     ) -> None:
         self.field = FIELD if listens else ""
+        self.put_in: Counter[str] = Counter()
         self._later = later
         self._kill = kill
         self._seen: Counter[tuple[Wanted, int]] = Counter()
@@ -105,7 +106,9 @@ class Faults:
     ) -> "Plan":
         for one in wanted:
             _check_needs(one.name, framing, is_chat)
-        made = [one.make() for one in wanted if self._is_due(one, request)]
+        due = [one for one in wanted if self._is_due(one, request)]
+        self.put_in.update(one.name for one in due)
+        made = [one.make() for one in due]
         for fault in made:
             if isinstance(fault, RequestError):
                 raise fault

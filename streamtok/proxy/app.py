@@ -114,7 +114,8 @@ class ProxyApp:
         if self._tracing:
             await asyncio.to_thread(self._tracing.close)
         if self._judge:
-            self._judge.show(Console(file=sys.stdout, highlight=False))
+            put_in = self._faults.put_in if self._faults else {}
+            self._judge.show(Console(file=sys.stdout, highlight=False), put_in)
 
     @property
     def failed(self) -> bool:

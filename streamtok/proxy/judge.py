@@ -5,7 +5,7 @@ streams of chat completions are judged by their framing alone.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -42,11 +42,17 @@ class Judge:
         """Return what judges the answer to `request`."""
         return Verdict(self, request, self._clock.monotonic_s)
 
-    def show(self, console: Console) -> None:
-        """Print the report."""
+    def show(self, console: Console, put_in: Mapping[str, int]) -> None:
+        """Print the report, and which faults were put in here, how often.
+
+        Those are not the server's, and come after what the rules see.
+        """
         render(self.report, console)
         plural = "" if self.answers == 1 else "s"
         console.print(f"[dim]{self.answers} answer{plural} passed through[/]")
+        if put_in:
+            counts = ", ".join(f"{name} ({count})" for name, count in put_in.items())
+            console.print(f"faults put in by this proxy, not by the server: {counts}")
 
 
 class Verdict:
