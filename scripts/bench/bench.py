@@ -6,8 +6,9 @@ Models of random weights are written as real files. The engine is the loop plan,
 without guesses; what the machine allows as many threads, and Hugging Face transformers and
 llama.cpp where they are installed, are measured in turn with it. The server is `python -m streamtok
 serve` in a process of its own, its clients are sockets in this one, and the engine it is compared
-with runs in turn with it. Each figure is the median of some rounds. `bench_chunks.py` measures
-events without a model, `bench_connections.py` memory, `bench_loop.py` the event loop.
+with runs in turn with it. Each figure is the median of some rounds. `chunks.py` measures events
+without a model, `first_token.py` prompts beside llama.cpp's server, `connections.py` memory,
+`loop.py` the event loop, `start.py` the start.
 """
 
 import argparse

@@ -13,6 +13,9 @@ chunks to the same client, which reads 32 streams at once. There are two compari
     it, with the same JSON library. uvicorn's application does only that: no usage, no metrics, no
     stop strings, no limits. This is the comparison of what a client is sent by a real engine.
 
+Beside the chunks a second stands the processor time that the server's process takes for each,
+kernel included: on a machine that has other things to do too, that is what can be compared.
+
 uvicorn and starlette have to be installed.
 """
 
@@ -21,13 +24,16 @@ import codecs
 import importlib.util
 import json
 import multiprocessing
+import os
 import selectors
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from operator import truediv
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -209,28 +215,55 @@ def chunks_of(answer: bytes) -> list[bytes]:
     return [chunk.partition(b"\r\n")[2] + b"\n\n" for chunk in chunks]
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server in a process of its own."""
+
+    pid: int
+    port: int
+
+    def processor_s(self) -> float:
+        """Return the processor time that it has taken so far (Linux: proc(5), stat)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Medians here and there: chunks a second, and microseconds of processor time for each."""
+
+    rates: tuple[float, float]
+    times_us: tuple[float, float]
+    faster: float  # the median of the rounds' ratios
+    cheaper: float
+
+
 @contextmanager
-def running(serve: Serve, events: list[bytes]) -> Iterator[int]:
-    """Run a server in a process of its own; give its port."""
+def running(serve: Serve, events: list[bytes]) -> Iterator[Running]:
+    """Run a server in a process of its own."""
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=serve, args=(theirs, events))
     process.start()
     try:
-        yield ours.recv()
+        assert process.pid is not None
+        yield Running(process.pid, ours.recv())
     finally:
         process.kill()
         process.join()
 
 
-def rate(port: int, chunks: int) -> float:
-    """Return how many chunks a second come, of which each answer has so many."""
-    begun_s = time.perf_counter()
-    answers = read(port, STREAMS)
-    took_s = time.perf_counter() - begun_s
+def rate(server: Running, chunks: int) -> tuple[float, float]:
+    """Return the chunks that come in a second, of which each answer has so many, and the
+    microseconds of processor time for one.
+    """
+    begun_s, spent_s = time.perf_counter(), server.processor_s()
+    answers = read(server.port, STREAMS)
+    took_s, spent_s = time.perf_counter() - begun_s, server.processor_s() - spent_s
     counts = {len(chunks_of(answer)) for answer in answers}
     assert counts == {chunks}, counts
-    return STREAMS * chunks / took_s
+    count = STREAMS * chunks
+    return count / took_s, spent_s / count * 1e6
 
 
 def missing() -> str | None:
@@ -240,11 +273,11 @@ def missing() -> str | None:
     return "chunks: not compared, uvicorn and starlette are needed (pip install uvicorn starlette)"
 
 
-def compare(rounds: int) -> dict[str, tuple[float, float, float]]:
-    """Return chunks a second here and there, and their ratio, by comparison: medians of rounds."""
+def compare(rounds: int) -> dict[str, Comparison]:
+    """Return medians of rounds, by comparison."""
     found = {}
-    with running(serve_ready, []) as port:
-        events = chunks_of(read(port, 1)[0])
+    with running(serve_ready, []) as server:
+        events = chunks_of(read(server.port, 1)[0])
     pairs: dict[str, tuple[Serve, Serve]] = {
         "ready": (serve_ready, serve_uvicorn_ready),
         "steps": (serve_steps, serve_uvicorn_steps),
@@ -252,18 +285,34 @@ def compare(rounds: int) -> dict[str, tuple[float, float, float]]:
     for name, (ours, theirs) in pairs.items():
         with running(ours, []) as here, running(theirs, events) as there:
             rate(here, len(events)), rate(there, len(events))  # memory is mapped, and not counted
-            rates = [(rate(here, len(events)), rate(there, len(events))) for _ in range(rounds)]
-        ratio = median(here_s / there_s for here_s, there_s in rates)
-        found[name] = (median(a for a, _ in rates), median(b for _, b in rates), ratio)
+            both = [(rate(here, len(events)), rate(there, len(events))) for _ in range(rounds)]
+        rates, times = zip(*(ours for ours, _ in both), strict=True)
+        their_rates, their_times = zip(*(theirs for _, theirs in both), strict=True)
+        found[name] = Comparison(
+            (median(rates), median(their_rates)),
+            (median(times), median(their_times)),
+            median(map(truediv, rates, their_rates)),
+            median(map(truediv, their_times, times)),
+        )
     return found
+
+
+def described(name: str, found: Comparison) -> str:
+    """Return what was found, in one line."""
+    (here, there), (ours_us, theirs_us) = found.rates, found.times_us
+    return (
+        f"{name}: {here:8.0f} chunks/s, uvicorn {there:8.0f}: {found.faster:.2f} times as many; "
+        f"{ours_us:.1f} us of processor time for each, uvicorn {theirs_us:.1f}: "
+        f"{found.cheaper:.2f} times as many for the same"
+    )
 
 
 def main() -> None:
     """Measure in turns, and print medians."""
     if why := missing():
         sys.exit(why)
-    for name, (here, there, ratio) in compare(int((sys.argv[1:] or [ROUNDS])[0])).items():
-        print(f"{name}: {here:8.0f} chunks/s, uvicorn {there:8.0f}: {ratio:.2f} times as many")
+    for name, found in compare(int((sys.argv[1:] or [ROUNDS])[0])).items():
+        print(described(name, found))
 
 
 if __name__ == "__main__":

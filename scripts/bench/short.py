@@ -17,6 +17,7 @@ RUNS = (
     ("memory: resident bytes, 15M", "memory.py", "15M"),
     ("chunks a second", "chunks.py", "2"),
     ("event loop: microseconds a token", "loop.py", "--short"),
+    ("first token over HTTP, 15M", "first_token.py", "--rounds", "2"),
     (
         "engine, 15M",
         *("bench.py", "--model", "15M", "--part", "engine", "--rounds", "1", "--tokens", "16"),

@@ -41,7 +41,7 @@ class Llama:
         self._threads = threads
         file = folder / "model.gguf"
         if not file.exists():
-            _write(folder, file)
+            write_gguf(folder, file)
         logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
         self._model = llama_cpp.llama_model_load_from_file(
             str(file).encode(), llama_cpp.llama_model_default_params()
@@ -105,8 +105,9 @@ class _Run:
         self._lib.llama_free(self._context)
 
 
-def _write(folder: Path, file: Path) -> None:
-    from gguf import GGUFWriter
+def write_gguf(folder: Path, file: Path, *, texts: bool = False) -> None:
+    """Write the model as float32; with `texts` each token has one, as llama.cpp's server needs."""
+    from gguf import GGUFWriter, TokenType
 
     config, weights = read_weights(folder)
     assert isinstance(config, ModelConfig)
@@ -120,7 +121,16 @@ def _write(folder: Path, file: Path) -> None:
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab)
-    writer.add_tokenizer_model("none")  # only ids go in and out
+    writer.add_tokenizer_model("llama" if texts else "none")  # without texts, ids go in and out
+    if texts:
+        special = ["<unk>", "<s>", "</s>"]
+        octets = [f"<0x{octet:02X}>" for octet in range(256)]
+        words = [f"\u2581t{number}" for number in range(config.vocab - len(special + octets))]
+        kinds = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL]
+        kinds += [TokenType.BYTE] * len(octets) + [TokenType.NORMAL] * len(words)
+        writer.add_token_list(special + octets + words)
+        writer.add_token_scores([0.0] * config.vocab)
+        writer.add_token_types(kinds)
     for name, tensor in weights.items():
         if ".q_proj." in name or ".k_proj." in name:
             tensor = _side_by_side(tensor, config.head_dim)
