@@ -5,7 +5,6 @@ import inspect
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import Field, fields
-from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from streamtok.settings import choices, flag_name, variable_name
@@ -124,6 +123,8 @@ def _flags(parser: argparse.ArgumentParser) -> list[str]:
 
 def _meant(wrong: str, known: Iterable[str]) -> str:
     """Return the question whether the nearest of `known` was meant; nothing if none is near."""
+    from difflib import get_close_matches  # most command lines have nothing wrong
+
     names = list(known)
     longer = [name for name in names if len(wrong) > 2 and name.startswith(wrong)]
     near = longer[:1] or get_close_matches(wrong.lower().replace("_", "-"), names, 1, 0.6)

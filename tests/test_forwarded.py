@@ -138,7 +138,7 @@ def test_the_access_log_names_the_client(
 
 
 def test_the_page_asks_for_nothing_outside_its_prefix() -> None:
-    asked = set(re.findall(r"fetch\(([^,)]+)", page.SCRIPT))
+    asked = set(re.findall(r"fetch\(([^,)]+)", page.script()))
     copied = '"${location.origin}${URL_PATH}"'  # in the code for other programs
     assert asked == {"`${PREFIX}${path}`", copied}
-    assert "const URL_PATH = `${PREFIX}/v1/" in page.SCRIPT
+    assert "const URL_PATH = `${PREFIX}/v1/" in page.script()

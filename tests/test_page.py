@@ -28,7 +28,7 @@ from streamtok.faults.catalogue import parse
 from streamtok.http.framings import OFFERS
 from streamtok.testing import RunningServer, running_server
 
-PAGE = page.PAGE.decode()
+PAGE = page._answer().body.decode()
 SETTINGS = {"temperature", "top_p", "seed", "max_tokens", "logprobs"}
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"  # a name, which no browser fetches
 NO_END_TAG = {"meta", "link", "input", "rect", "path"}
@@ -101,7 +101,7 @@ def test_modules_import_what_there_is_from_those_before_them() -> None:
         names += re.findall(found, text, re.M)
         exported[module] = set(re.findall(found.replace("?:export )?", "?:export )"), text, re.M))
     assert len(names) == len(set(names))
-    assert not re.search(r"^(import|export)\b", page.SCRIPT, re.M)
+    assert not re.search(r"^(import|export)\b", page.script(), re.M)
 
 
 def test_buttons_for_faults_ask_for_what_there_is() -> None:

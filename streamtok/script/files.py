@@ -3,10 +3,8 @@
 Read next: `streamtok.script.rules`, the keys there are.
 """
 
-import difflib
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +30,8 @@ def read(path: Path) -> Script:
     Raises:
         ConfigError: it cannot be read, or something in it is wrong.
     """
+    import tomllib  # few servers have a script, and none waits for what reads one
+
     try:
         text = path.read_text("utf-8")
         value = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
@@ -115,6 +115,8 @@ def _checked(value: Mapping[str, Any], kind: type[Kind], place: str) -> Kind:
     try:
         return checked(value, kind)
     except InvalidRequest as error:
+        import difflib
+
         unknown = UNKNOWN.search(error.message)
         near = difflib.get_close_matches(unknown["name"], KEYS, 1, 0.7) if unknown else ()
         hint = "".join(f"; did you mean `{key}`?" for key in near)

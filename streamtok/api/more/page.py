@@ -7,8 +7,9 @@ together, each module's imports and the word `export` are left out: all of them 
 
 import re
 from base64 import b64encode
+from functools import cache
 from hashlib import sha256
-from importlib.resources import files
+from pathlib import Path
 
 from streamtok.api.route import Operation, Route
 from streamtok.api.services import Call, Services
@@ -25,7 +26,7 @@ EXPORT = re.compile(r"^export (?=const|let|class|function|async)", re.MULTILINE)
 
 def read(name: str) -> str:
     """Return the text of a file of the page."""
-    return files("streamtok.api").joinpath(f"static/{name}").read_text("utf-8")
+    return (Path(__file__).parents[1] / "static" / name).read_text("utf-8")
 
 
 def _joined(module: str) -> str:
@@ -38,35 +39,37 @@ def _hash(text: str) -> str:
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
-STYLE = "\n" + read("page.css")
-SCRIPT = "\n" + "\n\n".join(map(_joined, MODULES))
-PAGE = (
-    read("index.html")
-    .replace("\n/* page.css */\n", STYLE)
-    .replace("\n/* page.js */\n", SCRIPT)
-    .encode()
-)
-# The page's own script and style, this server, and nothing else from anywhere
-HEADERS = (
-    ("content-type", "text/html; charset=utf-8"),
-    (
-        "content-security-policy",
-        (
-            f"default-src 'none'; script-src {_hash(SCRIPT)}; style-src {_hash(STYLE)}; "
-            "img-src data:; connect-src 'self'; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-            "require-trusted-types-for 'script'; trusted-types 'none'"
-        ),
-    ),
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
-    ("cache-control", "no-cache"),
-)
+@cache
+def script() -> str:
+    """Return the page's script."""
+    return "\n" + "\n\n".join(map(_joined, MODULES))
+
+
+@cache
+def _answer() -> Response:
+    """Return the page: put together for the first who asks, since few servers are."""
+    style = "\n" + read("page.css")
+    text = read("index.html").replace("\n/* page.css */\n", style)
+    policy = (
+        # The page's own script and style, this server, and nothing else from anywhere
+        f"default-src 'none'; script-src {_hash(script())}; style-src {_hash(style)}; "
+        "img-src data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+    headers = (
+        ("content-type", "text/html; charset=utf-8"),
+        ("content-security-policy", policy),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-cache"),
+    )
+    return Response(200, headers, text.replace("\n/* page.js */\n", script()).encode())
 
 
 async def page(_: Services, __: Call) -> Response:
     """`GET /`: a page for people."""
-    return Response(200, HEADERS, PAGE)
+    return _answer()
 
 
 # A browser cannot send a key with an address that is typed in, and the page holds no secret: what
