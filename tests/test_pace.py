@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamtok.engine.extras.pace import ALONE_S, LEAST, Pace
+from streamtok.engine.extras.pace import ALONE_S, LEAST, SHARE, Pace
 from streamtok.engine.plan import Plan, Work
 from streamtok.engine.sequence import Sequence
 from streamtok.messages import SamplingParams, SequenceRequest
@@ -56,7 +56,7 @@ def test_beside_streams_a_step_takes_three_times_as_long_at_most(
         count = pace.budget(streams)
         pace.run(plan(streams, count))
     assert count == LEAST or machine.took(streams, count) <= 3 * machine.took(streams, 0)
-    fits = 1.6 * machine.took(streams, 0) / position_s
+    fits = SHARE * machine.took(streams, 0) / position_s
     assert count >= LEAST
     assert count >= 0.5 * min(fits, 47)
 

@@ -18,11 +18,12 @@ from streamtok.model.weights import Array
 Key = TypeVar("Key")
 
 ALONE_S = 0.5  # of a step with a prompt and no streams
-SHARE = 1.6  # times a usual step that prompts may add to it: less than two, since times vary
+SHARE = 1.3  # times a usual step that prompts may add to it: less than two, since times vary
 LEAST = 16  # positions, unless fewer are left
 FIRST = 64  # positions of a prompt that is alone, before anything is known
 LARGE = 48  # positions that cost less each than fewer do: large products begin about there
 NEW = 0.3  # weight of a reading among those before
+DEARER = 0.6  # of one that says that a prompt costs more: its later positions do, and other work
 
 
 class Pace:
@@ -63,7 +64,8 @@ class Pace:
             _mix(self._usual, decoding, seconds)
         elif not decoding or self._usual:
             rest = max(seconds / 10, seconds - (self._usual_s(decoding) if decoding else 0))
-            _mix(self._cost, prompt >= LARGE, rest / prompt)
+            cost, size = rest / prompt, prompt >= LARGE
+            _mix(self._cost, size, cost, DEARER if cost > self._cost.get(size, cost) else NEW)
 
 
 def paced(run: Run) -> tuple[Run, Budget]:
@@ -72,6 +74,6 @@ def paced(run: Run) -> tuple[Run, Budget]:
     return pace.run, pace.budget
 
 
-def _mix(known: dict[Key, float], key: Key, reading: float) -> None:
-    """Let `reading` count among those that are `known` for `key`."""
-    known[key] = known.get(key, reading) * (1 - NEW) + reading * NEW
+def _mix(known: dict[Key, float], key: Key, reading: float, weight: float = NEW) -> None:
+    """Let `reading` count with a `weight` among those that are `known` for `key`."""
+    known[key] = known.get(key, reading) * (1 - weight) + reading * weight
