@@ -1,6 +1,6 @@
 """DSPy against a running server: signatures by its two adapters, in Chat Completions and Responses.
 
-usage: dspy_client.py [URL]
+usage: dspy_client.py [URL | --scripted]
 
 Needs `dspy`.
 """
@@ -12,6 +12,16 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the network 
 
 import dspy
 from serving import check, server
+
+ANSWERS = """
+[[rules]]
+[rules.answer.json]
+reasoning = "It is said."
+city = "Oslo"
+next_thought = "I look."
+next_tool_name = "weather"
+next_tool_args = { city = "Oslo" }
+"""
 
 
 class Where(dspy.Signature):
@@ -64,5 +74,5 @@ if __name__ == "__main__":
         reasons_and_answers,
         with_a_tool,
     )
-    with server(context=8192) as running:
+    with server(context=8192, answers=ANSWERS) as running:
         check("DSPy", running, steps)

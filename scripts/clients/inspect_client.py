@@ -3,6 +3,9 @@
 usage: inspect_client.py [URL]
 
 Needs `inspect-ai`, `openai` and `anthropic`.
+
+inspect-ai refuses to start its OpenAI providers with an older `openai` than it wants: in an
+environment that it shares with other frameworks, look at that first.
 """
 
 import asyncio

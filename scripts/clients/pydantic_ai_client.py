@@ -1,11 +1,15 @@
 """pydantic-ai against a running server: agents with output types, tools, streams, and a history.
 
-usage: pydantic_ai_client.py [URL]
+usage: pydantic_ai_client.py [URL | --scripted]
 
 Needs `pydantic-ai-slim[openai,anthropic]`.
+
+With `--scripted` all pass by Chat Completions and Responses. By Messages none does with pydantic-ai
+2.38 and anthropic 2.14: it fails before it sends anything (BetaMessageParam is a union there).
 """
 
 import asyncio
+import sys
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -18,7 +22,24 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from serving import check, server
 
 ASKED = "Where does the fox live?"
+SCRIPTED = "--scripted" in sys.argv
 SETTINGS: Any = {"max_tokens": 300, "temperature": 0}
+ANSWERS = """
+[[rules]]
+match = { tools = ["weather"], tool_results = [], turn = 1 }
+answer.tool_calls = [{ name = "weather", arguments = { city = "Oslo" } }]
+
+[[rules]]
+match = { tools = ["final_result"] }
+answer.tool_calls = [{ name = "final_result", arguments = { city = "Oslo", rooms = 2 } }]
+
+[[rules]]
+match = { tools = ["final_result_Place"] }
+answer.tool_calls = [{ name = "final_result_Place", arguments = { city = "Rome" } }]
+
+[[rules]]
+answer.json = { city = "Oslo", rooms = 2 }
+"""
 
 
 class Place(BaseModel):
@@ -87,6 +108,7 @@ def calls_a_function(model: Model) -> None:
 
     result = agent.run_sync(ASKED)
     agent.run_sync("And now?", message_history=result.all_messages())
+    assert called or not SCRIPTED
 
 
 def by_words(model: Model) -> None:
@@ -106,5 +128,5 @@ def steps() -> Any:
 
 
 if __name__ == "__main__":
-    with server(context=8192) as running:
+    with server(context=8192, answers=ANSWERS) as running:
         check("pydantic-ai", running, tuple(steps()))

@@ -1,9 +1,14 @@
 """A server for the scripts of this folder, and how they report: a line for each check.
 
-usage of each script: SCRIPT [URL]
+usage of each script: SCRIPT [URL | --scripted]
 
 Without a URL it starts `streamtok serve` from this checkout, with the model that is shipped, by the
 Python that STREAMTOK_PYTHON names (default: the one that runs the script).
+
+A model of five million parameters often chooses words that a program cannot use: a call of a tool
+where an answer was wanted, text where a call was, a street that is not in the list. With
+`--scripted`, right answers are prescribed instead (`serve --script`), where a script has such: what
+fails then is a fault of the server or of the framework.
 """
 
 import json
@@ -21,17 +26,24 @@ READY = "ready at "
 
 
 @contextmanager
-def server(context: int = 0, flags: Sequence[str] = ()) -> Iterator[str]:
+def server(context: int = 0, flags: Sequence[str] = (), answers: str = "") -> Iterator[str]:
     """Yield the URL of a running server: that of the command line, or of one that is started.
 
     With a `context` the model that is started has so many tokens of it, for prompts that are longer
     than what the model that is shipped was trained on; what it says then makes even less sense.
-    `flags` are more of `streamtok serve`.
+    `flags` are more of `streamtok serve`, and `answers` the script for `--scripted`.
     """
-    if len(sys.argv) > 1:
+    is_scripted = sys.argv[1:] == ["--scripted"]
+    if len(sys.argv) > 1 and not is_scripted:
         yield sys.argv[1].rstrip("/")
         return
+    if is_scripted and not answers:
+        sys.exit("no answers are prescribed for this framework")
     with tempfile.TemporaryDirectory() as folder:
+        if is_scripted:
+            script = Path(folder) / "script.toml"
+            script.write_text(answers)
+            flags = [*flags, "--script", str(script), "--script-only"]
         yield from _started(Path(folder) / "fireside", context, flags)
 
 
