@@ -86,7 +86,9 @@ def available() -> int:
     OMP_NUM_THREADS bounds it, as it bounds matrix libraries; Ray sets it to how many processors it
     has set aside.
     """
-    affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # one for each level
     return min(2, cores, max(1, int(given)) if given.isdecimal() else cores)
