@@ -96,9 +96,10 @@ export function makeEnd(recording, chunk, text) {
 }
 
 /** Shows how much has come, also where the wire itself is out of sight. */
-export function showState({ counts, events }) {
+export function showState({ counts, events, isBare }) {
   const beats = counts.heartbeats ? `, ${plural(counts.heartbeats, "heartbeat")}` : "";
-  const size = `${plural(events.length, "event")} in ${plural(counts.reads, "read")}${beats}`;
+  const reads = plural(counts.reads, "read");  // bare text has no events
+  const size = isBare ? reads : `${plural(events.length, "event")} in ${reads}${beats}`;
   $("state").textContent = `${size}, ${counts.bytes} bytes`;
   $("wire-count").textContent = events.length || "";
 }
