@@ -1,6 +1,7 @@
 """Fixtures for all tests: tiny models, and real servers on free ports of the loopback."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from streamtok.settings import ServeSettings
 from streamtok.testing import RunningServer, listen_locally, running_server, write_model
 
 pytest_plugins = ["streamtok.pytest_plugin"]
+
+# In the background, shells have Ctrl-C ignored by tests, and so by the commands that they run
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "default", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
