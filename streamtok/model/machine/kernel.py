@@ -6,8 +6,9 @@ Theory of operation
 A call of a BLAS first copies ("packs") its matrices into the order in which its kernel reads them.
 Where few rows meet a large weight, as in decoding, that copy costs more than the product. Weights
 never change, so here they are stored packed once and for all, and the kernel is called directly:
-numpy's copy of OpenBLAS exports it, as `sgemm_kernel_HASWELL(m, n, k, alpha, a, b, c, ldc)`, which
-adds `alpha` times a product to `c`. It is that of processors with AVX2 and FMA (OpenBLAS's
+numpy's copy of OpenBLAS exports it (in 2.4.6 it does, in 2.5.5 it does not any more), as
+`sgemm_kernel_HASWELL(m, n, k, alpha, a, b, c, ldc)`, which adds `alpha` times a product to `c`. It
+is that of processors with AVX2 and FMA (OpenBLAS's
 kernel/x86_64/sgemm_kernel_8x4_haswell_2.c). What it reads:
 
 - `a`, our weight: panels of eight output columns, [P, in, 8];
