@@ -26,7 +26,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks.clients import serving
-from benchmarks.llama import write_gguf
+from benchmarks.llama import made_up_texts, write_gguf
 from benchmarks.models import CONTEXT, SIZES, prompt, write_model
 
 from streamtok.model.machine.threads import available
@@ -108,7 +108,7 @@ def main() -> None:
         write_model(folder, SIZES[given.model])
         here, there = stack.enter_context(serving(folder, 1)), 0
         if beside:
-            write_gguf(folder, file := folder / "texts.gguf", texts=True)
+            write_gguf(folder, file := folder / "texts.gguf", made_up_texts)
             there = stack.enter_context(llama_server(given.llama_server, file))
         else:
             print("llama.cpp's server: not compared, needs --llama-server and gguf")

@@ -8,52 +8,18 @@ sources of llama.cpp, and run with `--jinja`.
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
-
-import numpy as np
-from gguf import GGUFWriter
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
 
-from benchmarks.llama import _rename, _side_by_side
-
-from streamtok.model.load import read_weights
+from benchmarks.llama import write_gguf
 
 CONTROL, NORMAL = 3, 1  # llama.cpp's kinds of tokens
 
 
-def main(folder: Path, file: str) -> None:
-    """Write the file."""
-    config, weights = read_weights(folder)
-    writer = GGUFWriter(file, "llama")
-    writer.add_context_length(config.context)
-    writer.add_embedding_length(config.dim)
-    writer.add_block_count(config.layers)
-    writer.add_feed_forward_length(config.hidden)
-    writer.add_head_count(config.heads)
-    writer.add_head_count_kv(config.kv_heads)
-    writer.add_layer_norm_rms_eps(config.norm_eps)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(rope_theta(folder))
-    writer.add_vocab_size(config.vocab)
-    add_tokenizer(writer, folder, config.vocab)
-    for name, tensor in weights.items():
-        if ".q_proj." in name or ".k_proj." in name:
-            tensor = _side_by_side(tensor, config.head_dim)
-        writer.add_tensor(_rename(name), np.ascontiguousarray(tensor))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def rope_theta(folder: Path) -> float:
-    """Return the base of the rotations."""
-    config = json.loads((folder / "config.json").read_text())
-    return float((config.get("rope_parameters") or config)["rope_theta"])
-
-
-def add_tokenizer(writer: GGUFWriter, folder: Path, vocab: int) -> None:
+def add_tokenizer(folder: Path, writer: Any, vocab: int) -> None:
     """Add the tokens, their merges, the special ones and the template."""
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     settings = json.loads((folder / "tokenizer_config.json").read_text())
@@ -76,4 +42,5 @@ def add_tokenizer(writer: GGUFWriter, folder: Path, vocab: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    model = Path(sys.argv[1])
+    write_gguf(model, Path(sys.argv[2]), partial(add_tokenizer, model))

@@ -1,7 +1,9 @@
 """llama.cpp with the same weights: written as float32 GGUF, decoded through llama-cpp-python."""
 
+import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,7 @@ NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-
-
+AddTokens = Callable[[Any, int], None]  # adds so many tokens to a GGUFWriter
 UBATCH = 512  # positions that are computed together: llama.cpp's own default
 
 
@@ -105,9 +106,29 @@ class _Run:
         self._lib.llama_free(self._context)
 
 
-def write_gguf(folder: Path, file: Path, *, texts: bool = False) -> None:
-    """Write the model as float32; with `texts` each token has one, as llama.cpp's server needs."""
-    from gguf import GGUFWriter, TokenType
+def without_texts(writer: Any, _: int) -> None:
+    """Add none: ids go in and out."""
+    writer.add_tokenizer_model("none")
+
+
+def made_up_texts(writer: Any, vocab: int) -> None:
+    """Add a text for each token, as llama.cpp's server needs them."""
+    from gguf import TokenType
+
+    special = ["<unk>", "<s>", "</s>"]
+    octets = [f"<0x{octet:02X}>" for octet in range(256)]
+    words = [f"\u2581t{number}" for number in range(vocab - len(special + octets))]
+    kinds = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL]
+    kinds += [TokenType.BYTE] * len(octets) + [TokenType.NORMAL] * len(words)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(special + octets + words)
+    writer.add_token_scores([0.0] * vocab)
+    writer.add_token_types(kinds)
+
+
+def write_gguf(folder: Path, file: Path, add_tokens: AddTokens = without_texts) -> None:
+    """Write the model as float32; `add_tokens` adds the texts of its tokens."""
+    from gguf import GGUFWriter
 
     config, weights = read_weights(folder)
     assert isinstance(config, ModelConfig)
@@ -120,17 +141,9 @@ def write_gguf(folder: Path, file: Path, *, texts: bool = False) -> None:
     writer.add_head_count_kv(config.kv_heads)
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(_rope_base(folder))
     writer.add_vocab_size(config.vocab)
-    writer.add_tokenizer_model("llama" if texts else "none")  # without texts, ids go in and out
-    if texts:
-        special = ["<unk>", "<s>", "</s>"]
-        octets = [f"<0x{octet:02X}>" for octet in range(256)]
-        words = [f"\u2581t{number}" for number in range(config.vocab - len(special + octets))]
-        kinds = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL]
-        kinds += [TokenType.BYTE] * len(octets) + [TokenType.NORMAL] * len(words)
-        writer.add_token_list(special + octets + words)
-        writer.add_token_scores([0.0] * config.vocab)
-        writer.add_token_types(kinds)
+    add_tokens(writer, config.vocab)
     for name, tensor in weights.items():
         if ".q_proj." in name or ".k_proj." in name:
             tensor = _side_by_side(tensor, config.head_dim)
@@ -139,6 +152,11 @@ def write_gguf(folder: Path, file: Path, *, texts: bool = False) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _rope_base(folder: Path) -> float:
+    config = json.loads((folder / "config.json").read_text())
+    return float((config.get("rope_parameters") or config).get("rope_theta", 10_000))
 
 
 def _rename(name: str) -> str:
