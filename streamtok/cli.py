@@ -15,7 +15,6 @@ from streamtok.settings import (
     GenerateConfig,
     LearnConfig,
     ProxyConfig,
-    ServeSettings,
     read,
     secret,
 )
@@ -69,7 +68,7 @@ def serve_config(flags: Sequence[str]) -> ServeConfig:
 
 
 def _serve_config(given: dict[str, Any]) -> ServeConfig:
-    return read(ServeSettings, given)
+    return read(ServeConfig, given)
 
 
 def _announce(url: str) -> None:
@@ -205,7 +204,7 @@ def _parser() -> Parser:
         return command
 
     about = "Serve until a signal comes. More on these flags: streamtok help settings"
-    add_settings(add(serve, "serve the OpenAI API", text=about), ServeSettings)
+    add_settings(add(serve, "serve the OpenAI API", text=about), ServeConfig)
     about = f"{key.__doc__} serve --api-keys reads the line."
     command = add(key, "make an API key", text=about)
     command.add_argument("name", help="what the key is called in the ledger and the metrics")

@@ -102,18 +102,14 @@ class ApiConfig:
     requests_per_minute: Count = setting(0, "requests of one key in a minute, 0: any number")
     tokens_per_minute: Count = setting(0, "tokens of one key in a minute, 0: any number")
     streams_per_key: Count = setting(0, "sequences of one key at once, 0: any number")
-    heartbeat_s: Duration = setting(
-        0.0, "seconds between heartbeats before the first token of a stream, 0: none"
-    )
+    heartbeat_s: Duration = setting(0.0, "seconds between heartbeats to the first token, 0: none")
     request_timeout_s: Duration = setting(
         0.0, "seconds an answer may take in all, 0: any time; more get an error"
     )
     cors_origins: str = setting(
         "", "origins of web pages that may use the API, or * for all (default: none)"
     )
-    unknown_fields: Literal["ignore", "refuse"] = setting(
-        "ignore", "how unknown request fields are treated"
-    )
+    unknown_fields: Literal["ignore", "refuse"] = setting("ignore", "unknown fields of requests")
     model_alias: str = setting(
         "", "other names of the model, with commas between, or * for any name (default: none)"
     )
@@ -174,8 +170,12 @@ class ServeConfig(EngineConfig, ListenConfig, ConnectionConfig, ApiConfig, Trace
     faults: bool = setting(False, "let requests ask for faults, to test clients")
     script: str = setting("", "file of prescribed answers, TOML or JSON (default: none)")
     script_only: bool = setting(False, "load no model: what --script does not answer is a 404")
-    frozen_clock: bool = setting(
-        False, "stop the date at the beginning of 2026, so that answers repeat"
-    )
+    frozen_clock: bool = setting(False, "stop the date at the start of 2026, so answers repeat")
     ids: Literal["random", "sequential"] = setting("random", "ids of requests and answers")
     log_level: LogLevel = setting("info", "least level that is logged")
+    replicas: Positive = setting(1, "replicas of the engine, with --engine ray")
+    ray_address: str = setting(
+        "local", "their Ray cluster: local starts one, auto finds this machine's, or an address"
+    )
+    ray_cpus: Duration = setting(1.0, "processors that Ray sets aside for a replica")
+    ray_detached: bool = setting(False, "leave the replicas running when the server ends")

@@ -14,7 +14,6 @@ GROUPS = {  # the class of a setting -> its heading in the help
     "ClassConfig": "a class",
     "TalkConfig": "server and sampling",
     "EngineConfig": "model and engine",
-    "RayConfig": "replicas on Ray, with --engine ray",
     "ApiConfig": "API: keys, rates, streams",
     "ConnectionConfig": "limits of connections and requests",
     "ServeConfig": "server",

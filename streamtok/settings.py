@@ -28,7 +28,6 @@ from streamtok.config import (
     TraceConfig,
     setting,
 )
-from streamtok.engine.cluster.config import RayConfig
 from streamtok.errors import ConfigError
 
 Config = TypeVar("Config")
@@ -38,11 +37,6 @@ NEED_RAY = ("replicas", "ray_address", "ray_cpus", "ray_detached")  # mean nothi
 BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "": "false"}
 Temperature = Annotated[float, Meta(ge=0, le=2, description="a number, 0 to 2")]
 Seed = Annotated[int, Meta(description="a whole number")]
-
-
-@dataclass(frozen=True)
-class ServeSettings(ServeConfig, RayConfig):
-    """What `streamtok serve` takes: the server's settings and those of its rooms."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +176,7 @@ def read(kind: type[Config], given: Mapping[str, str | None]) -> Config:
                 break
     _check_exclusive(named)
     config = kind(**values)
-    if isinstance(config, ServeSettings):
+    if isinstance(config, ServeConfig):
         _check_ray(config, named)
     return config
 
@@ -194,10 +188,12 @@ def _check_exclusive(named: Mapping[str, str]) -> None:
             raise ConfigError(f"{named[one]} and {named[other]} exclude each other")
 
 
-def _check_ray(config: ServeSettings, named: Mapping[str, str]) -> None:
+def _check_ray(config: ServeConfig, named: Mapping[str, str]) -> None:
     """Refuse settings of replicas where there are none, or could not be shared."""
     if config.engine == "ray":
-        config.check_lifetime(config.workers)
+        from streamtok.engine.cluster.lifetime import check_lifetime
+
+        check_lifetime(config)
         return
     for field in NEED_RAY:
         if field in named:

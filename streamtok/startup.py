@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamtok.config import EngineConfig, ServeConfig
+from streamtok.config import ServeConfig
 from streamtok.engine.base import Engine
-from streamtok.engine.cluster.config import RayConfig
 from streamtok.engine.extras import all_extras
 from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.extras.grammars import Grammars, Vocabulary
@@ -111,7 +110,7 @@ def _load_grammars(vocabulary: Vocabulary) -> Grammars | None:
 
 
 async def start_engine(
-    config: EngineConfig, files: ModelFiles, early: EarlyProcess | None = None
+    config: ServeConfig, files: ModelFiles, early: EarlyProcess | None = None
 ) -> Engine:
     """Start the engine: on Ray, in a thread if `files` have the model's weights, or in a process.
 
@@ -122,8 +121,7 @@ async def start_engine(
     if config.engine == "ray":
         from streamtok.engine.cluster.start import start_ray
 
-        where = config if isinstance(config, RayConfig) else RayConfig()
-        return await start_ray(where, config, load_vocabulary)
+        return await start_ray(config, load_vocabulary)
     if files.decoder:
         from streamtok.engine.local import LocalEngine
 

@@ -13,10 +13,9 @@ from postgres_server import PostgresServer, missing, running_postgres
 from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.clock import Clock
-from streamtok.config import ConnectionConfig
+from streamtok.config import ConnectionConfig, ServeConfig
 from streamtok.http.server import Server
 from streamtok.http.service import Service
-from streamtok.settings import ServeSettings
 from streamtok.testing import RunningServer, listen_locally, running_server, write_model
 
 pytest_plugins = ["streamtok.pytest_plugin"]
@@ -46,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     ledger = tmp_path_factory.mktemp("ledger") / "usage.sqlite3"
     on_ray: dict[str, Any] = {"engine": "ray", "replicas": 2, "ray_cpus": 0.5}
     given = on_ray if os.environ.get("TESTS_ON_RAY") else {}
-    with running_server(ServeSettings(port=0, ledger=str(ledger), **given)) as running:
+    with running_server(ServeConfig(port=0, ledger=str(ledger), **given)) as running:
         yield running
 
 

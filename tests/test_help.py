@@ -10,12 +10,12 @@ from rich.console import Console
 
 from streamtok import cli, flags
 from streamtok import help as pages
+from streamtok.config import ServeConfig
 from streamtok.settings import (
     ChatConfig,
     GenerateConfig,
     LearnConfig,
     ProxyConfig,
-    ServeSettings,
     flag_name,
 )
 
@@ -85,15 +85,15 @@ def test_the_flags_of_serve_are_grouped_and_say_what_they_take(
     text = capsys.readouterr().out
     assert "VALUE" not in text
     headings = re.findall(r"^(\S.*):$", text, re.MULTILINE)
-    kinds = {kind.__name__ for kind in ServeSettings.__mro__}
+    kinds = {kind.__name__ for kind in ServeConfig.__mro__}
     assert headings == ["options", *(flags.GROUPS[name] for name in flags.GROUPS if name in kinds)]
     _, *groups = re.split(r"^\S.*:$", text, flags=re.MULTILINE)
-    for setting in fields(ServeSettings):
+    for setting in fields(ServeConfig):
         holding = [g for g in groups if re.search(rf"^  {flag_name(setting)}\b(?!-)", g, re.M)]
         assert len(holding) == 1, setting.name
 
 
 def test_every_metavar_is_that_of_a_setting() -> None:
-    kinds = (ServeSettings, ProxyConfig, ChatConfig, GenerateConfig, LearnConfig)
+    kinds = (ServeConfig, ProxyConfig, ChatConfig, GenerateConfig, LearnConfig)
     names = {setting.name for kind in kinds for setting in fields(kind)}
     assert flags.METAVARS.keys() <= names

@@ -197,12 +197,11 @@ def test_an_address_without_a_cluster_is_refused() -> None:
 
 
 def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from streamtok.config import EngineConfig
-    from streamtok.engine.cluster.config import RayConfig
+    from streamtok.config import ServeConfig
     from streamtok.engine.cluster.start import start_ray
     from streamtok.errors import ConfigError
 
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "streamtok.engine.cluster.ray", raising=False)
     with pytest.raises(ConfigError, match=r"--engine ray needs pip install 'streamtok\[ray\]'"):
-        asyncio.run(start_ray(RayConfig(), EngineConfig(), lambda _: None))
+        asyncio.run(start_ray(ServeConfig(), lambda _: None))

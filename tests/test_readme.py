@@ -16,7 +16,8 @@ from documents import PAGES, ROOT, blocks, commands, help_page, rows
 from test_layers import HEART, MODULES, ROOMS, room_of
 
 from streamtok import cli
-from streamtok.settings import ServeSettings, choices, flag_name
+from streamtok.config import ServeConfig
+from streamtok.settings import choices, flag_name
 
 TEXT = PAGES["README.md"]
 SERVE = "pip install . && python -m streamtok serve"
@@ -159,7 +160,7 @@ def setting_rows(page: str) -> Iterator[tuple[list[str], str]]:
 
 
 def test_every_setting_is_in_one_table_with_its_default() -> None:
-    settings: dict[str, Any] = {flag_name(setting): setting for setting in fields(ServeSettings)}
+    settings: dict[str, Any] = {flag_name(setting): setting for setting in fields(ServeConfig)}
     seen = []
     for flags, shown in [*setting_rows("settings"), *setting_rows("limits")]:
         seen += flags
@@ -169,7 +170,7 @@ def test_every_setting_is_in_one_table_with_its_default() -> None:
             assert [int(n) * SIZES[unit] for n, unit in numbers] == defaults, flags
         elif shown in ("off", "none") or shown.startswith("any"):
             assert all(default in ("", 0, -1, False) for default in defaults), flags
-        elif choices(ServeSettings, settings[flags[0]].name):
+        elif choices(ServeConfig, settings[flags[0]].name):
             assert [shown] == defaults
     assert sorted(seen) == sorted(settings)
 

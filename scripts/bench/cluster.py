@@ -20,8 +20,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the nodes have no token in
 from streams import Stream, comparable, streams
 from survive import read
 
+from streamtok.config import ServeConfig
 from streamtok.serve.background import RunningServer, running_server
-from streamtok.settings import ServeSettings
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 
@@ -41,8 +41,8 @@ def cluster_of(nodes: int, **node: int) -> Iterator[Any]:
         cluster.shutdown()
 
 
-def settings(**given: Any) -> ServeSettings:
-    return ServeSettings(port=0, ledger=":memory:", frozen_clock=True, max_streams=32, **given)
+def settings(**given: Any) -> ServeConfig:
+    return ServeConfig(port=0, ledger=":memory:", frozen_clock=True, max_streams=32, **given)
 
 
 async def run(url: str, found: list[Stream], arrived: Any = lambda _: None) -> list[Any]:

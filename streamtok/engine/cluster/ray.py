@@ -30,8 +30,7 @@ from ray._private.state import state as cluster_state
 from ray.exceptions import GetTimeoutError
 
 from streamtok import __version__
-from streamtok.config import EngineConfig
-from streamtok.engine.cluster.config import RayConfig
+from streamtok.config import EngineConfig, ServeConfig
 from streamtok.engine.cluster.places import Link, ReplicaLost
 from streamtok.engine.cluster.replica import Greeting, LoadVocabulary, Replica, Steps
 from streamtok.engine.commands import Command, EngineInfo
@@ -62,7 +61,7 @@ class ReplicaActor(Replica):
 class RayCluster:
     """A `Cluster` of actors that are made from `setup`, the arguments of `ReplicaActor`."""
 
-    def __init__(self, config: RayConfig, setup: Setup) -> None:
+    def __init__(self, config: ServeConfig, setup: Setup) -> None:
         engine = setup[0]
         own = repr((__version__, engine, config.ray_cpus)).encode()
         digest = hashlib.sha256(own).hexdigest()[:8]
@@ -181,7 +180,7 @@ class RayLink:
             return pickle.loads(await _value(item))
 
 
-def connect(config: RayConfig) -> None:
+def connect(config: ServeConfig) -> None:
     """Connect this process to the cluster, or start one for it. Blocks.
 
     Raises:

@@ -7,9 +7,8 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
-from streamtok.config import EngineConfig
+from streamtok.config import ServeConfig
 from streamtok.engine.cluster.client import ClusterEngine, Sleep
-from streamtok.engine.cluster.config import RayConfig
 from streamtok.engine.cluster.places import Cluster, Link, ReplicaLost
 from streamtok.engine.cluster.probe import Scores, probe
 from streamtok.engine.cluster.replica import LoadVocabulary
@@ -57,9 +56,7 @@ async def _cancel(tasks: Iterable[asyncio.Task[tuple[str, Link, Scores]]]) -> No
             await result[1].close()
 
 
-async def start_ray(
-    config: RayConfig, engine: EngineConfig, load_vocabulary: LoadVocabulary
-) -> ClusterEngine:
+async def start_ray(config: ServeConfig, load_vocabulary: LoadVocabulary) -> ClusterEngine:
     """Connect to Ray, and return an engine whose replicas it runs.
 
     Raises:
@@ -73,5 +70,5 @@ async def start_ray(
         raise ConfigError(message) from error
     await asyncio.to_thread(ray.connect, config)
     level = logging.getLogger().getEffectiveLevel()
-    cluster = ray.RayCluster(config, (ray.plain(engine), load_vocabulary, level))
+    cluster = ray.RayCluster(config, (ray.plain(config), load_vocabulary, level))
     return await start_cluster(cluster, cluster.names)
