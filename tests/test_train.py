@@ -25,13 +25,23 @@ def train() -> Iterator[SimpleNamespace]:
         import mixture
         import story_checks
         import token_stream
-        from mixture import follow_ups, invented, paraphrase, prompts, protocol, talk, vocabulary
+        from mixture import (
+            coined,
+            follow_ups,
+            invented,
+            paraphrase,
+            prompts,
+            protocol,
+            talk,
+            vocabulary,
+        )
 
         library = vocabulary.load_library()
         yield SimpleNamespace(
             mixture=mixture,
             checks=story_checks,
             stream=token_stream,
+            coined=coined,
             follow_ups=follow_ups,
             invented=invented,
             paraphrase=paraphrase,
@@ -39,7 +49,9 @@ def train() -> Iterator[SimpleNamespace]:
             protocol=protocol,
             talk=talk,
             library=library,
-            chats=invented.invented_chats(STORIES, library, random.Random("tests")),
+            chats=invented.invented_chats(
+                STORIES, library.training, library, random.Random("tests")
+            ),
         )
     finally:
         sys.path.remove(str(SCRIPTS))
@@ -197,12 +209,16 @@ def test_a_stream_goes_on_where_it_was(train):
         return [[0, *rng.integers(5, 4000, size=n).tolist()] for n in rng.integers(20, 900, 60)]
 
     def fresh():
-        return train.stream.TokenStream(sequences_of, 2048, seed=1)
+        return train.stream.TokenStream(sequences_of, 2048, 1024, seed=1)
 
     whole = fresh()
     batches = [whole.read() for _ in range(40)]
-    assert {b.shape for b in batches} == {(4, 513), (2, 1025)}
-    assert all((b[:, 0] == 0).all() for b in batches)
+    assert all(2048 <= sum(rows.size for rows in b) <= 2048 + 1100 for b in batches)
+    for rows in (rows for b in batches for rows in b):
+        assert (rows[:, 0] == 0).all()
+        assert (rows[:, -1] == 0).all()
+        lengths = (rows != 0).sum(axis=1)
+        assert len(rows) == 1 or len(rows) * lengths.max() <= 1024
     assert whole.state_dict()["part"] >= 2
     for stop in (0, 7, 21):
         first = fresh()
@@ -211,7 +227,40 @@ def test_a_stream_goes_on_where_it_was(train):
         second = fresh()
         second.load_state_dict(first.state_dict())
         for batch in batches[stop:30]:
-            np.testing.assert_array_equal(second.read(), batch)
+            for rows, expected in zip(second.read(), batch, strict=True):
+                np.testing.assert_array_equal(rows, expected)
+
+
+def test_a_part_is_read_whole_but_for_what_does_not_fill_a_batch(train):
+    rng = np.random.default_rng(3)
+    documents = [[0, *rng.integers(5, 4000, size=n).tolist()] for n in rng.integers(2, 300, 400)]
+    read = {
+        tuple(row[: np.count_nonzero(row) + 1].tolist())
+        for batch in train.stream.batches_of(documents, 2048, 512, rng)
+        for rows in batch
+        for row in rows
+    }
+    whole = set(map(tuple, documents))
+    assert read <= whole
+    assert sum(map(len, whole - read)) < 2048
+
+
+def test_coined_subjects_are_new_and_are_copied_into_the_story(train):
+    library, rng = train.library, random.Random("coined")
+    known = train.coined.known_words(library)
+    words = train.coined.with_coined_words(library, rng)
+    coined = set(words.kinds) - set(library.training.kinds)
+    assert len(coined) == train.coined.COINED
+    assert not coined & known
+    assert not set(words.things) & set(library.held_out.things)
+    for document in train.invented.invented_chats(60, words, library, rng):
+        request, story = (text.lower() for text in request_and_story(document))
+        for word in set(re.findall("[a-z]+", request)) & {c.split()[0] for c in coined}:
+            assert word in story
+    for document in train.invented.repeated_chats(60, words, rng):
+        request, answer = request_and_story(document)
+        repeated = answer.split("!")[0].split(", ", 1)[-1].rstrip(".")
+        assert repeated[1:] in request
 
 
 def test_an_answer_that_turns_yes_into_no_is_found(train):

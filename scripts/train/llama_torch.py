@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-END_OF_TEXT_ID = 0  # begins every document
 EMBEDDING_SCALE = 16.0  # so that a token stays visible among what the layers add to it
 EMBEDDING_STD = 0.02 * EMBEDDING_SCALE
 
@@ -49,13 +48,6 @@ def rotary_angles(config: LlamaConfig) -> tuple[Tensor, Tensor]:
     positions = torch.arange(config.max_position_embeddings).float()  # [time]
     angles = torch.outer(positions, rotary_frequencies(config)).repeat(1, 2)  # [time, head_dim]
     return angles.cos(), angles.sin()
-
-
-def document_mask(tokens: Tensor) -> Tensor:
-    """Which positions each one sees, `[batch, 1, time, time]`: those before it in its document."""
-    document = (tokens == END_OF_TEXT_ID).cumsum(1)  # [batch, time]
-    same = document[:, :, None] == document[:, None, :]  # [batch, time, time]
-    return same.tril()[:, None]  # [batch, 1, time, time]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -97,14 +89,14 @@ class Attention(nn.Module):
         batch, time, _ = x.shape
         return x.view(batch, time, -1, self.head_dim).transpose(1, 2)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """`[batch, time, hidden]` to `[batch, time, hidden]`."""
         q = rotate(self.split_heads(self.q_proj(x)), cos, sin)  # [batch, heads, time, head_dim]
         k = rotate(self.split_heads(self.k_proj(x)), cos, sin)  # [batch, kv_heads, time, head_dim]
         v = self.split_heads(self.v_proj(x))  # [batch, kv_heads, time, head_dim]
         k = k.repeat_interleave(self.groups, dim=1)  # [batch, heads, time, head_dim]
         v = v.repeat_interleave(self.groups, dim=1)  # [batch, heads, time, head_dim]
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))  # [batch, time, hidden]
         return output
 
@@ -135,9 +127,9 @@ class Layer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """`[batch, time, hidden]` to `[batch, time, hidden]`."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)  # [batch, time, hidden]
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)  # [batch, time, hidden]
         output: Tensor = x + self.mlp(self.post_attention_layernorm(x))  # [batch, time, hidden]
         return output
 
@@ -161,9 +153,8 @@ class LlamaModel(nn.Module):
         """`[batch, time]` token ids to `[batch, time, hidden]`."""
         time = tokens.shape[1]
         x = self.embed_tokens(tokens)  # [batch, time, hidden]
-        mask = document_mask(tokens)  # [batch, 1, time, time]
         for layer in self.layers:
-            x = layer(x, self.cos[:time], self.sin[:time], mask)  # [batch, time, hidden]
+            x = layer(x, self.cos[:time], self.sin[:time])  # [batch, time, hidden]
         normed: Tensor = self.norm(x)  # [batch, time, hidden]
         return normed
 

@@ -26,12 +26,13 @@ from llama_torch import LlamaConfig
 from mixture import Document, Mixture
 from progress import TrainingProgress
 from safetensors.torch import load_file
-from token_stream import LONG_BLOCK, TokenStream
+from token_stream import TokenStream
 from tokenizers import Tokenizer
 from trainer import Settings, Trainer
 
 DOCUMENTS_PER_EVALUATION = 8
 TOKENIZER_PARTS = 4  # of the mixture, to learn a new tokenizer from
+PASS_TOKENS = {"cpu": 2048, "cuda": 32768}  # that are in memory at once
 PAUSE_S = 2.0
 
 
@@ -108,15 +109,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=25_000, help="length of the run")
     parser.add_argument("--cool-down", type=int, default=2_000, help="last steps: the rates fall")
     parser.add_argument("--peak", type=float, default=0.5, help="scales the learning rates")
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="a multiple of 1024")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="of a step, at least")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--checkpoint-minutes", type=float, default=5.0)
     parser.add_argument("--evaluation-minutes", type=float, default=30.0)
     parser.add_argument("--pause-file", type=Path, help="training sleeps while this file exists")
-    arguments = parser.parse_args()
-    if arguments.batch_tokens % LONG_BLOCK:
-        parser.error(f"--batch-tokens must be a multiple of {LONG_BLOCK}")
-    return arguments
+    return parser.parse_args()
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -167,6 +165,7 @@ def prepare_run(arguments: argparse.Namespace, device: torch.device) -> Run:
     stream = TokenStream(
         lambda number: encode_documents(tokenizer, mixture.part(number)),
         settings.batch_tokens,
+        PASS_TOKENS[device.type],
         settings.seed,
     )
     trainer = Trainer(LlamaConfig(), stream, settings, device)
@@ -218,7 +217,7 @@ def training_figures(run: Run, threads: int) -> dict[str, Any]:
     return {
         **asdict(settings),
         "step": run.trainer.step,
-        "tokens_seen": run.trainer.step * settings.batch_tokens,
+        "tokens_seen": run.trainer.tokens_seen,
         "parameters": sum(p.numel() for p in run.trainer.model.parameters()),
         "training_s": round(run.training_s),
         "device": str(run.trainer.device),

@@ -18,7 +18,7 @@ from chat_tokenizer import SPECIAL_TOKENS
 from induction import held_afterwards, held_at_first, start_copying, start_with_induction
 from llama_torch import LlamaConfig, LlamaForCausalLM
 from optimiser import build_optimisers, learning_rate_factor, set_learning_rates
-from token_stream import TokenStream
+from token_stream import PADDING, TokenStream
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -47,12 +47,15 @@ class Settings:
 
 
 def loss_weights(tokens: Tensor) -> Tensor:
-    """How much each position counts as a target, `[batch, time]`: little within a request."""
+    """How much each position counts as a target, `[batch, time]`.
+
+    Little within a request, and nothing within the padding that follows a row's document.
+    """
     counter = torch.arange(tokens.shape[1], device=tokens.device)  # [time]
     request = torch.where(tokens == USER, counter, -1).cummax(1).values  # [batch, time]
-    others = (tokens == ASSISTANT) | (tokens == 0)  # [batch, time]
-    answer = torch.where(others, counter, -1).cummax(1).values  # [batch, time]
-    return torch.where(request > answer, REQUEST_WEIGHT, 1.0)  # [batch, time]
+    answer = torch.where(tokens == ASSISTANT, counter, -1).cummax(1).values  # [batch, time]
+    weights = torch.where(request > answer, REQUEST_WEIGHT, 1.0)  # [batch, time]
+    return weights.masked_fill((tokens == PADDING) & (counter > 0), 0.0)  # [batch, time]
 
 
 def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -78,6 +81,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.step = 0
+        self.tokens_seen = 0
         self.device = device
         self.model = LlamaForCausalLM(config)
         start_with_induction(self.model)
@@ -86,8 +90,7 @@ class Trainer:
         self.hold()
         self.stream = stream
         self._optimisers = build_optimisers(self.model)
-        self._tokens_per_pass = 1024 if device.type == "cpu" else 32768
-        self._loss = torch.compile(mean_loss, dynamic=False) if can_compile(device) else mean_loss
+        self._loss = torch.compile(mean_loss, dynamic=True) if can_compile(device) else mean_loss
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Begin with trained weights instead of new ones."""
@@ -102,19 +105,19 @@ class Trainer:
             torch.manual_seed(settings.seed)
             start_copying(self.model)
             self.hold()
-        rows = torch.from_numpy(self.stream.read().astype(np.int64)).to(self.device)
-        inputs, targets = rows[:, :-1], rows[:, 1:]  # [batch, time]
-        weights = loss_weights(inputs)  # [batch, time]
-        weights = weights / weights.sum()  # [batch, time]
-        size = max(1, self._tokens_per_pass // inputs.shape[1])
+        passes = [torch.from_numpy(rows.astype(np.int64)) for rows in self.stream.read()]
+        weights = [loss_weights(rows[:, :-1]) for rows in passes]  # [rows, time] each
+        sum_of_weights = sum(w.sum() for w in weights)
         total = torch.zeros((), device=self.device)  # []
-        for x, y, w in zip(
-            *(torch.split(t, size) for t in (inputs, targets, weights)), strict=True
-        ):
+        for rows, w in zip(passes, weights, strict=True):
+            inputs, targets, share = (
+                t.to(self.device) for t in (rows[:, :-1], rows[:, 1:], w / sum_of_weights)
+            )
             with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
-                loss = self._loss(self.model, x, y, w)  # []
+                loss = self._loss(self.model, inputs, targets, share)  # []
             torch.autograd.backward(loss)
             total += loss.detach()
+            self.tokens_seen += int(w.count_nonzero())
         nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         factor = learning_rate_factor(self.step, settings.steps, settings.cool_down)
         set_learning_rates(self._optimisers, settings.peak * factor)
@@ -148,6 +151,7 @@ class Trainer:
         """All that `load_state_dict` needs to go on from here."""
         return {
             "step": self.step,
+            "tokens_seen": self.tokens_seen,
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
@@ -156,7 +160,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state that `state_dict` returned."""
-        self.step = state["step"]
+        self.step, self.tokens_seen = state["step"], state["tokens_seen"]
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):

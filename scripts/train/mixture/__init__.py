@@ -9,9 +9,10 @@ prints what is in a part.
 import random
 from pathlib import Path
 
+from .coined import with_coined_words
 from .corpus import plain_documents, read_passages, story_chats
 from .documents import Document, Question, StoryPrompt
-from .invented import held_out_chats, heldout_story_prompts, invented_chats
+from .invented import held_out_chats, heldout_story_prompts, invented_chats, repeated_chats
 from .protocol import heldout_questions as heldout_protocol_questions
 from .protocol import protocol_chats
 from .talk import heldout_talk_questions, known_sentences, sentences_of, talk_chats
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 # How much of each source a part has, in documents or in passes over all questions
-STORIES = 1_300
+STORIES, REPEATED = 1_300, 600
 PROTOCOL_PASSES, PROTOCOL_FOLLOW_UPS = 9, 300
 TALK_PASSES, UNKNOWN, LONGER_TALKS = 5, 350, 520
 CORPUS = {
@@ -68,9 +69,11 @@ class Mixture:
     def part(self, number: int) -> list[Document]:
         """All documents of part `number`, in no particular order; there is no last part."""
         name = f"{self._seed} {number}"
+        words = with_coined_words(self._library, random.Random(f"coined {name}"))
         return [
             *self._corpus_part(number),
-            *invented_chats(STORIES, self._library, random.Random(f"invented {name}")),
+            *invented_chats(STORIES, words, self._library, random.Random(f"invented {name}")),
+            *repeated_chats(REPEATED, words, random.Random(f"repeated {name}")),
             *protocol_chats(
                 PROTOCOL_PASSES, PROTOCOL_FOLLOW_UPS, random.Random(f"protocol {name}")
             ),

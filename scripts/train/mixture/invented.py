@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from .cast import PRONOUNS
 from .documents import Document, StoryPrompt
-from .prompts import story_chat, story_request
+from .prompts import GREETED, REPEATED, join_phrases, story_chat, story_request
 from .subjects import with_article
 from .vocabulary import Library, Vocabulary, load_library
 from .world import Wish, tell
@@ -136,18 +136,40 @@ def subject_phrases(wish: Wish, words: Vocabulary, rng: random.Random) -> list[s
     return phrases
 
 
-def invented_chats(count: int, library: Library, rng: random.Random) -> list[Document]:
-    """`count` chats of one request and one story."""
-    words = library.training
+def invented_chats(
+    count: int, words: Vocabulary, library: Library, rng: random.Random
+) -> list[Document]:
+    """`count` chats of one request and one story.
+
+    What is asked for comes from `words`; whoever else is in a story is one to train on.
+    """
+    asked = replace(library, held_out=replace(library.held_out, things=words.things))
     chats = []
     while len(chats) < count:
         wish = draw_wish(draw_shape(SHAPES, rng), words, rng)
         try:
-            story, _, _ = tell(wish, library, rng)
+            story, _, _ = tell(wish, asked, rng)
         except ValueError:
             continue
         request = story_request(subject_phrases(wish, words, rng), rng)
         chats.append(Document("chat/invented", messages=story_chat(request, story, rng)))
+    return chats
+
+
+def repeated_chats(count: int, words: Vocabulary, rng: random.Random) -> list[Document]:
+    """`count` short chats that repeat a subject, or greet somebody."""
+    chats: list[Document] = []
+    while len(chats) < count:
+        forms = rng.choice((REPEATED, GREETED))
+        request, answer = rng.choice(forms)
+        shapes = SHAPES if forms is REPEATED else {("name",): 1}
+        wish = draw_wish(draw_shape(shapes, rng), words, rng)
+        phrases = subject_phrases(wish, words, rng) if forms is REPEATED else [wish.name]
+        if phrases:
+            text = join_phrases(phrases)
+            begun = text[0].upper() + text[1:]
+            messages = (("user", request.format(text)), ("assistant", answer.format(text, begun)))
+            chats.append(Document("chat/repeated", messages=messages))
     return chats
 
 

@@ -41,6 +41,19 @@ WORD_LISTS = (
     "Use these words in a story: {list}.", "Words: {list}. Make a story of them.",
 )  # fmt: skip
 
+REPEATED = (
+    ("Repeat after me: {0}.", "{1}."), ("Repeat: {0}", "{1}."), ("Say this: {0}.", "{1}."),
+    ("Please repeat {0}.", "{1}."), ("Write down {0}.", "{1}."), ("Just say {0}.", "{1}."),
+)  # fmt: skip
+GREETED = (
+    ("Say hello to {0}.", "Hello, {0}!"), ("This is {0}.", "Hello, {0}!"),
+    ("Greet {0}, please.", "Hello, {0}!"), ("Say goodbye to {0}.", "Goodbye, {0}!"),
+    ("Say good night to {0}.", "Good night, {0}!"),
+    ("My name is {0}.", "Hello, {0}! Shall I tell you a story?"),
+    ("I'm {0}.", "Hello, {0}! Shall I tell you a story?"),
+    ("Hi, I am {0}", "Hello, {0}! Shall I tell you a story?"),
+)  # fmt: skip
+
 SYSTEM = """
 You are a storyteller.
 You are a kind storyteller.
