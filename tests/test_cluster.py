@@ -11,9 +11,11 @@ from clusters import LocalCluster, hurry, local_cluster
 from streamtok.config import EngineConfig
 from streamtok.engine.base import TokenStream
 from streamtok.engine.cluster.client import ClusterEngine
+from streamtok.engine.cluster.places import Place
 from streamtok.engine.cluster.router import BLOCK, Load, Router
 from streamtok.engine.cluster.start import _connect_first, start_cluster
 from streamtok.engine.cluster.stats import ReplicaStats
+from streamtok.engine.commands import Submit
 from streamtok.messages import (
     Event,
     Failed,
@@ -151,18 +153,29 @@ async def test_where_all_are_lost_requests_wait_for_one(
 
 
 async def test_a_drained_replica_gives_its_sequences_away_and_is_moved(
-    cluster: tuple[LocalCluster, ClusterEngine], expected: tuple[Path, dict[str, list[Event]]]
+    cluster: tuple[LocalCluster, ClusterEngine],
+    expected: tuple[Path, dict[str, list[Event]]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     local, engine = cluster
     tasks = start(engine)
     await until_some_tokens(engine, 40)
     assert len(engine._places["one"].journal) > 0
+    at_once: list[int] = []
+    begin = engine._copies.begin
+
+    def counted(request_id: str, source: Place, target: Place, rounds: int) -> Submit | None:
+        at_once.append(engine._copies.targets.count(target))
+        return begin(request_id, source, target, rounds)
+
+    monkeypatch.setattr(engine._copies, "begin", counted)
     local.drained.add("one")
     await check(tasks, expected[1])
     await until(lambda: local.moved)
     assert local.moved == ["one"]
     assert 0 < engine.stats().resumed <= 4
     assert not len(engine._copies)
+    assert set(at_once) == {0}  # what is moved waits for one copy at most
 
 
 async def test_what_fails_while_a_replica_is_drained_is_tried_again(

@@ -158,6 +158,7 @@ def main(tokens: int) -> int:
     before, after = max(w.before_s for w in watches), max(w.after_s for w in watches)
     print(re.findall(r"is drained: \d+ sequences move", log))
     print(f"longest pause before: {before * 1e3:.0f} ms, while streams moved: {after * 1e3:.0f} ms")
+    print("of each stream then, ms:", *sorted(round(w.after_s * 1e3) for w in watches))
     print(f"{len(got)} streams, {different} different; replica on the next node: {moved}")
     return 1 if different or not moved or "is drained" not in log else 0
 

@@ -9,7 +9,7 @@ takes its events, and attaches again when it was lost:
 - A replica that dies: the ids that its sequences have got are in its journal; they go on in another
   place, with the same bytes.
 - A replica whose node is drained: what its sequences have is computed in another place while they
-  still run; then they are moved there, where only the last few tokens are left to compute.
+  still run, one after the other; then each is moved, with only its last few tokens left to compute.
 - A replica computes differently, as on a processor of another kind: it is compared with the first
   one by the log-probabilities of a fixed prompt, bit for bit, and is not used.
 - No replica is left: requests wait PATIENCE_S for one, and then fail.
@@ -19,12 +19,12 @@ Read next: `streamtok.engine.cluster.start`.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 from streamtok.engine.client import EngineClient
 from streamtok.engine.cluster.copies import Copies, Copy
 from streamtok.engine.cluster.places import Cluster, Link, Place, ReplicaLost
-from streamtok.engine.cluster.probe import Scores, probe
+from streamtok.engine.cluster.probe import Scores, connect_alike
 from streamtok.engine.cluster.replica import Steps
 from streamtok.engine.cluster.router import Router
 from streamtok.engine.commands import ENDS, Addressed, Cancel, Close, Command, Submit
@@ -32,7 +32,7 @@ from streamtok.engine.extras.backlog import Backlog
 from streamtok.engine.remote.frames import unpack
 from streamtok.engine.remote.journal import Journal
 from streamtok.engine.remote.restarts import Restarts
-from streamtok.errors import EngineFailed, StreamtokError, Unavailable
+from streamtok.errors import EngineFailed, Unavailable
 from streamtok.messages import EngineStats, Prefilled, SequenceRequest, TokenEvent
 
 log = logging.getLogger(__name__)
@@ -157,6 +157,7 @@ class ClusterEngine(EngineClient):
                 self._forget(name)
                 if copy := self._copies.computed(name, event.index):
                     self._copied(copy)
+                    self._copy_next(copy.source)
         self._send_due(place)
 
     def _journal(self, request_id: str) -> Journal:
@@ -170,11 +171,13 @@ class ClusterEngine(EngineClient):
                 del place.prompts[key]
 
     def _send_due(self, place: Place) -> None:
-        """Send what a replica is to be sent, soon: all of this turn of the event loop at once."""
-        due = place.journal.due()
-        if due and not place.outbox:
+        self._post(place, place.journal.due())
+
+    def _post(self, place: Place, commands: Sequence[Command]) -> None:
+        """Send commands soon: all of this turn of the event loop at once."""
+        if commands and not place.outbox:
             self._loop.call_soon(self._send_out, place)
-        place.outbox += due
+        place.outbox += commands
 
     def _send_out(self, place: Place) -> None:
         if place.link and place.outbox:
@@ -183,8 +186,11 @@ class ClusterEngine(EngineClient):
 
     # Which replica
 
-    def _choose(self, sequences: Sequence[SequenceRequest]) -> Place | None:
-        loads = {place.name: place.load for place in self._places.values() if place.open}
+    def _choose(
+        self, sequences: Sequence[SequenceRequest], but: Collection[Place] = ()
+    ) -> Place | None:
+        open_ = [place for place in self._places.values() if place.open and place not in but]
+        loads = {place.name: place.load for place in open_}
         return self._places[self._router.choose(sequences, loads)] if loads else None
 
     def _put(self, request_id: str, place: Place, sequences: Sequence[SequenceRequest]) -> None:
@@ -212,7 +218,12 @@ class ClusterEngine(EngineClient):
         """Attach to a replica again and again, until cancelled."""
         restarts = Restarts()
         while True:
-            link = link or await self._connect(place, restarts)
+            link = link or await connect_alike(
+                self._cluster,
+                place.name,
+                (self.fingerprint, self._scores),
+                lambda: self._sleep(restarts.delay_s(0.0)),
+            )
             self._open(place, link)
             opened_s = self._loop.time()
             try:
@@ -228,21 +239,6 @@ class ClusterEngine(EngineClient):
             link = None
             if delay_s := restarts.delay_s(self._loop.time() - opened_s):
                 await self._sleep(delay_s)
-
-    async def _connect(self, place: Place, restarts: Restarts) -> Link:
-        """Return a link to a replica that computes as the first one did."""
-        while True:
-            try:
-                link = await self._cluster.connect(place.name)
-                scores = await probe(link)
-            except (ReplicaLost, StreamtokError) as error:
-                log.error("%s cannot be started: %s", place.name, error)
-            else:
-                if (link.info.fingerprint, scores) == (self.fingerprint, self._scores):
-                    return link
-                log.error("%s gives other results, and is not used: %s", place.name, link.place)
-                await link.close()
-            await self._sleep(restarts.delay_s(0.0))
 
     def _open(self, place: Place, link: Link) -> None:
         place.connect(link)
@@ -269,8 +265,7 @@ class ClusterEngine(EngineClient):
         if not self._patience and not any(p.link for p in self._places.values()):
             self._patience = self._loop.create_task(self._lose_patience())
 
-    def _count_places(self) -> None:
-        """Set how much there is room for; without any replica, as much as there was."""
+    def _count_places(self) -> None:  # without any replica, there is as much room as there was
         infos = [place.link.info for place in self._places.values() if place.link]
         self.streams = sum(info.streams for info in infos) or self.streams
         self.room = sum(info.room for info in infos) or self.room
@@ -310,9 +305,7 @@ class ClusterEngine(EngineClient):
                 "the node of %s is drained: %d sequences move", place.name, len(place.journal)
             )
             place.draining = True
-        for request_id in place.journal.names:
-            if request_id not in self._copies and not place.journal[request_id].cancelled:
-                self._copy(request_id, place)
+        self._copy_next(place)
         if not (place.journal.names or place.others or place.moving):
             place.moving = True
             try:
@@ -327,14 +320,22 @@ class ClusterEngine(EngineClient):
             self._complaint = complaint
             log.error(complaint)
 
-    def _copy(self, request_id: str, place: Place, copied: Copy | None = None) -> None:
+    def _copy_next(self, place: Place) -> None:
+        """Begin copies from a place that is drained: one at a time to each other replica.
+
+        A request that is moved there then waits for one of them at most.
+        """
+        for request_id in place.journal.names if place.draining else ():
+            entry = place.journal[request_id]
+            if request_id in self._copies or entry.cancelled:
+                continue
+            if target := self._choose(entry.requests, self._copies.targets):
+                self._copy(request_id, place, target, rounds=1)
+
+    def _copy(self, request_id: str, place: Place, target: Place, rounds: int) -> None:
         """Have another replica compute what a request has, or what it has more than was copied."""
-        target = copied.target if copied else self._choose(place.journal[request_id].requests)
-        rounds = copied.rounds + 1 if copied else 1
-        if not (target and target.link):
-            return
         if submit := self._copies.begin(request_id, place, target, rounds):
-            target.link.send([submit])
+            self._post(target, [submit])
             self._router.place(target.name, submit.sequences)
 
     def _copied(self, copy: Copy) -> None:
@@ -343,8 +344,7 @@ class ClusterEngine(EngineClient):
         if self._where.get(request_id) is not source or source.journal[request_id].cancelled:
             return
         if not copy.is_enough:
-            self._copy(request_id, source, copy)
+            self._copy(request_id, source, copy.target, copy.rounds + 1)
             return
         self._move(request_id, source.journal, copy.target)
-        if source.link:
-            source.link.send([Cancel(request_id, None)])
+        self._post(source, [Cancel(request_id, None)])

@@ -55,9 +55,12 @@ class Copies:
     def __contains__(self, request_id: str) -> bool:
         return any(copy.request_id == request_id for copy in self._copies.values())
 
-    def begin(
-        self, request_id: str, source: Place, target: Place, rounds: int = 1
-    ) -> Submit | None:
+    @property
+    def targets(self) -> list[Place]:
+        """The replicas that compute copies now."""
+        return [copy.target for copy in self._copies.values()]
+
+    def begin(self, request_id: str, source: Place, target: Place, rounds: int) -> Submit | None:
         """Return what `target` is to compute; None if there is nothing that could be copied."""
         requests = source.journal[request_id].so_far()
         if not requests:

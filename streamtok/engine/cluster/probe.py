@@ -4,9 +4,13 @@ A text may only go on where the next token would have been the same one. Process
 kinds add in different orders. Read next: `streamtok.engine.cluster.client`.
 """
 
-from streamtok.engine.cluster.places import Link
+import logging
+from collections.abc import Awaitable, Callable
+
+from streamtok.engine.cluster.places import Cluster, Link, ReplicaLost
 from streamtok.engine.commands import ENDS, Submit
 from streamtok.engine.remote.frames import unpack
+from streamtok.errors import StreamtokError
 from streamtok.messages import (
     Event,
     Failed,
@@ -15,6 +19,8 @@ from streamtok.messages import (
     SequenceRequest,
     TokenEvent,
 )
+
+log = logging.getLogger(__name__)
 
 PROBE_TOKENS = 48
 INTERNAL = "internal-"  # the ids of requests that no client has made begin with it
@@ -43,3 +49,27 @@ async def probe(link: Link) -> Scores:
                 scores.append(event)
             elif isinstance(event, ENDS):
                 return tuple(scores)
+
+
+async def connect_alike(
+    cluster: Cluster,
+    name: str,
+    expected: tuple[str, Scores],
+    pause: Callable[[], Awaitable[object]],
+) -> Link:
+    """Return a link to a replica with the expected weights and scores.
+
+    It is tried for ever: what fails and what is different is logged, and tried again after a pause.
+    """
+    while True:
+        try:
+            link = await cluster.connect(name)
+            scores = await probe(link)
+        except (ReplicaLost, StreamtokError) as error:
+            log.error("%s cannot be started: %s", name, error)
+        else:
+            if (link.info.fingerprint, scores) == expected:
+                return link
+            log.error("%s gives other results, and is not used: %s", name, link.place)
+            await link.close()
+        await pause()
