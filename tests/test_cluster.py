@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from clusters import LocalCluster, hurry, local_cluster
 
 from streamtok.config import EngineConfig
 from streamtok.engine.base import TokenStream
+from streamtok.engine.cluster.apart import apart
 from streamtok.engine.cluster.client import ClusterEngine
 from streamtok.engine.cluster.places import Place
 from streamtok.engine.cluster.router import BLOCK, Load, Router
@@ -315,3 +317,23 @@ async def test_two_servers_share_replicas(expected: tuple[Path, dict[str, list[E
     await check(more, expected[1])
     await second.close()
     await engine.close()
+
+
+def test_a_call_that_never_returns_keeps_nobody_waiting() -> None:
+    never, started = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        started.set()
+        never.wait()
+
+    async def main() -> None:
+        assert await apart(lambda: 7 // 2) == 3
+        with pytest.raises(ZeroDivisionError):
+            await apart(lambda: 7 // 0)
+        assert await apart(threading.current_thread, stays=True) in threading.enumerate()
+        hanging = asyncio.ensure_future(apart(hang))
+        await until(started.is_set)
+        hanging.cancel()
+
+    asyncio.run(main())  # waits for the threads of its own executor
+    never.set()

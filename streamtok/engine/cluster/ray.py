@@ -18,6 +18,7 @@ import socket
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -31,6 +32,7 @@ from ray.exceptions import GetTimeoutError
 
 from streamtok import __version__
 from streamtok.config import EngineConfig, ServeConfig
+from streamtok.engine.cluster.apart import apart
 from streamtok.engine.cluster.places import Link, ReplicaLost
 from streamtok.engine.cluster.replica import Greeting, LoadVocabulary, Replica, Steps
 from streamtok.engine.commands import Command, EngineInfo
@@ -78,7 +80,7 @@ class RayCluster:
     async def connect(self, name: str) -> Link:
         """See `Cluster.connect`."""
         with _asking_ray():
-            handle = self._handles[name] = await asyncio.to_thread(self._find, name)
+            handle = self._handles[name] = await apart(partial(self._find, name))
             link = RayLink(handle, f"{self._server}-{next(self._numbers)}")
             await link.greeted()
         self._nodes[name] = link.place
@@ -87,18 +89,18 @@ class RayCluster:
     async def draining(self) -> Collection[str]:
         """See `Cluster.draining`."""
         with _asking_ray():
-            nodes = await asyncio.to_thread(cluster_state.get_draining_nodes)
+            nodes = await apart(cluster_state.get_draining_nodes)
         places = self._nodes.items()
         return {name for name, place in places if any(node in place for node in nodes)}
 
     async def move(self, name: str) -> None:
         """See `Cluster.move`."""
         with _asking_ray():
-            await asyncio.to_thread(ray.kill, self._handles[name], no_restart=False)
+            await apart(partial(ray.kill, self._handles[name], no_restart=False))
 
     async def close(self) -> None:
         """See `Cluster.close`."""
-        await asyncio.to_thread(self._close)
+        await apart(self._close)
 
     def _find(self, name: str) -> Any:
         """Return a handle to an actor, which is started if there is none."""

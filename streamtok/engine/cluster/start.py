@@ -6,8 +6,10 @@ Read next: `streamtok.engine.cluster.ray`.
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from streamtok.config import ServeConfig
+from streamtok.engine.cluster.apart import apart
 from streamtok.engine.cluster.client import ClusterEngine, Sleep
 from streamtok.engine.cluster.places import Cluster, Link, ReplicaLost
 from streamtok.engine.cluster.probe import Scores, probe
@@ -68,7 +70,7 @@ async def start_ray(config: ServeConfig, load_vocabulary: LoadVocabulary) -> Clu
     except ImportError as error:
         message = f"--engine ray needs pip install 'streamtok[ray]' ({error})"
         raise ConfigError(message) from error
-    await asyncio.to_thread(ray.connect, config)
+    await apart(partial(ray.connect, config), stays=True)
     level = logging.getLogger().getEffectiveLevel()
     cluster = ray.RayCluster(config, (ray.plain(config), load_vocabulary, level))
     return await start_cluster(cluster, cluster.names)
