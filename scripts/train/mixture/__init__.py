@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # How much of each source a part has, in documents or in passes over all questions
-STORIES, REPEATED = 1_300, 600
+STORIES, REPEATED = 1_900, 600
 PROTOCOL_PASSES, PROTOCOL_FOLLOW_UPS = 9, 300
 TALK_PASSES, UNKNOWN, LONGER_TALKS = 5, 350, 520
 CORPUS = {
