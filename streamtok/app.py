@@ -11,9 +11,11 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Alarm, Timer, Timers
 from streamtok.answer.meter import Meter
@@ -284,8 +286,7 @@ def _timer(seconds: float) -> Timer | None:
     return set_alarm
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Struct, frozen=True):
     """What a server has from who made it: one of several `streamtok.serve.workers`, or a test's.
 
     `worker` is its number among several, None where there is only one.

@@ -11,7 +11,6 @@ The end may come at any point.
 Read next: `streamtok.engine.commands`.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from msgspec import Struct
@@ -23,8 +22,7 @@ ConstraintKind = Literal["json_schema", "lark", "regex", "gbnf"]
 Embedding = tuple[float, ...]  # of length one, in single precision
 
 
-@dataclass(frozen=True, slots=True)
-class Constraint:
+class Constraint(Struct, frozen=True):
     """What a text must be: JSON that a schema describes, or what a grammar or a regex matches.
 
     The syntax of grammars is Lark's, or GBNF, that of llama.cpp. `field` is where it stood in the
@@ -41,8 +39,7 @@ class Constraint:
         return self.field.partition(".")[0].partition("[")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
+class SamplingParams(Struct, frozen=True):
     """How the next token is chosen from the logits; the neutral value of each field does nothing.
 
     `seed` and the token's position alone decide the random draw, so that the same request gives
@@ -67,8 +64,7 @@ class SamplingParams:
         return self.temperature < 1e-5
 
 
-@dataclass(frozen=True, slots=True)
-class SequenceRequest:
+class SequenceRequest(Struct, frozen=True):
     """One sequence to generate: the one numbered `index` of its request.
 
     Generation ends at `max_tokens` tokens (0: once the prompt is computed) or at a token in
@@ -161,8 +157,7 @@ class Waiting(Struct, frozen=True):
 Event = Started | PromptScored | Prefilled | TokenEvent | Finished | Failed
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStats:
+class EngineStats(Struct, frozen=True):
     """How busy an engine is at this moment, counted in sequences.
 
     Since the start, its process was replaced `restarts` times, and `resumed` sequences were

@@ -6,9 +6,10 @@ extras.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from streamtok.config import ServeConfig
 from streamtok.engine.base import Engine
@@ -32,8 +33,7 @@ log = logging.getLogger(__name__)
 WARM_UP_TOKENS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFiles:
+class ModelFiles(Struct, frozen=True):
     """What a model folder holds. A `decoder` of None is loaded by the engine's own process."""
 
     decoder: "Decoder | None"

@@ -3,9 +3,9 @@
 import gzip
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from test_doctor import DONE, HEAD, cut_into_chunks, event, part
 
 from streamtok import cli

@@ -1,9 +1,9 @@
 """Guesses save steps and change nothing: the same tokens, log-probabilities and ends."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 from test_prefixes import Bench, Ids, decoder, request, text, told
 
 from streamtok.engine.extras.drafts import MOST_PAUSE, PromptLookup

@@ -5,7 +5,6 @@ import math
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ from documents import help_page
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from processes import serving
 from test_wire import CHAT, CHUNKED, DONE, HEAD, ROLE, Peer, chat_event, chunk, post, said
 

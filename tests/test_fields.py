@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
 

@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anthropic
 import pytest
 from anthropic.types import ModelInfo
+from msgspec.structs import replace
 from openai.types.responses import InputTokenCountResponse  # type: ignore[attr-defined]
 from openai.types.responses.response_item_list import ResponseItemList
 from pydantic import BaseModel

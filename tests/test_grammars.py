@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -15,6 +14,7 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from msgspec.structs import replace
 from test_detokenizer import byte_level, sentencepiece
 from test_prefixes import Bench, decoder, request, text
 from tokenizers import Tokenizer as Backend

@@ -10,11 +10,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import pytest
+from msgspec.structs import replace
 from test_layers import COMPOSITION, HEART, MODULES, PACKAGE, room_of
 
 from streamtok.answer.limits import Limits

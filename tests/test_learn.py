@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 from documents import help_page
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from processes import STREAMTOK, read_until
 
 from streamtok import cli

@@ -8,7 +8,6 @@ when the test says so.
 import asyncio
 import errno
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec import structs
+from msgspec.structs import replace
 
 from streamtok.config import EngineConfig
 from streamtok.engine.commands import Addressed, Close, EngineInfo, Read, Submit

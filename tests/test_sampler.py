@@ -1,7 +1,6 @@
 """The sampler: the right set is kept, the right share is drawn, and no row sees another."""
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from examples import examples
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from streamtok.engine import sampler
 from streamtok.engine.extras.logprobs import logprobs as compute_logprobs

@@ -12,7 +12,7 @@ import ssl
 import struct
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from processes import refused, serving
 
 from streamtok.api.more.routes import ROUTES

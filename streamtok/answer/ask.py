@@ -7,8 +7,10 @@ Read next: `streamtok.answer.limits`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from streamtok.answer.choice import TextRules
 from streamtok.http.framings import OFFERS, Offer
@@ -16,8 +18,7 @@ from streamtok.http.tracer import Trace
 from streamtok.messages import Constraint, SamplingParams, SequenceRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Surface:
+class Surface(Struct, frozen=True):
     """How one API differs from another in requesting text, apart from its JSON.
 
     `path` is what the ledger records, `id_prefix` what the answers' ids begin with, `prompt_field`
@@ -30,8 +31,7 @@ class Surface:
     offers: Sequence[Offer] = OFFERS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(Struct, frozen=True, kw_only=True):
     """A validated request.
 
     `key` is the name of the API key it came with, empty where none is needed; `caller` is whose
@@ -110,8 +110,7 @@ class Alarm(Protocol):
 Timer = Callable[[Callable[[], None]], Alarm]  # calls what it is given when its time is over
 
 
-@dataclass(frozen=True, slots=True)
-class Timers:
+class Timers(Struct, frozen=True):
     """Timers of a request: its heartbeats, and its deadline."""
 
     heartbeat: Timer | None = None

@@ -8,8 +8,9 @@ Read next: `streamtok.text.detokenizer`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from streamtok.answer.events import (
     ChoiceEnded,
@@ -51,8 +52,7 @@ class CallReader(Protocol):
         """Return what is new of the content, and then of calls."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextRules:
+class TextRules(Struct, frozen=True):
     """How ids become text: where it stops, whether special tokens show their names in it, whether
     its tokens are reported one by one, and what reads the calls in it, if there may be any.
 

@@ -5,7 +5,8 @@ Read next: `streamtok.http.framings`.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from streamtok.answer.events import (
     AnswerEvents,
@@ -26,16 +27,14 @@ from streamtok.answer.events import (
 from streamtok.messages import Embedding
 
 
-@dataclass(slots=True)
-class ToolCall:
+class ToolCall(Struct):
     """A call of the tool `name`; its `arguments` are JSON text, incomplete where it was cut."""
 
     name: str
     arguments: str = ""
 
 
-@dataclass(slots=True)
-class CompleteChoice:
+class CompleteChoice(Struct):
     """All of one choice. Its `text` begins with the prompt where that is echoed.
 
     `prompt_tokens` and `tokens` are those of the prompt and of the answer that are to be reported;
@@ -85,8 +84,7 @@ class CompleteChoice:
             yield self.stop
 
 
-@dataclass(frozen=True, slots=True)
-class CompleteAnswer:
+class CompleteAnswer(Struct, frozen=True):
     """All of an answer, with the choices that were asked for, in order."""
 
     began: Began

@@ -6,11 +6,10 @@ the error can name it. Read next: `streamtok.api.openai.history`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from streamtok.messages import ConstraintKind
 
@@ -65,8 +64,7 @@ class Message(Struct, kw_only=True):
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(Struct, frozen=True):
     """What a text must be: JSON of a schema (a dict), or what a grammar or a regex matches.
 
     Of a schema that is not `strict`, what cannot be enforced is ignored.
@@ -78,8 +76,7 @@ class Form:
     strict: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Struct, frozen=True):
     """A function that may be called; `field` is where the schema of its `parameters` was.
 
     Its name was beside that.
@@ -108,8 +105,7 @@ class Tool:
         return {"type": "function", "function": given}
 
 
-@dataclass(frozen=True, slots=True)
-class ToolChoice:
+class ToolChoice(Struct, frozen=True):
     """Which tools may be called (None: all), whether one must be, and whether more than one may."""
 
     names: tuple[str, ...] | None = None
@@ -118,8 +114,7 @@ class ToolChoice:
     field: str = "tool_choice"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(Struct, frozen=True, kw_only=True):
     """What an answer must be: of a form, and with calls of tools; its text ends by itself.
 
     With `endless` (`ignore_eos`) it does not, which no form allows.
@@ -135,8 +130,7 @@ class Wanted:
         return bool(self.forms or self.tools or self.choice.required)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conversation:
+class Conversation(Struct, frozen=True, kw_only=True):
     """The messages that are to be answered.
 
     `begun` is text that the answer continues: it is part of the prompt. With `continues` the last

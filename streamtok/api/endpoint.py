@@ -6,8 +6,9 @@ Read next: `streamtok.answer.ask`.
 """
 
 from contextlib import aclosing
-from dataclasses import replace
 from typing import cast
+
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Ask
 from streamtok.answer.complete import collect

@@ -6,10 +6,10 @@ chat's is completed here too. Read next: `streamtok.api.endpoint`.
 """
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Ask, Surface
 from streamtok.answer.choice import TextRules

@@ -7,8 +7,9 @@ Read next: `streamtok.api.services`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from streamtok.api.openai import answers
 from streamtok.errors import RequestError
@@ -22,8 +23,7 @@ def refuse(error: RequestError) -> Response:
     return json_response(answers.error_body(error), error.status, error.headers())
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorFormat:
+class ErrorFormat(Struct, frozen=True):
     """How an API reports errors: `body` is their type; its clients read the id in `id_headers`.
 
     Who sends a header called `marker` reads this format at every path. `name` begins the names of
@@ -40,8 +40,7 @@ class ErrorFormat:
 OPENAI = ErrorFormat()
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """A route's row in the OpenAPI document: types of JSON, or text of a `media_type`.
 
     `event` is an event of a stream, where there can be one.
@@ -55,8 +54,7 @@ class Operation:
     example: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Route:
+class Route(Struct, frozen=True, eq=False):
     """`path` may have a "*": the text there is passed to the endpoint.
 
     An `open` one needs no key; a `limited` one counts for the caller's limits. An `early` one is

@@ -11,9 +11,10 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Literal, Protocol
+
+from msgspec.structs import replace
 
 from streamtok.api.route import OPENAI, ErrorFormat, Route, Router
 from streamtok.api.services import Call, Services

@@ -4,9 +4,10 @@ Read next: `streamtok.ids`.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct, field
 
 from streamtok.answer.ask import Ask, Timers
 from streamtok.answer.choice import CallReader
@@ -27,8 +28,7 @@ from streamtok.text.tokenizer import Tokenizer
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A request, and the name of the API key it came with: empty where none is needed.
 
     With `sees_all` it may read the usage of every key.
@@ -69,8 +69,7 @@ class Director(Protocol):
         """Return what answers `ask`, and what it is asked. Raises RequestError if nothing does."""
 
 
-@dataclass(frozen=True, slots=True)
-class Constrained:
+class Constrained(Struct, frozen=True):
     """What an answer must be, if anything; made of `parts`, to find the one that is wrong.
 
     `reader` makes what reads the calls of tools in it, where there may be some.
@@ -113,8 +112,7 @@ class Offload:
         """Stop what runs it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(Struct, frozen=True):
     """A loaded model and what serves it.
 
     `defaults` are the sampling parameters a request gets that does not name its own; `new_id`

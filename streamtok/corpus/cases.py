@@ -5,7 +5,8 @@ Read next: `streamtok.corpus.answers`, the streams of a server.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from streamtok.http.sse import ServerEvent as Event
 
@@ -13,8 +14,7 @@ BOM = b"\xef\xbb\xbf"
 LONG = 100_000  # characters
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """A stream: its `body`, and what a right parser makes of it.
 
     `http` is the whole response, where a server has sent it; `ends` how that ended: "complete", or

@@ -9,8 +9,9 @@ Read next: `streamtok.engine.scheduler`, which plans a step.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from streamtok.config import EngineConfig
 from streamtok.engine.commands import (
@@ -43,8 +44,7 @@ PerWork = Callable[[Array, Sequence[Work]], list[Result]]
 Run = Callable[[Plan], tuple[Array, Array]]  # as `Runner.run`
 
 
-@dataclass(frozen=True, slots=True)
-class EngineExtras:
+class EngineExtras(Struct, frozen=True):
     """What an engine can do beyond plain sampling; each field is optional.
 
     `streamtok.engine.extras.all_extras` fills it. `count_slots` says how many contexts fit into
@@ -76,8 +76,7 @@ Take = Callable[[bool], Iterable[Command]]  # commands that have arrived; if Tru
 Post = Callable[[Sequence[Addressed]], None]
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     """Flow control of a request: sequences that have not ended, events posted, events taken."""
 
     open: int

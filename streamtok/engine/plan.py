@@ -4,7 +4,7 @@ sampler exchange.
 Read next: `streamtok.engine.fairness`.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from streamtok.engine.commands import Addressed
 from streamtok.engine.prefix_cache import Copy
@@ -13,8 +13,7 @@ from streamtok.errors import RequestError
 from streamtok.messages import TokenLogprobs
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """Compute the next `count` ids of `sequence`; `sampled` if its next token is then drawn.
 
     The ids in `guess`, which may come next, are computed besides. `scored` says that the ids are
@@ -47,8 +46,7 @@ class Work:
         return self.sequence.request.prompt_ids[start : start + self.count]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """One step: slots to clear, then rows to copy, then the work to do, in the order of slots.
 
     `events` are to be announced before it.
@@ -65,8 +63,7 @@ class Plan:
         return not (self.works or self.wipes or self.copies)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """What was drawn for one sequence; `completes` says that its grammar lets nothing follow."""
 
     token_id: int

@@ -28,17 +28,17 @@ Read next: `streamtok.engine.sequence`.
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import compress, count
 from operator import ne
+
+from msgspec import Struct
 
 from streamtok.engine.sequence import Sequence
 
 LEAST = 16  # positions; fewer are not worth a copy, nor waiting for them
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """Copy keys and values of the positions from `start` to before `stop`, slot to slot."""
 
     source: int

@@ -8,10 +8,10 @@ Read next: `streamtok.answer.events`.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from streamtok.engine.plan import Sample
 from streamtok.engine.sequence import Mask
@@ -24,8 +24,7 @@ NOT_FINITE = "the model gave a score that is not a finite number"
 ComputeLogprobs = Callable[[Array, Sequence[int], int], list[TokenLogprobs]]
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(Struct, frozen=True):
     """What one row is drawn with: parameters, the ids before it, and those it must not be.
 
     The first `prompt` of `ids` are the prompt's. Where a grammar decides what it may be, `allowed`

@@ -28,7 +28,8 @@ Read next: `streamtok.engine.plan`.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from streamtok.engine.commands import Addressed
 from streamtok.engine.fairness import FairQueue, fair_shares

@@ -5,11 +5,11 @@ Read next: `streamtok.engine.runner`.
 
 from collections.abc import Collection
 from copy import copy
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from streamtok.messages import SequenceRequest
 from streamtok.model.weights import Array
@@ -40,8 +40,7 @@ class Guide(Protocol):
         """Advance by a token that was allowed; return whether the text is complete with it."""
 
 
-@dataclass(slots=True, eq=False)
-class Sequence:
+class Sequence(Struct, eq=False):
     """The state of one sequence, owned by the scheduler.
 
     `ids` are the prompt and what was sampled since; the keys and values of the first `computed`

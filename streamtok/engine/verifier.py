@@ -10,8 +10,9 @@ Read next: `streamtok.engine.sampler`, which draws.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import accumulate
+
+from msgspec.structs import replace
 
 from streamtok.engine.plan import Drawn, Sample, Work
 from streamtok.engine.sampler import ComputeLogprobs, Draw, sample

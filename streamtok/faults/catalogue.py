@@ -9,9 +9,11 @@ What they do is in `streamtok.faults.events` (what a stream says) and `streamtok
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from streamtok.errors import EngineFailed, InvalidRequest, RateLimited, RequestError, Unavailable
 from streamtok.faults import events as event_faults
@@ -21,15 +23,13 @@ from streamtok.faults.wire import BreakOff, Drip, OneByte, SlowHead, Stall, Wire
 FIELD = "fault"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """The stream fails after `at` tokens."""
 
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class EngineDeath:
+class EngineDeath(Struct, frozen=True):
     """The engine's process is killed after `at` tokens; the stream is to go on."""
 
     at: int
@@ -38,8 +38,7 @@ class EngineDeath:
 Made = RequestError | Failure | EngineDeath | EventFault | WireFault
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """What may be said of a fault: a number from `least` to `most`, whole unless it `has_parts`.
 
     With `choices` it is one of those.
@@ -57,8 +56,7 @@ TIMES = Parameter(None, least=1)  # every fault has it
 SECONDS = Parameter(1, most=86_400, has_parts=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A fault as it can be asked for; `needs` is what there must be for it to spoil.
 
     One that acts `in_engine` can only be had in answers that this server's model computes.
@@ -124,8 +122,7 @@ NEEDS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A fault that a request asks for; `times` says for how many requests like it."""
 
     name: str

@@ -11,8 +11,9 @@ import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from weakref import WeakSet
+
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Ask
 from streamtok.answer.events import AnswerEvents, ChoiceEvent, Echo, Ended, Failed, TextDelta

@@ -11,8 +11,9 @@ Does not know what the bytes say. Read next: `streamtok.faults.events`, which sp
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from streamtok.http.response import BrokenOff
 from streamtok.http.transport import ByteStream
@@ -22,15 +23,13 @@ CONTENT_TYPE = re.compile(rb"(?i)(?<=\r\ncontent-type: )[^\r]*")
 DRIPS_PER_S = 50  # a faster drip takes several bytes at a time
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(Struct, frozen=True):
     """Write nothing for `seconds`."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Struct, frozen=True):
     """End the connection here, with a reset or as if all had been said."""
 
     reset: bool
@@ -39,8 +38,7 @@ class Cut:
 Step = bytes | Pause | Cut
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """What a write holds, and how many tokens have been sent before it."""
 
     part: Literal["head", "body", "end"]

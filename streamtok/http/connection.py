@@ -31,12 +31,12 @@ Read next: `streamtok.http.strict`.
 import asyncio
 import logging
 from contextlib import aclosing
-from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
 
 import h11
+from msgspec.structs import replace
 
 from streamtok import __version__
 from streamtok.errors import RequestError, RequestTimeout

@@ -7,18 +7,19 @@ Read next: `streamtok.http.response`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, unquote
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from streamtok.http.tracer import Trace
 
 HeaderList = tuple[tuple[str, str], ...]  # names in lower case
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Struct, frozen=True, dict=True):
     """One HTTP request. `target` is as it stood in the request line; `peer` names the client.
 
     `body` is there once the request is `complete`: until then `read` reads it. `trace` hears of its
@@ -31,8 +32,8 @@ class Request:
     body: bytes
     http_version: str
     peer: str
-    trace: Trace | None = field(default=None, compare=False, repr=False)
-    read: Callable[[], Awaitable[bytes]] | None = field(default=None, compare=False, repr=False)
+    trace: Trace | None = None
+    read: Callable[[], Awaitable[bytes]] | None = None
 
     async def complete(self) -> "Request":
         """Return the request with its body, once that has come.

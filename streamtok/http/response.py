@@ -4,8 +4,9 @@ Read next: `streamtok.http.body`.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from streamtok.http.request import HeaderList
 from streamtok.http.transport import ByteStream
@@ -32,8 +33,7 @@ class Output(Protocol):
         """Hold nothing back any more: the client sends no more, and may be gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """What to send. Bytes go out with `Content-Length`; of a generator each item becomes one chunk,
     or several that leave in one write.
 

@@ -4,8 +4,9 @@ Read next: `streamtok.http.connection`.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from streamtok.clock import Clock
 from streamtok.config import ConnectionConfig
@@ -37,13 +38,12 @@ class Direct:
         return peer
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Struct, frozen=True):
     """What a connection is given: who answers, how errors look, the limits, and who traces it."""
 
     handle: Callable[[Request], Awaitable[Response]]
     refuse: Callable[[RequestError], Response]
     clock: Clock
     limits: ConnectionConfig
-    peers: Peers = Direct()  # noqa: RUF009  it has no state
+    peers: Peers = Direct()
     tracer: Tracer | None = None

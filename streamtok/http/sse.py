@@ -7,7 +7,8 @@ Read next: `streamtok.answer.steps`.
 """
 
 import codecs
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 DONE = b"data: [DONE]\n\n"  # not JSON: OpenAI's mark for the end of a stream
 # A comment. No empty line follows: that would be the end of an event, and openai-python fails on
@@ -26,8 +27,7 @@ def encode(data: bytes, event: str = "") -> bytes:
     return name + b"data: " + data + b"\n\n"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerEvent:
+class ServerEvent(Struct, frozen=True):
     """One dispatched event; `id` is the last one seen in the stream so far."""
 
     data: str

@@ -6,10 +6,10 @@ Read next: `streamtok.model.attention`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from streamtok.model.attention import KVCache, Positions, Rows
 from streamtok.model.config import ModelConfig
@@ -17,8 +17,7 @@ from streamtok.model.exact.batch_invariance import Tiling
 from streamtok.model.weights import Array
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """Part of one pass: `ids` [N, R] at `positions` [N, R] of the neighbouring slots `slots`.
 
     Decoding is N sequences of one position each, prefill one sequence of R positions. Logits are

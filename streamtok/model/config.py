@@ -6,9 +6,10 @@ Read next: `streamtok.model.rope`.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from streamtok.errors import ModelError
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:  # who reads a folder's JSON alone needs no numpy
     from streamtok.model.rope import Rope
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(Struct, frozen=True):
     """What a checkpoint calls its tensors.
 
     Files that hold the model without its head leave out the prefix `base`. A layer's tensors begin
@@ -33,8 +33,7 @@ class Names:
 LLAMA = Names("model.", "model.embed_tokens.weight", "lm_head.weight", "model.layers.{}.")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
+class ModelConfig(Struct, frozen=True):
     """A decoder-only transformer of the Llama line: sizes in elements, `context` in tokens.
 
     The fields with a default are what sets its families apart. The first `rotary_dim` numbers of

@@ -13,10 +13,10 @@ Read next: `streamtok.model.batch`.
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from streamtok.model.activation import activate
 from streamtok.model.attention import KVCache
@@ -27,8 +27,7 @@ from streamtok.model.exact.linear import Linear, Products
 from streamtok.model.weights import Array, Checkpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """The four matrices of one layer, and what some families add to them."""
 
     qkv: Linear

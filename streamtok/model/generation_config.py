@@ -8,16 +8,16 @@ Read next: `streamtok.model.base`.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from streamtok.errors import ModelError
 from streamtok.model.config import read_json
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """The numbers that a sampling parameter may have, and the neutral one, which does nothing."""
 
     neutral: float
@@ -46,8 +46,7 @@ SAMPLING: Mapping[str, Range] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationConfig:
+class GenerationConfig(Struct, frozen=True):
     """The tokens that end a text, and the sampling parameters of a request that names none."""
 
     end_ids: frozenset[int]

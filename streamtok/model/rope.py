@@ -7,11 +7,11 @@ to do it are in `streamtok.model.families.scaling`. Decoders see `Rope.rotations
 Read next: `streamtok.model.weights`.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 Frequencies = npt.NDArray[np.float64]  # [R/2]: radians per position of each pair
 
@@ -23,8 +23,7 @@ class Scaling(Protocol):
         """Return what the plain `frequencies` [R/2] are scaled to."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rope:
+class Rope(Struct, frozen=True):
     """The base `theta`, and what is done to the frequencies.
 
     What is rotated is multiplied by `attention_factor`, which corrects the scores for the scaling.

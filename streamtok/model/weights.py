@@ -11,12 +11,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 from safetensors import SafetensorError, safe_open
 
 from streamtok.errors import ModelError
@@ -41,8 +42,7 @@ STORED_TYPES: Mapping[str, npt.DTypeLike] = {
 ROWS = 1024  # of two tensors that are compared, at once
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """A tensor in a file, mapped: `data` are its bytes, of the safetensors type `kind`."""
 
     path: Path

@@ -9,8 +9,9 @@ Read next: `streamtok.observe.annotations`, which has the notes.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from streamtok.observe import annotations as notes
 from streamtok.observe.reader import MessageReader, Part
@@ -32,8 +33,7 @@ FORMATS = {b"text/event-stream": notes.of_event_line, b"application/x-ndjson": n
 CUT = " ... "  # stands for the middle of a line that is not shown
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """Bytes that belong together, and what they are; `kind` tells head, chunk framing and data.
 
     `choice` is that whose text they carry, if they carry any.

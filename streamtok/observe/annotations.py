@@ -4,8 +4,9 @@ Read next: `streamtok.observe.annotate`, which cuts bytes into these lines.
 """
 
 import json
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 FIELDS = {  # field -> what it says
     b"accept": "what the client can read",
@@ -24,8 +25,7 @@ FIELDS = {  # field -> what it says
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """What a line is; `choice` is that whose text it carries, if it carries any."""
 
     text: str = ""

@@ -10,9 +10,10 @@ sees its trace. The request's bytes are not kept: its client has them.
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from streamtok.clock import Clock
 from streamtok.errors import InvalidRequest

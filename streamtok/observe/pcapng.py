@@ -10,9 +10,10 @@ section that is appended to another, by the next start or another process, is va
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import count
+
+from msgspec import Struct
 
 from streamtok import __version__
 from streamtok.http.transport import Address
@@ -74,8 +75,7 @@ class _Side:
         self.next = 0
 
 
-@dataclass(slots=True)
-class _Flow:
+class _Flow(Struct):
     """One connection."""
 
     client: _Side

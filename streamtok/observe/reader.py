@@ -11,8 +11,9 @@ messages is that of RFC 9112. Read next: `streamtok.observe.annotate`.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: .*)?")
 FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
@@ -33,8 +34,7 @@ Kind = Literal[
 More = Iterator[None]  # of a step that waits for more bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """Consecutive bytes with one meaning. Where a rule is broken, `flaw` is its name.
 
     `size` is that of the chunk which a "chunk-size" announces; None if it cannot be read. Data are

@@ -10,9 +10,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TextIO, TypeVar
+
+from msgspec import Struct
 
 from streamtok.clock import Clock
 from streamtok.config import TraceConfig
@@ -129,8 +130,7 @@ class Feed(Generic[T]):
             log.error("the trace to %s ends here: %s", self._name, reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Tracing:
+class Tracing(Struct, frozen=True):
     """A tracer, and where its records go."""
 
     tracer: Tracer

@@ -7,9 +7,10 @@ is exported, where to, and how much of it, is said by the variables OTEL_*, whic
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
+
+from msgspec import Struct
 
 from streamtok import __version__
 from streamtok.observe.trace import Bytes, Closed, Record, Step
@@ -41,8 +42,7 @@ REQUEST = {  # a fact of the step `queue` -> its attribute
 EXPORTERS = {"otlp": "otlp_proto_http"}  # as in OTEL_TRACES_EXPORTER -> as it is registered
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(Struct):
     """A request that goes on: when it began, and what is counted."""
 
     begun_s: float

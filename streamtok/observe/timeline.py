@@ -5,14 +5,15 @@ which write them down.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from streamtok.observe.annotate import Annotator, Line
 from streamtok.observe.trace import Accepted, Bytes, Closed, Ended, Record, Step
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """When and where: `request` counts from 1 on each connection, `since_s` from its first byte.
 
     `gap_s` is the time since the write before, where this is one of the same answer.
@@ -25,8 +26,7 @@ class Moment:
     gap_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(Struct, frozen=True):
     """A line that has crossed the wire, in so many `pieces`, with the ids of the `tokens` in it."""
 
     moment: Moment
@@ -36,8 +36,7 @@ class Passed:
     tokens: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Happened:
+class Happened(Struct, frozen=True):
     """Anything else."""
 
     moment: Moment
@@ -63,16 +62,14 @@ class Timeline:
         return entries
 
 
-@dataclass
-class _Direction:
+class _Direction(Struct, dict=True):
     """One direction: a reader of its lines, and how much of a line that is not complete came."""
 
     annotator: Annotator = field(default_factory=Annotator)
     pieces: int = 0
 
 
-@dataclass
-class _Connection:
+class _Connection(Struct, dict=True):
     request: int = 1
     begun_s: float | None = None
     is_finished: bool = False  # what comes now belongs to the next request, unless it is the end

@@ -9,9 +9,10 @@ Does not know where records go. Read next: `streamtok.observe.timeline`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from streamtok.clock import Clock
 from streamtok.http.tracer import StepName
@@ -21,16 +22,14 @@ from streamtok.observe.redact import Mask
 Side = Literal["client", "server"]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """Something that happened on a connection, at `at_s` seconds since 1970."""
 
     connection: str
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted(Record):
+class Accepted(Record, frozen=True):
     """It begins; sides without an address are Unix sockets. `encrypted` means TLS."""
 
     client: Address | None
@@ -38,32 +37,28 @@ class Accepted(Record):
     encrypted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Bytes(Record):
+class Bytes(Record, frozen=True):
     """What one write or one read held."""
 
     data: bytes
     sent: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Step(Record):
+class Step(Record, frozen=True):
     """A step of the present request."""
 
     name: StepName
     facts: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Ended(Record):
+class Ended(Record, frozen=True):
     """One side sends no more; with `reset` neither does."""
 
     side: Side
     reset: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Closed(Record):
+class Closed(Record, frozen=True):
     """It is over: the last record of a connection."""
 
 

@@ -17,8 +17,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
 from psycopg import InterfaceError, OperationalError
 from psycopg.errors import ReadOnlySqlTransaction, UniqueViolation
 
@@ -33,8 +33,7 @@ AWAY = (OperationalError, InterfaceError, ReadOnlySqlTransaction)  # the last: o
 Transact = Callable[[Sequence[Sequence[Step]]], object]
 
 
-@dataclass(slots=True, eq=False)
-class _Write:
+class _Write(Struct, eq=False):
     """The steps of one write, and who waits for it."""
 
     steps: Sequence[Step]

@@ -9,7 +9,9 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from streamtok.api.route import refuse
 from streamtok.clock import Clock
@@ -40,8 +42,7 @@ EVENT_END = (b"\n\n", b"\r\n\r\n", b"\r\r")
 Body = AsyncGenerator[bytes, None]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """What is done beside forwarding; nothing by default."""
 
     recorder: Recorder | None = None

@@ -6,9 +6,10 @@ Read next: `streamtok.script.lines`.
 import hashlib
 from collections import Counter, deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Ask
 from streamtok.api.input import validation
@@ -32,8 +33,7 @@ ENDPOINTS = {
 MOST_CALLS = 1000  # that are kept
 
 
-@dataclass(frozen=True, slots=True)
-class Scripted:
+class Scripted(Struct, frozen=True):
     """A request that has come: what it was, its JSON, and the rule that answered, if one did."""
 
     asked: Asked

@@ -5,10 +5,10 @@ Read next: `streamtok.faults.inject`.
 
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from http import HTTPStatus
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Ask
 from streamtok.answer.events import AnswerEvent, AnswerEvents, Ended

@@ -8,7 +8,9 @@ Read next: `streamtok.script.director`.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from streamtok.engine.base import Engine, TokenStream
 from streamtok.engine.client import EngineClient
@@ -31,8 +33,7 @@ from streamtok.script.lines import Line
 Post = Callable[[Event], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(Struct, frozen=True):
     """How time is read and waited for, in seconds."""
 
     now_s: Callable[[], float]

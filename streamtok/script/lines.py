@@ -7,9 +7,8 @@ Pure. Read next: `streamtok.script.engine`.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from streamtok.errors import ConfigError
 from streamtok.messages import FinishReason
@@ -20,8 +19,7 @@ from streamtok.text.tokenizer import Tokenizer
 from streamtok.text.tool_calls.reader import CLOSE, OPEN, CallPart
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """A part of an answer's text: content, or of the call `number` its arguments or what is around.
 
     The name of a call is known at the end of what stands before its arguments.
@@ -34,8 +32,7 @@ class Span:
     ends: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """What an engine is to say: tokens, and when; `finish` is why it ends."""
 
     ids: tuple[int, ...]

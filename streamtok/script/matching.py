@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+from msgspec import Struct
 
 from streamtok.script.rules import Match
 
@@ -11,8 +12,7 @@ TEXTS = ("chat", "completions", "responses", "messages", "generate")  # endpoint
 SHOWN = 60  # characters of a message
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What rules look at of a request; `text` and `role` are the last message's.
 
     `results` are those of tools since the last answer.

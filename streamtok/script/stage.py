@@ -3,8 +3,9 @@
 Read next: `streamtok.script.director`.
 """
 
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from streamtok.api.constraints.compiler import Constraints
 from streamtok.api.services import Services

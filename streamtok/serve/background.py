@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from streamtok.app import App, Share
 from streamtok.config import ServeConfig
@@ -19,8 +20,7 @@ from streamtok.serve.process import LOOP
 from streamtok.startup import ModelFiles
 
 
-@dataclass(frozen=True, slots=True)
-class RunningServer:
+class RunningServer(Struct, frozen=True):
     """A server in a thread of its own: `url` is where, `app` what, `loop` runs it."""
 
     url: str

@@ -18,12 +18,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+from msgspec import Struct, field
 
 from streamtok.app import App, Share
 from streamtok.config import ServeConfig
@@ -69,8 +70,7 @@ def supervise(config: ServeConfig, announce: Callable[[str], None]) -> int:
             endpoint.close()
 
 
-@dataclass(slots=True)
-class _Worker:
+class _Worker(Struct):
     """The place of one worker: the process that has it now, or when the next one starts."""
 
     share: Share

@@ -4,10 +4,11 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from streamtok.errors import ConfigError, StreamtokError
 from streamtok.http.edge.client import ClientError, exchange
@@ -62,8 +63,7 @@ def _texts(data: str) -> list[str]:
         raise Refused(f"the server sent what is no event of OpenAI's API: {data:.60}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(Struct, frozen=True):
     """A server that answers at `url`; `model` is the one to request, empty for its default."""
 
     url: str

@@ -3,8 +3,8 @@
 import asyncio
 import importlib.util
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 
+from msgspec import Struct
 from rich.console import Console
 from rich.text import Text
 
@@ -52,8 +52,7 @@ def chat(config: ChatConfig) -> int:
     return 0
 
 
-@dataclass
-class _Chat:
+class _Chat(Struct, dict=True):
     """A conversation with someone who types."""
 
     runner: asyncio.Runner

@@ -6,16 +6,16 @@ Read next: `streamtok.text.tokenizer`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from streamtok.text.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class PromptOptions:
+class PromptOptions(Struct, frozen=True):
     """How messages become a prompt.
 
     `continue_final_message` leaves the last message open, at its end or at that of the field it

@@ -4,8 +4,9 @@ Errors have its shape too. Read next: `streamtok.api.anthropic.history`, then
 `streamtok.api.anthropic.events`.
 """
 
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Ask, Surface
 from streamtok.api.anthropic.events import MessageEvents, error_body

@@ -1,12 +1,12 @@
 """Fields that APIs document and that no type here has: which are hints, which are refused."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True, slots=True)
-class Documented:
+
+class Documented(Struct, frozen=True):
     """What an API documents besides the fields of its type.
 
     `hints` have no effect on what is generated: they are accepted. `refused` has, for each field

@@ -5,8 +5,9 @@ Runs like a completion of no tokens. Never streamed.
 
 import struct
 from base64 import b64encode
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Surface
 from streamtok.answer.complete import CompleteAnswer

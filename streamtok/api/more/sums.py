@@ -1,7 +1,5 @@
 """Sums over the ledger's rows, for `GET /v1/usage`."""
 
-from dataclasses import dataclass
-
 from msgspec import Struct
 
 from streamtok.ledger import DATES, Ledger
@@ -20,8 +18,7 @@ class UsageSum(Struct, frozen=True):
     delivered_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class UsageFilter:
+class UsageFilter(Struct, frozen=True):
     """Which requests to sum: created from `since_s` until before `until_s`, by `key`."""
 
     since_s: float | None = None

@@ -4,11 +4,11 @@ Read next: `streamtok.api.conversation`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Ask, Surface
 from streamtok.answer.complete import CompleteChoice

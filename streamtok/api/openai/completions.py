@@ -4,11 +4,11 @@ Read next: `streamtok.api.parameters`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeGuard, cast
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Ask, Surface
 from streamtok.answer.complete import CompleteChoice

@@ -7,11 +7,11 @@ Read next: `streamtok.api.responses.history`, then `streamtok.api.responses.even
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Ask, Surface
 from streamtok.api.conversation import Conversation, Message

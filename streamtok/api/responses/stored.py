@@ -2,7 +2,8 @@
 
 import logging
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from streamtok.errors import Unavailable
 from streamtok.ledger import Database
@@ -23,8 +24,7 @@ DROP = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KeptResponse:
+class KeptResponse(Struct, frozen=True):
     """A response of a key: what it was, and the conversation that a next one goes on from.
 
     Both are JSON text.

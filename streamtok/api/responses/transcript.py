@@ -7,8 +7,9 @@ makes these changes of answer events; an `ItemDialect` makes JSON of both. No IO
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from streamtok.answer.events import (
     AnswerEvent,
@@ -24,8 +25,7 @@ from streamtok.answer.events import (
 from streamtok.answer.render import Chunk
 
 
-@dataclass(slots=True)
-class Item:
+class Item(Struct):
     """Item `number` of an answer: a call of `tool` with its arguments; text if that is empty.
 
     Its `tokens` are there where tokens are to be reported.
@@ -42,15 +42,13 @@ class Item:
         return "".join(self.deltas)
 
 
-@dataclass(frozen=True, slots=True)
-class ItemBegan:
+class ItemBegan(Struct, frozen=True):
     """An item is there, still empty."""
 
     item: Item
 
 
-@dataclass(frozen=True, slots=True)
-class ItemGrew:
+class ItemGrew(Struct, frozen=True):
     """An item has got longer, by `delta`, which is that of these `tokens`."""
 
     item: Item
@@ -58,8 +56,7 @@ class ItemGrew:
     tokens: Sequence[Token] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ItemEnded:
+class ItemEnded(Struct, frozen=True):
     """An item is complete, or is as complete as it will be where it `is_last`."""
 
     item: Item

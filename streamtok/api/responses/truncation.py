@@ -5,7 +5,8 @@ its call. The system message stays. What the ledger keeps of the conversation st
 """
 
 from bisect import bisect_left
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from streamtok.api.conversation import Conversation
 from streamtok.api.parameters import prompt_ids

@@ -7,9 +7,9 @@ import asyncio
 import logging
 from asyncio import Task
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from streamtok.answer.ask import Ask
 from streamtok.answer.meter import Meter, Tally

@@ -11,12 +11,12 @@ import json
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from functools import wraps
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, structs
+from msgspec.structs import replace
 
 from streamtok.answer.events import Began, Usage
 from streamtok.api.endpoint import answer as generate

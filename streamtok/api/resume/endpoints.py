@@ -8,11 +8,11 @@ line with each event: the answer's id and the event's number. So has each event 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import wraps
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from streamtok.api.input.validation import checked, read_object
 from streamtok.api.openai import answers

@@ -8,10 +8,10 @@ Read next: `streamtok.api.resume.order`, on what else would differ from run to r
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from hashlib import sha256
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from streamtok import __version__
 from streamtok.clock import Clock

@@ -3,9 +3,10 @@ end with them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial, update_wrapper
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from streamtok.api.anthropic import messages
 from streamtok.api.more import link

@@ -12,9 +12,10 @@ Read next: `streamtok.api.resume.endpoints`.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from msgspec import Struct
 
 from streamtok.answer.ask import Alarm
 from streamtok.api.resume.answers import BACKGROUND, Answer, StreamChanged
@@ -33,8 +34,7 @@ KEPT_HEADERS = ("accept", "content-type")  # what an endpoint reads
 Later = Callable[[float, Callable[[], None]], Alarm]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """How long a client may be away, in seconds; how many ended answers are stored; whose they are.
 
     `later` is the timer; without it, the event loop's.

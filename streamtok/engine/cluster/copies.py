@@ -8,8 +8,9 @@ the same way: C. Clark et al., "Live Migration of Virtual Machines", NSDI 2005.)
 `streamtok.engine.cluster.client`.
 """
 
-from dataclasses import dataclass
 from itertools import count
+
+from msgspec import Struct
 
 from streamtok.engine.cluster.places import Place
 from streamtok.engine.cluster.probe import INTERNAL
@@ -19,8 +20,7 @@ FEW = 4  # tokens of a sequence that are left to compute when it is moved
 MOST_ROUNDS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """A client's request, the replica that computes it, and the one that computes what it has.
 
     `missing` are the sequences of which not all has been computed there, of a request that had

@@ -5,8 +5,9 @@ next: `streamtok.engine.cluster.client`.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from streamtok.engine.cluster.replica import Steps
 from streamtok.engine.cluster.router import Load
@@ -77,8 +78,7 @@ class Cluster(Protocol):
         """Leave the cluster."""
 
 
-@dataclass(slots=True, eq=False)
-class Place:
+class Place(Struct, eq=False):
     """A replica: its link, if there is one, and the journal of what it computes for this server."""
 
     name: str

@@ -19,11 +19,10 @@ import pickle
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from msgspec import structs
+from msgspec import Struct, field, structs
 
 from streamtok.config import EngineConfig
 from streamtok.engine.commands import ENDS, Addressed, Cancel, Command, EngineInfo, Read, Submit
@@ -59,24 +58,21 @@ Spawn = Callable[[Setup], Awaitable[ReplicaEngine]]
 Packed = list[Any]  # see `streamtok.engine.remote.frames.pack`
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(Struct, frozen=True):
     """The first item of a server's stream: the engine, or why there is none."""
 
     engine: EngineInfo | StreamtokError
     place: str = ""  # which node and process
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
+class Steps(Struct, frozen=True):
     """What has happened to a server's requests; `others` is how many sequences others have."""
 
     events: Packed
     others: int
 
 
-@dataclass(slots=True)
-class _Server:
+class _Server(Struct):
     """A server that is attached: what is to go to it, and what has come from it."""
 
     events: Packed = field(default_factory=list)

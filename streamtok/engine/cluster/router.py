@@ -15,7 +15,8 @@ Read next: `streamtok.engine.cluster.places`.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from streamtok.messages import SequenceRequest
 
@@ -23,8 +24,7 @@ BLOCK = 16  # ids; a shorter common prefix is not worth a copy (`engine.prefix_c
 PER_SEQUENCE = 16  # positions that one running sequence counts for
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """How busy a replica is: its unfinished sequences, and positions of prompts that wait.
 
     `streams` sequences are generated at once.

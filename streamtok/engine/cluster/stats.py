@@ -1,12 +1,9 @@
 """What a server knows of one of its replicas, for `/health` and `/metrics`."""
 
-from dataclasses import dataclass
-
 from streamtok.messages import EngineStats
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaStats(EngineStats):
+class ReplicaStats(EngineStats, frozen=True):
     """How busy a replica is with what this server has sent, and where it runs.
 
     `ready` says that new requests may go there; it has sampled `tokens`.

@@ -13,11 +13,12 @@ Read next: `streamtok.engine.verifier`, which asks for each position.
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property, partial
 from threading import Lock
 from time import thread_time
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from streamtok.engine.extras.names import Names, QuoteTokens
 from streamtok.errors import InvalidRequest
@@ -42,8 +43,7 @@ ITEMS = ("anyOf", "allOf", "oneOf", "prefixItems")  # by number
 PART = ("items", "additionalProperties")
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
+class Vocabulary(Struct, frozen=True):
     """The tokens of a model: its `tokenizer.json`, how many ids have logits, which end a text."""
 
     tokenizer_json: str

@@ -24,9 +24,9 @@ Read next: `streamtok.engine.remote.process`, which feeds the journal and replay
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 
-from msgspec import structs
+from msgspec import Struct, field, structs
+from msgspec.structs import replace
 
 from streamtok.engine.commands import HIGH_WATER, Addressed, Cancel, Command, Read, Submit
 from streamtok.errors import EngineFailed
@@ -48,8 +48,7 @@ NOT_EXACT = "the engine's process ended, and another may continue this text diff
 TWICE = "the engine's process ended again and again while it computed this"
 
 
-@dataclass(slots=True)
-class _Sequence:
+class _Sequence(Struct):
     """One unfinished sequence: what its reader has received, and what the engine has reported."""
 
     request: SequenceRequest
@@ -108,8 +107,7 @@ class _Sequence:
         self.blame = self.blame + share if self.suspected else 0
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """A request: its unfinished sequences, and the state of its flow control.
 
     The present engine counts from 0 when the request is submitted to it, and it counts events that

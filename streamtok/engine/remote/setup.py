@@ -1,13 +1,12 @@
 """What the engine's process is sent first. Imports no numpy, which the server does without."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from streamtok.config import EngineConfig
 from streamtok.engine.extras.grammars import Vocabulary
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(Struct, frozen=True):
     """What the engine is made from; without a `vocabulary` there are no constraints."""
 
     config: EngineConfig

@@ -7,10 +7,10 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import h11
+from msgspec import Struct
 
 from streamtok.http.request import HeaderList, decode_headers
 
@@ -19,8 +19,7 @@ class ClientError(Exception):
     """The server cannot be reached, or what it says is not HTTP."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """An answer's head, and its body as it comes: each item is what one read gave."""
 
     status: int

@@ -8,9 +8,10 @@ came and do not agree, neither is believed: most proxies write one and pass the 
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+
+from msgspec.structs import replace
 
 from streamtok.errors import ConfigError
 from streamtok.http.request import HeaderList, Request

@@ -11,10 +11,11 @@ import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+
+from msgspec import Struct
 
 from streamtok.config import ListenConfig
 from streamtok.errors import ConfigError
@@ -24,8 +25,7 @@ UNIX: int | None = getattr(socket, "AF_UNIX", None)  # the address family; Windo
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine has no such address family
 
 
-@dataclass(frozen=True, slots=True)
-class UnixFile:
+class UnixFile(Struct, frozen=True):
     """A socket's file, which stays when the socket is closed; `inode` tells it from a later one."""
 
     path: Path

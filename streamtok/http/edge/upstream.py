@@ -7,11 +7,11 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import h11
+from msgspec import Struct
 
 from streamtok.errors import ConfigError, RequestError
 from streamtok.http.request import HeaderList, Request, decode_headers
@@ -64,8 +64,7 @@ class GatewayTimeout(RequestError):
     default_code = "gateway_timeout"
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamAnswer:
+class UpstreamAnswer(Struct, frozen=True):
     """An answer: its head, and its body as it comes. Every item of the body is what one read gave
     of one chunk. `close` must be called in the end.
     """

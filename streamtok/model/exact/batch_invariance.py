@@ -37,9 +37,9 @@ Read next: `streamtok.model.exact.linear`.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from streamtok.model.weights import Array
 
@@ -56,8 +56,7 @@ def padded(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Struct, frozen=True):
     """How products of one number of terms are cut: `panel` columns, `most` rows at once.
 
     Rows come in multiples of `granule`.
@@ -84,8 +83,7 @@ def fixed_cut(inner: int, panel: int) -> Cut:
     return Cut(panel, TILE // 2, TILE)
 
 
-@dataclass(frozen=True, slots=True)
-class Tiling:
+class Tiling(Struct, frozen=True):
     """How a model's products are cut: `cuts` by their number of terms.
 
     `free` is whether any number of rows, and of positions in attention, is as good as another.

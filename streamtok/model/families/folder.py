@@ -14,8 +14,9 @@ are decided here, in the way of transformers 5:
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from streamtok.errors import ModelError
 from streamtok.model.config import ModelConfig, Names

@@ -8,8 +8,10 @@ it: a checkpoint is what its makers saw there. The GPT line, whose graph is anot
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from streamtok.errors import ModelError
 from streamtok.model.activation import ACTIVATIONS
@@ -24,8 +26,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"  # as `layer_types` says
 PLAIN_ROPE = RopeKeys()
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
+class Defaults(Struct, frozen=True):
     """What stands in for missing keys where families differ.
 
     No `head_dim` means dim / heads, no `kv_heads` as many as heads.

@@ -5,7 +5,8 @@ where both are there transformers takes the older.
 """
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from streamtok.errors import ModelError
 from streamtok.model.families.reader import ConfigReader
@@ -16,8 +17,7 @@ KINDS = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 BY_LAYER = ("full_attention", "sliding_attention")  # keys of files that rotate layers differently
 
 
-@dataclass(frozen=True, slots=True)
-class RopeKeys:
+class RopeKeys(Struct, frozen=True):
     """What a family has outside of `rope_parameters`, and what a missing key means there.
 
     `partial` is the share of a head that is rotated; None where a family's own is always the whole.

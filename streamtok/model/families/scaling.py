@@ -4,15 +4,14 @@ The definitions are those of transformers' `modeling_rope_utils`.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from streamtok.model.rope import Frequencies
 
 
-@dataclass(frozen=True, slots=True)
-class Linear:
+class Linear(Struct, frozen=True):
     """All frequencies are divided by `factor` (arXiv:2306.15595)."""
 
     factor: float
@@ -22,8 +21,7 @@ class Linear:
         return frequencies / self.factor
 
 
-@dataclass(frozen=True, slots=True)
-class Llama3:
+class Llama3(Struct, frozen=True):
     """Divided by `factor` are those with few rotations within `context` tokens (arXiv:2407.21783).
 
     Pairs with more than `high` rotations keep their frequency, those with fewer than `low` have it
@@ -43,8 +41,7 @@ class Llama3:
         return mixed
 
 
-@dataclass(frozen=True, slots=True)
-class Yarn:
+class Yarn(Struct, frozen=True):
     """As `Llama3`, but in proportion to the number of the pair (arXiv:2309.00071).
 
     Between the pairs that rotate `fast` and `slow` times within `context` tokens the share grows;
@@ -74,8 +71,7 @@ class Yarn:
         return width * math.log(self.context / (times * 2 * math.pi)) / (2 * math.log(theta))
 
 
-@dataclass(frozen=True, slots=True)
-class LongRope:
+class LongRope(Struct, frozen=True):
     """Each frequency is divided by its own of `factors` (LongRoPE, arXiv:2402.13753).
 
     A checkpoint has a second list for texts longer than `context`. Where a text grows over that,

@@ -6,10 +6,10 @@ independent of the batch. Each norm's scale and shift are folded into the matrix
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from streamtok.model.activation import activate
 from streamtok.model.attention import KVCache
@@ -20,8 +20,7 @@ from streamtok.model.gpt.families import GptConfig
 from streamtok.model.weights import Array, Checkpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Affine:
+class Affine(Struct, frozen=True):
     """`y = x @ weight.T + bias`, of [out, in] and [out]."""
 
     linear: Linear
@@ -35,8 +34,7 @@ class Affine:
         return out
 
 
-@dataclass(frozen=True, slots=True)
-class GptLayer:
+class GptLayer(Struct, frozen=True):
     """The four matrices of one layer."""
 
     qkv: Affine

@@ -8,7 +8,6 @@ input. The computation is in `streamtok.model.gpt.decoder`.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from streamtok.errors import ModelError
 from streamtok.model.config import ModelConfig, Names
@@ -19,8 +18,7 @@ from streamtok.model.families.scaling import LongRope
 from streamtok.model.rope import Rope
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GptNames(Names):
+class GptNames(Names, frozen=True, kw_only=True):
     """The tensors' names: of a layer's parts without the layer's own prefix `layer`.
 
     GPT-2's matrices are [in, out], all others [out, in]; NeoX's queries, keys and values stand
@@ -70,8 +68,7 @@ NEOX = GptNames(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GptConfig(ModelConfig):
+class GptConfig(ModelConfig, frozen=True, kw_only=True):
     """A decoder-only transformer of the GPT line.
 
     The first `rotary_dim` numbers of each head's queries and keys are rotated by their position.

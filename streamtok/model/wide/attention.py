@@ -10,9 +10,8 @@ Shape letters: as there; M columns of one product: the queries of a group's head
 Read next: `streamtok.model.wide.layers`.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from streamtok.model.config import ModelConfig
 from streamtok.model.exact.batch_invariance import BLOCK, padded
@@ -25,8 +24,7 @@ SCORES = 2**17  # numbers: about what one part of the work computes at once
 LANES = 8  # in which `np.add.reduce` sums neighbours, up to 128 of them
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """Some query heads of some positions: key-value heads `heads`, rows `rows` of the pass."""
 
     rows: slice

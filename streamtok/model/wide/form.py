@@ -23,7 +23,8 @@ Read next: `streamtok.model.wide.product`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from streamtok.model.exact.batch_invariance import padded
 
@@ -32,8 +33,7 @@ LENGTHS = (320, 384, 256, 448, 512, 768)  # of OpenBLAS's blocks, AVX2's first
 TWELVE, GUARD, PAIRS = 12, 8, 8  # of the AVX2 kernels: rows, columns, and terms of one turn
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(Struct, frozen=True):
     """How products of one number of terms are computed for many rows.
 
     `blocks` are the bounds of the terms that are summed by themselves, in `chains` of neighbouring

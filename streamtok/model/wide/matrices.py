@@ -7,8 +7,9 @@ Read next: `streamtok.model.wide.product`.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from streamtok.model.decoder import Layer, LlamaDecoder
 from streamtok.model.exact.linear import Linear

@@ -4,9 +4,9 @@ Read next: `streamtok.model.wide.form`, which says what is tried.
 """
 
 import logging
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from streamtok.model.attention import KVCache, Rows
 from streamtok.model.config import ModelConfig

@@ -4,8 +4,9 @@ Read next: `streamtok.teach.build.program`, which runs what the learner wrote.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 FOLDER = Path(__file__).parent
 SHOWN = 60  # characters of an excerpt
@@ -15,8 +16,7 @@ class Wrong(Exception):
     """What the learner's program does wrong, and why that matters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exercise:
+class Exercise(Struct, frozen=True):
     """One exercise. `grade` is given the learner's file; it yields what is right, in order.
 
     `name` is short and stays the same. `grade` raises Wrong at the first thing that is not right.

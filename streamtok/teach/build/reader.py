@@ -6,8 +6,9 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from streamtok.teach.build.exercise import Exercise, Wrong, check, shown
 from streamtok.teach.build.kit import LAST_CHUNK, READY, chunk
@@ -39,8 +40,7 @@ def _inside(data: bytes, part: bytes, after: int) -> list[bytes]:
     return _split(data, data.index(part) + after)
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """One stream: the bytes of each read, the text in it, and what a wrong result means."""
 
     name: str

@@ -4,7 +4,8 @@ import re
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from streamtok.teach.build.exercise import Wrong, check, shown
 from streamtok.teach.build.program import Program
@@ -16,8 +17,7 @@ SIZE = re.compile(rb"[0-9a-fA-F]{1,8}")
 END = re.compile(rb"\r\n0\r\n(.*\r\n)?\r\n\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """What came: all bytes, when each read came, and the body's chunks.
 
     `times` has the seconds since the request was sent, at which the bytes up to an offset were

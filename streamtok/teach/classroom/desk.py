@@ -5,10 +5,11 @@ it. To the endpoints it is given as `Authorization`, as any client's key.
 """
 
 from base64 import b64encode
-from dataclasses import replace
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
+
+from msgspec.structs import replace
 
 from streamtok.errors import RequestError
 from streamtok.http.edge.forwarded import Handler

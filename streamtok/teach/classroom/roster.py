@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from streamtok.api.access.keys import NAME, new_key
 
@@ -14,8 +15,7 @@ class Rejected(Exception):
     """A name cannot be had; says why."""
 
 
-@dataclass(slots=True)
-class Learner:
+class Learner(Struct):
     """One of them: where they are, what they answered, what they finished.
 
     `answers` has by question whether it was right, and `shown` what is said about it; `tried` has

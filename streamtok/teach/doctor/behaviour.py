@@ -6,8 +6,9 @@ What each compares was asked by `streamtok.teach.doctor.examine`, which is to be
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from streamtok.teach.doctor.eventstream import Stream
 from streamtok.teach.doctor.recording import Answer, show
@@ -17,16 +18,14 @@ from streamtok.teach.doctor.totals import ERROR_KEYS, has_message
 ERROR_EVENT = re.compile(rb'data: ?\{\s*"error"\s*:\s*[{"]')
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Struct, frozen=True):
     """A stream that was to end before the string `stop`."""
 
     stop: str
     stream: Stream
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
+class Leaving(Struct, frozen=True):
     """What the server says of a request whose client left: whether it was given up, and how."""
 
     given_up: bool

@@ -8,8 +8,9 @@ Read next: `streamtok.teach.doctor.http`, which sends them.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Expected = Literal[
     "refused",  # a 4xx or 5xx or a closed connection; never a second answer
@@ -18,8 +19,7 @@ Expected = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """Bytes to send, where `@` stands for the target, `#` for the host; and what is right."""
 
     name: str

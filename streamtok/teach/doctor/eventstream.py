@@ -7,8 +7,9 @@ ends, its comments and its time. Read next: `streamtok.teach.doctor.events`, the
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from streamtok.teach.doctor.recording import Answer
 
@@ -17,8 +18,7 @@ BOM = b"\xef\xbb\xbf"
 DONE = b"[DONE]"
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Struct, frozen=True):
     """Lines up to an empty one: an event, if it has data. A comment is a field without a name.
 
     Its bytes are `body[start:end]`, the last of which came at `at_s`. `value` is what its data say
@@ -39,8 +39,7 @@ class Block:
         return _data(self.fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(Struct, frozen=True):
     """A streamed answer: its blocks, and among these the events that say something."""
 
     answer: Answer

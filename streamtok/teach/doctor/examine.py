@@ -9,10 +9,11 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 from urllib.parse import quote
+
+from msgspec import Struct, field
 
 from streamtok.http.request import HeaderList
 from streamtok.teach.doctor import behaviour, chunks, events, framing, pace, resume, totals
@@ -41,8 +42,7 @@ RUNNING = re.compile(  # gauges of what is running: streamtok's, vLLM's, llama.c
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(Struct, frozen=True):
     """When text came, in seconds: the first since the request, then the gaps between events."""
 
     first_token_s: float
@@ -50,8 +50,7 @@ class Timing:
     events: int
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Struct):
     """What was found at `url`; `unchecked` is what could not be asked, and why."""
 
     url: str

@@ -10,9 +10,10 @@ is asked once more, alone, before it is blamed.
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from streamtok.observe.reader import MessageReader
 from streamtok.teach.doctor.desync import CASES, Case, filled, split_requests
@@ -30,8 +31,7 @@ CUTS = 12  # places at which a request is cut in two
 BREAKS = "proxies in front: one client's bytes become another client's request or answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The statuses of all answers on one connection, in order, and whether the server closed it.
 
     `first_s` is the time to the first byte of an answer, in seconds.

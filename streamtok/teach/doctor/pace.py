@@ -8,8 +8,10 @@ found by asking both ways (`compare`): directly, and through the proxies in fron
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from streamtok.teach.doctor.eventstream import Stream
 from streamtok.teach.doctor.recording import Answer
@@ -24,8 +26,7 @@ SPREAD_S = 0.03  # answers that are over sooner are too fast to judge
 NOBODY = "nobody holds bytes back"
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """The same question asked for one token (`short`) and for many (`long`)."""
 
     short: Stream

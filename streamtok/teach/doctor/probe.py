@@ -9,9 +9,10 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from streamtok import __version__
 from streamtok.errors import ConfigError, StreamtokError
@@ -28,8 +29,7 @@ class Unreachable(StreamtokError):
     """Nobody listens at the URL."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """Whom to ask: `prefix` is what stands before `/v1` in paths; `key` may be empty."""
 
     host: str

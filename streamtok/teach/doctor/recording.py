@@ -6,8 +6,9 @@ What is malformed is kept as a flaw, by the name of the rule that is broken
 """
 
 from bisect import bisect_left
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from streamtok.http.request import HeaderList
 from streamtok.observe.annotate import escape
@@ -17,32 +18,28 @@ FATAL = frozenset({"chunk-size", "chunk-length", "body-cut"})  # the rest cannot
 SHOWN = 160  # bytes of what was seen
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(Struct, frozen=True):
     """What one read gave, and when: `at_s` seconds after the request was sent."""
 
     at_s: float
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
+class Recording(Struct, frozen=True):
     """All that came, and why reading ended: "answered" means that the answer was complete."""
 
     reads: tuple[Read, ...]
     ended: Literal["answered", "closed", "reset", "silent"] = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
+class Flaw(Struct, frozen=True):
     """Something wrong on the wire: `rule` is the name of the rule, `seen` the bytes."""
 
     rule: str
     seen: str
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """One chunk: its data are `body[start:end]`, the last of which came at `at_s`."""
 
     start: int
@@ -50,8 +47,7 @@ class Chunk:
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """An answer as far as it could be read; `status` is 0 where not even that could be."""
 
     status: int

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from dataclasses import asdict
 
+from msgspec import to_builtins
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
@@ -32,7 +32,7 @@ def doctor(
     where = target(url, key, timeout_s)
     report = asyncio.run(examine_http(url, where) if http else examine(url, where, model))
     if as_json:
-        print(json.dumps({**asdict(report), "failed": report.failed}, indent=2))
+        print(json.dumps({**to_builtins(report), "failed": report.failed}, indent=2))
     else:
         render(report, Console(highlight=False))
     return 1 if report.failed else 0

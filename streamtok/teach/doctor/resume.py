@@ -6,9 +6,10 @@ OpenAI's responses in the background. Read next: `streamtok.teach.doctor.resumpt
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from urllib.parse import quote, urlencode
+
+from msgspec import Struct
 
 from streamtok.teach.doctor.eventstream import Stream
 from streamtok.teach.doctor.probe import CHAT, Request, Target, connect
@@ -43,8 +44,7 @@ class Report(Protocol):
         """Add what `rules` find."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """One way to resume: how a stream is asked for, and how its rest is.
 
     `key` finds what the stream is called, None where the server does not offer this way; `again`

@@ -6,8 +6,9 @@ looks at was asked by `streamtok.teach.doctor.resume`, which is to be read next.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from streamtok.teach.doctor.eventstream import Stream
 from streamtok.teach.doctor.recording import Answer, show
@@ -16,16 +17,14 @@ from streamtok.teach.doctor.rules import Rule, rule
 NO_CONTENT = 204  # WHATWG HTML: an EventSource does not connect again
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """An event with data: its id, if it has one, and what it says besides."""
 
     id: str | None
     says: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Struct, frozen=True):
     """What came when a client came back that has the first `position` of the events `whole`.
 
     `last` is the id that it named.

@@ -6,15 +6,15 @@ events), `streamtok.teach.doctor.chunks` and `streamtok.teach.doctor.totals` (Op
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
+
+from msgspec import Struct
 
 Seen = TypeVar("Seen")
 Severity = Literal["error", "warning"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule(Generic[Seen]):
+class Rule(Struct, Generic[Seen], frozen=True):
     """`check` yields what was seen of each breach, in the order of the bytes.
 
     `says` is the rule, `source` who made it, `breaks` which client suffers, `fix` what to do.
@@ -29,8 +29,7 @@ class Rule(Generic[Seen]):
     check: Callable[[Seen], Iterator[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """A rule that was broken, `count` times, while `probe` was asked; `seen` the first time."""
 
     rule: str

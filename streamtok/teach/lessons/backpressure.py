@@ -1,7 +1,8 @@
 """Backpressure: a reader that does not read."""
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from streamtok.engine.commands import HIGH_WATER
 from streamtok.http.transport import WRITE_AHEAD_BYTES
@@ -14,8 +15,7 @@ TOKENS, MOST = 32, 100  # of each
 GAUGE = re.compile(rb"^streamtok_running_streams .*\n", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Race:
+class Race(Struct, frozen=True):
     """Two equal streams, one of them read late; `gauge` is what ran when the other was over."""
 
     eager: Exchange

@@ -6,11 +6,11 @@ as the shipped model is: RMSNorm, rotary positions, grouped queries, SwiGLU.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from streamtok.model import reference
 from streamtok.model.config import ModelConfig
@@ -24,8 +24,7 @@ BAR = 24
 Float = reference.Float
 
 
-@dataclass(slots=True)
-class Pass:
+class Pass(Struct):
     """One computation: `steps` names what each part did, `shares` are attention's, by layer."""
 
     logits: Float

@@ -14,9 +14,10 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from streamtok.config import ServeConfig
 from streamtok.model.load import read_config
@@ -31,8 +32,7 @@ ORDINARY_IDS = 300  # ids from here on are words and parts of words
 Enough = Callable[[bytes], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(Struct, frozen=True):
     """What went over one connection, both ways."""
 
     sent: bytes

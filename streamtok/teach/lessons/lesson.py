@@ -5,13 +5,13 @@ them.
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from streamtok.teach.lessons.lab import Lab
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
+class Wire(Struct, frozen=True):
     """Bytes as they crossed the socket; `sent` says which way.
 
     Of a head only `fields` are shown (all, where None), of many lines the first and the last ones,
@@ -27,16 +27,14 @@ class Wire:
     notes: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """What was measured: a row a line, all cells as text."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """Something to think about. With `options`, `answer` is one of them; without, a short text."""
 
     text: str
@@ -70,8 +68,7 @@ class Mistake(Exception):
     """What the learner typed cannot be tried; says what can."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
+class Lesson(Struct, frozen=True):
     """One lesson: what it shows, and what the learner may change in it.
 
     `name` is short and stays the same; `module` is the file to read afterwards. `change` is given

@@ -1,6 +1,6 @@
 """Prefill and decode."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from streamtok.teach.lessons.lab import Lab, get, post
 from streamtok.teach.lessons.lesson import Blocks, Lesson, Question, Table, Wire, whole_number
@@ -11,8 +11,7 @@ ROUNDS = 3
 LONGEST = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Timed:
+class Timed(Struct, frozen=True):
     """A stream after a prompt of `length` tokens: its first token, and the mean gap after that."""
 
     id: str

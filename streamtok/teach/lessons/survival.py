@@ -5,10 +5,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from msgspec import Struct
 
 from streamtok.teach.lessons.lab import PATIENCE_S, Exchange, Lab, Talk, get, post
 from streamtok.teach.lessons.lesson import (
@@ -33,8 +34,7 @@ BODY = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """The same request twice: left alone, and with the engine killed after `events` events."""
 
     whole: Exchange

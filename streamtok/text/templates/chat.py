@@ -7,10 +7,10 @@ Which of them it can is found out when it is loaded, by rendering a few messages
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from jinja2 import Template, TemplateError
+from msgspec.structs import replace
 
 from streamtok.errors import ContextTooLong, InvalidRequest, ModelError
 from streamtok.text.template import DEFAULT, ChatTemplate, Message, PromptOptions

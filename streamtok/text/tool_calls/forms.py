@@ -17,8 +17,9 @@ of them. Pure. Read next: `streamtok.text.tool_calls.grammar`.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from streamtok.text.tool_calls.arguments_reader import ArgumentsReader, Kind, Tags
 from streamtok.text.tool_calls.reader import OPEN, CallReader, TagReader
@@ -50,8 +51,7 @@ class CallForm(Protocol):
         """Return a reader of a text with calls of these functions."""
 
 
-@dataclass(frozen=True, slots=True)
-class JsonForm:
+class JsonForm(Struct, frozen=True):
     """A function's name and its arguments, as one JSON object."""
 
     tag: str = OPEN
@@ -76,8 +76,7 @@ class JsonForm:
         return CallReader()
 
 
-@dataclass(frozen=True, slots=True)
-class ArgumentsForm:
+class ArgumentsForm(Struct, frozen=True):
     """A function's name, and then each of its arguments, between `tags`."""
 
     tags: Tags
