@@ -30,10 +30,10 @@ def values(metrics: Metrics) -> dict[str, float]:
 
 def test_counters_add_up() -> None:
     metrics = Metrics(lambda: EngineStats(0, 0))
-    metrics.prompt_tokens.inc(7)
-    metrics.generated_tokens.inc(3)
-    metrics.generated_tokens.inc(2)
-    metrics.cancelled.inc()
+    metrics.prompt_tokens += 7
+    metrics.generated_tokens += 3
+    metrics.generated_tokens += 2
+    metrics.cancelled += 1
     read = values(metrics)
     assert read["streamtok_prompt_tokens_total"] == 7
     assert read["streamtok_generated_tokens_total"] == 5
@@ -43,7 +43,7 @@ def test_counters_add_up() -> None:
 def test_answers_are_counted_by_endpoint_and_status() -> None:
     metrics = Metrics(lambda: EngineStats(0, 0))
     for status in ("200", "200", "503"):
-        metrics.requests.labels("/v1/completions", status, "").inc()
+        metrics.requests["/v1/completions", status, ""] += 1
     counts = {
         (labels["endpoint"], labels["status"]): value
         for name, labels, value in samples(metrics)
@@ -77,14 +77,14 @@ def test_times_fall_into_their_buckets() -> None:
 
 def test_two_servers_do_not_share_their_numbers() -> None:
     first, second = (Metrics(lambda: EngineStats(0, 0)) for _ in range(2))
-    first.cancelled.inc()
+    first.cancelled += 1
     assert values(second)["streamtok_cancelled_total"] == 0
 
 
 def test_vllms_names_stand_beside_ours() -> None:
     metrics = Metrics(lambda: EngineStats(running=3, queued=2))
-    metrics.prompt_tokens.inc(7)
-    metrics.generated_tokens.inc(5)
+    metrics.prompt_tokens += 7
+    metrics.generated_tokens += 5
     metrics.first_token.observe(0.02)
     text = expose(metrics, "", VIEW)[1].decode()
     label = {"model_name": "tiny"}
@@ -103,7 +103,7 @@ def test_vllms_names_stand_beside_ours() -> None:
 
 def test_openmetrics_is_given_to_who_accepts_it() -> None:
     metrics = Metrics(lambda: EngineStats(0, 0))
-    metrics.generated_tokens.inc(5)
+    metrics.generated_tokens += 5
     kind, body = expose(metrics, "application/openmetrics-text; version=1.0.0, */*;q=0.1", VIEW)
     assert kind.startswith("application/openmetrics-text; version=1.0.0")
     assert body.endswith(b"# EOF\n")

@@ -157,12 +157,12 @@ class Meter:
         self.ledger.record(record)
         if self.on_end is not None:
             self.on_end(record.id)
-        self.metrics.prompt_tokens.inc(record.prompt_tokens)
-        self.metrics.cached_tokens.inc(record.cached_tokens)
-        self.metrics.generated_tokens.inc(record.generated_tokens)
+        self.metrics.prompt_tokens += record.prompt_tokens
+        self.metrics.cached_tokens += record.cached_tokens
+        self.metrics.generated_tokens += record.generated_tokens
         self.metrics.inter_token.fold()
         if record.finish_reason == "cancelled":
-            self.metrics.cancelled.inc()
+            self.metrics.cancelled += 1
         await self._written()
 
     async def _written(self) -> None:

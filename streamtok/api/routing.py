@@ -135,7 +135,7 @@ class Api:
         if self.services:
             meter = self.services.meter
             labels = (route.path if route else "none", str(response.status), call.key)
-            meter.metrics.requests.labels(*labels).inc()
+            meter.metrics.requests[labels] += 1
             if route and route.limited:
                 headers += meter.limits.headers(call.caller)
         return _labelled(response, request_id, headers)

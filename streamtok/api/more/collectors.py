@@ -1,34 +1,66 @@
-"""What `/health` and `/metrics` say of where the engine runs, and of the ledger's database."""
+"""The metrics as Prometheus names them: counted ones, the engine's, and the ledger database's."""
 
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 
 from prometheus_client import Metric
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from streamtok.api.more.answers import ReplicaBody
+from streamtok.api.more.replicas import COUNTERS, GAUGES, replica_bodies
 from streamtok.ledger import Database
 from streamtok.messages import EngineStats
+from streamtok.metrics import SECONDS, Metrics, Times
 
-GAUGES = {
-    "ready": "Whether new requests may go to the replica.",
-    "running": "Sequences that the replica generates for this server.",
-    "queued": "Sequences of this server that wait in the replica.",
-}
-COUNTERS = {
-    "tokens": "Tokens that the replica has sampled for this server.",
-    "restarts": "Times that the replica was lost.",
-    "resumed": "Sequences that the replica has continued for another one.",
+LABEL = ("replica",)
+TOTALS = {  # attributes of `Metrics`
+    "prompt_tokens": "Prompt tokens of accepted requests.",
+    "cached_tokens": "Prompt tokens that were not computed again.",
+    "generated_tokens": "Tokens sampled, delivered or not.",
+    "cancelled": "Requests ended because the client left.",
 }
 
 
-def replica_bodies(stats: EngineStats) -> list[ReplicaBody]:
-    """Return what `/health` says of each replica."""
-    names = ("name", *GAUGES, *COUNTERS)
-    return [
-        ReplicaBody(**{name: getattr(replica, name) for name in names})
-        for replica in stats.replicas  # each is a `streamtok.engine.cluster.stats.ReplicaStats`
-    ]
+class Counted(Collector):
+    """A server's own counters, by the names that Prometheus has for them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what was counted until now."""
+        metrics = self._metrics
+        labels = ("endpoint", "status", "key")
+        requests = CounterMetricFamily("streamtok_requests", "Answers sent.", labels=labels)
+        for values, count in metrics.requests.items():
+            requests.add_metric(values, count, created=metrics.created_s)
+        yield requests
+        for name, documentation in TOTALS.items():
+            value, created_s = getattr(metrics, name), metrics.created_s
+            yield CounterMetricFamily(f"streamtok_{name}", documentation, value, created=created_s)
+        about = "From the accepted request to its first token."
+        yield _histogram("streamtok_time_to_first_token_seconds", about, metrics.first_token)
+        about = "Between two tokens of one choice."
+        yield _histogram("streamtok_inter_token_seconds", about, metrics.inter_token)
+        stats = metrics.stats()
+        about = "Sequences being generated."
+        yield GaugeMetricFamily("streamtok_running_streams", about, stats.running)
+        about = "Sequences waiting for a place."
+        yield GaugeMetricFamily("streamtok_queued_requests", about, stats.queued)
+
+
+def _histogram(name: str, documentation: str, times: Times) -> Metric:
+    """Return the histogram, whose buckets hold the times below them too."""
+    times.fold()
+    names = [*map(floatToGoString, SECONDS), "+Inf"]
+    buckets = list(zip(names, accumulate(map(float, times.counts)), strict=True))
+    return HistogramMetricFamily(name, documentation, buckets, times.sum_s)
 
 
 class WithParts(Collector):
@@ -61,9 +93,6 @@ class WithParts(Collector):
                 yield _filled(
                     CounterMetricFamily(full, documentation, labels=LABEL), name, replicas
                 )
-
-
-LABEL = ("replica",)
 
 
 def _filled(

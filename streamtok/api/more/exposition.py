@@ -10,9 +10,22 @@ from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from streamtok.api.more.collectors import Counted, WithParts
+from streamtok.api.more.vllm import AlsoVllm
+from streamtok.api.services import Services
 from streamtok.metrics import Metrics
 
 View = Callable[[Collector], Collector]
+
+
+def expose_server(services: Services, accept: str, *, by_key: bool) -> tuple[str, bytes]:
+    """Return what `expose` does, with the metrics that other parts of the server know."""
+    database, stats = services.meter.ledger.database, services.engine.stats
+
+    def view(collector: Collector) -> Collector:
+        return WithParts(AlsoVllm(collector, services.model), stats, database)
+
+    return expose(services.meter.metrics, accept, view, by_key=by_key)
 
 
 def expose(
@@ -23,7 +36,8 @@ def expose(
     Unless `by_key`, samples that differ in the API key alone are summed.
     """
     encode, content_type = choose_encoder(accept)
-    shown: Collector = metrics.registry if by_key else _WithoutKeys(metrics.registry)
+    counted = Counted(metrics)
+    shown: Collector = counted if by_key else _WithoutKeys(counted)
     shown = view(shown) if view else shown
     if metrics.worker is not None:
         shown = _Labelled(shown, {"worker": str(metrics.worker)})

@@ -1,11 +1,12 @@
 """Everything but generation: models, health, metrics and usage."""
 
+import asyncio
 import math
 from contextlib import suppress
 from datetime import UTC, datetime
+from importlib import import_module
 
 from msgspec import structs
-from prometheus_client.registry import Collector
 
 from streamtok.api.anthropic.types import ModelInfo, ModelInfoList
 from streamtok.api.input.validation import checked
@@ -19,11 +20,9 @@ from streamtok.api.more.answers import (
     UsageSumBody,
     UsageSums,
 )
-from streamtok.api.more.collectors import WithParts, replica_bodies
-from streamtok.api.more.exposition import expose
+from streamtok.api.more.replicas import replica_bodies
 from streamtok.api.more.sums import UsageFilter, sum_usage
 from streamtok.api.more.types import UsageQuery
-from streamtok.api.more.vllm import AlsoVllm
 from streamtok.api.openai import answers
 from streamtok.api.route import Operation, Route
 from streamtok.api.routing import Api
@@ -64,14 +63,10 @@ async def metrics(services: Services, call: Call) -> Response:
 
     Those of each key are for who may see them; others get the sums.
     """
+    # What it takes is imported when somebody asks: a start does not wait for it
+    exposition = await asyncio.to_thread(import_module, "streamtok.api.more.exposition")
     accept = call.request.header("accept") or ""
-    metrics, database = services.meter.metrics, services.meter.ledger.database
-    stats = services.engine.stats
-
-    def view(collector: Collector) -> Collector:
-        return WithParts(AlsoVllm(collector, services.model), stats, database)
-
-    content_type, body = expose(metrics, accept, view, by_key=call.sees_all)
+    content_type, body = exposition.expose_server(services, accept, by_key=call.sees_all)
     return Response(200, (("content-type", content_type),), body)
 
 
