@@ -2,22 +2,15 @@
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamtok import __version__
 from streamtok.config import ServeConfig
 from streamtok.errors import ConfigError, StreamtokError
 from streamtok.flags import Parser, add_settings
-from streamtok.settings import (
-    ChatConfig,
-    ClassConfig,
-    GenerateConfig,
-    LearnConfig,
-    ProxyConfig,
-    read,
-    secret,
-)
+from streamtok.settings import read, secret
 
 if TYPE_CHECKING:
     from streamtok.engine.remote.early import EarlyProcess
@@ -88,12 +81,14 @@ def key(given: dict[str, Any]) -> int:
 def chat(given: dict[str, Any]) -> int:
     """Talk to a server in the terminal."""
     from streamtok.terminal.chat import chat
+    from streamtok.terminal.config import ChatConfig
 
     return chat(read(ChatConfig, given))
 
 
 def generate(given: dict[str, Any]) -> int:
     """Write one answer to standard output."""
+    from streamtok.terminal.config import GenerateConfig
     from streamtok.terminal.generate import generate
 
     return generate(read(GenerateConfig, given), given["prompt"])
@@ -129,6 +124,7 @@ def doctor(given: dict[str, Any]) -> int:
 def learn(given: dict[str, Any]) -> int:
     """Learn how streaming works: lessons with a live server, and exercises that build one."""
     from streamtok.serve.signals import interruptible
+    from streamtok.teach.config import ClassConfig, LearnConfig
 
     settings, words = read(LearnConfig, given), given["lessons"]
     if given["classroom"]:
@@ -152,6 +148,7 @@ def learn(given: dict[str, Any]) -> int:
 def proxy(given: dict[str, Any]) -> int:
     """Stand between a client and any HTTP server: trace, record, replay, check, break streams."""
     from streamtok.proxy.app import ProxyApp
+    from streamtok.proxy.config import ProxyConfig
     from streamtok.serve.process import attach_signals, run
 
     settings = read(ProxyConfig, given)
@@ -192,44 +189,62 @@ def help_on(given: dict[str, Any]) -> int:
 def _parser() -> Parser:
     parser = Parser("streamtok", description="Stream a language model's tokens.")
     parser.add_argument("--version", action="version", version=f"streamtok {__version__}")
-    commands = parser.add_commands()
-
-    def add(
-        run: Callable[[dict[str, Any]], int], summary: str, name: str = "", text: str = ""
-    ) -> Parser:
-        command: Parser = commands.add_parser(
-            name or run.__name__, help=summary, description=text or run.__doc__
-        )
-        command.set_defaults(command=run)
-        return command
-
+    add = parser.add_command
     about = "Serve until a signal comes. More on these flags: streamtok help settings"
-    add_settings(add(serve, "serve the OpenAI API", text=about), ServeConfig)
+    add(serve, "serve the OpenAI API", lambda to: add_settings(to, ServeConfig), about=about)
     about = f"{key.__doc__} serve --api-keys reads the line."
-    command = add(key, "make an API key", text=about)
-    command.add_argument("name", help="what the key is called in the ledger and the metrics")
-    add_settings(add(chat, "chat in the terminal"), ChatConfig)
-    command = add(generate, "answer one prompt, with or without a server")
-    command.add_argument("prompt", help="what to answer; with --raw, the text to continue")
-    add_settings(command, GenerateConfig)
-    _add_doctor_flags(add(doctor, "check the streams of any server"))
-    command = add(proxy, "stand between a client and any server")
-    about = "the server, such as https://api.example.com"
-    command.add_argument("upstream", nargs="?", default="", help=about)
-    add_settings(command, ProxyConfig)
-    command = add(corpus, "streams as files, to test parsers")
-    command.add_argument("folder", help="where to write them; new or empty")
-    about = "where bodies are to be cut (default: 0)"
-    command.add_argument("--seed", metavar="N", type=int, default=0, help=about)
-    _add_learn_flags(add(learn, "learn how streaming works"))
-    command = add(completion, "let a shell complete flags")
-    command.add_argument("shell", metavar="{bash,fish,zsh,tcsh}", help="for which shell")
-    command = add(help_on, "the reference, by topic", name="help")
-    command.add_argument("topic", nargs="?", metavar="TOPIC", help="see `streamtok help`")
+    add(key, "make an API key", _add_key_arguments, about=about)
+    add(chat, "chat in the terminal", _add_chat_flags)
+    add(generate, "answer one prompt, with or without a server", _add_generate_arguments)
+    add(doctor, "check the streams of any server", _add_doctor_flags)
+    add(proxy, "stand between a client and any server", _add_proxy_arguments)
+    add(corpus, "streams as files, to test parsers", _add_corpus_arguments)
+    add(learn, "learn how streaming works", _add_learn_flags)
+    add(completion, "let a shell complete flags", _add_completion_arguments)
+    add(help_on, "the reference, by topic", _add_help_arguments, name="help")
     return parser
 
 
-def _add_doctor_flags(command: Parser) -> None:
+def _add_key_arguments(command: ArgumentParser) -> None:
+    command.add_argument("name", help="what the key is called in the ledger and the metrics")
+
+
+def _add_chat_flags(command: ArgumentParser) -> None:
+    from streamtok.terminal.config import ChatConfig
+
+    add_settings(command, ChatConfig)
+
+
+def _add_generate_arguments(command: ArgumentParser) -> None:
+    from streamtok.terminal.config import GenerateConfig
+
+    command.add_argument("prompt", help="what to answer; with --raw, the text to continue")
+    add_settings(command, GenerateConfig)
+
+
+def _add_proxy_arguments(command: ArgumentParser) -> None:
+    from streamtok.proxy.config import ProxyConfig
+
+    about = "the server, such as https://api.example.com"
+    command.add_argument("upstream", nargs="?", default="", help=about)
+    add_settings(command, ProxyConfig)
+
+
+def _add_corpus_arguments(command: ArgumentParser) -> None:
+    command.add_argument("folder", help="where to write them; new or empty")
+    about = "where bodies are to be cut (default: 0)"
+    command.add_argument("--seed", metavar="N", type=int, default=0, help=about)
+
+
+def _add_completion_arguments(command: ArgumentParser) -> None:
+    command.add_argument("shell", metavar="{bash,fish,zsh,tcsh}", help="for which shell")
+
+
+def _add_help_arguments(command: ArgumentParser) -> None:
+    command.add_argument("topic", nargs="?", metavar="TOPIC", help="see `streamtok help`")
+
+
+def _add_doctor_flags(command: ArgumentParser) -> None:
     add = command.add_argument
     add("url", nargs="?", help="such as http://127.0.0.1:8000, with or without /v1")
     add("--direct", metavar="URL", help="with --via: the server itself")
@@ -244,7 +259,9 @@ def _add_doctor_flags(command: Parser) -> None:
     add("--http", action="store_true", help=about)
 
 
-def _add_learn_flags(command: Parser) -> None:
+def _add_learn_flags(command: ArgumentParser) -> None:
+    from streamtok.teach.config import ClassConfig, LearnConfig
+
     add = command.add_argument
     about = "lessons (default: all that are left); or `build NUMBER [FILE]`: an exercise"
     add("lessons", nargs="*", metavar="NUMBER", help=about)

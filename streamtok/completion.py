@@ -1,16 +1,17 @@
 """`streamtok completion`: a script by which a shell completes commands, flags and their values."""
 
-import argparse
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 from streamtok import help as pages
 from streamtok.errors import ConfigError
+from streamtok.flags import Parser
 
 FILES, FOLDERS = ("FILE", "PATH"), ("FOLDER",)  # metavars whose values are names of these
 
 
-def script(parser: argparse.ArgumentParser, shell: str) -> str:
+def script(parser: Parser, shell: str) -> str:
     """Return the script for `shell`.
 
     Raises:
@@ -23,20 +24,10 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
     if shell not in shtab.SUPPORTED_SHELLS:
         known = ", ".join(shtab.SUPPORTED_SHELLS)
         raise ConfigError(f"completion: expected one of {known}, found {shell!r}")
-    for action in _actions(parser):
+    found = [*parser._actions, *chain.from_iterable(c._actions for c in parser.commands.values())]
+    for action in found:
         _say_values(action, shtab)
     return str(shtab.complete(parser, shell))
-
-
-def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Return what `parser` and the parsers of its commands take."""
-    found = []
-    for action in parser._actions:
-        found.append(action)
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                found += _actions(command)
-    return found
 
 
 def _say_values(action: Any, shtab: Any) -> None:

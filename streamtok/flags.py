@@ -3,7 +3,7 @@
 import argparse
 import inspect
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
@@ -51,34 +51,49 @@ METAVARS = {
     "url": "URL",
 }
 
+Run = Callable[[dict[str, Any]], int]  # what a command does with its values; returns a status
+Fill = Callable[[argparse.ArgumentParser], None]
+
 
 class Parser(argparse.ArgumentParser):
     """The command line; what a command does not know is an error with that command's usage."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._commands: dict[str, argparse.ArgumentParser] = {}
-
-    def add_commands(self) -> Any:
-        """Return where commands can be added."""
-        added = self.add_subparsers(
+        self._rows = self.add_subparsers(
             metavar="COMMAND",
             required=True,
             dest="command_name",
             parser_class=argparse.ArgumentParser,
         )
-        self._commands = added.choices
-        return added
+        self._commands: dict[str, argparse.ArgumentParser] = self._rows.choices
+        self._unfilled: dict[str, Fill] = {}
+
+    def add_command(
+        self, run: Run, summary: str, fill: Fill, name: str = "", about: str = ""
+    ) -> None:
+        """Add a command, whose arguments `fill` adds to its parser when they are needed."""
+        name = name or run.__name__
+        command = self._rows.add_parser(name, help=summary, description=about or run.__doc__)
+        command.set_defaults(command=run)
+        self._unfilled[name] = fill
 
     @property
     def commands(self) -> dict[str, argparse.ArgumentParser]:
         """The parser of each command, by its name."""
+        for name in [*self._unfilled]:
+            self._fill(name)
         return self._commands
+
+    def _fill(self, name: str) -> None:
+        if fill := self._unfilled.pop(name, None):
+            fill(self._commands[name])
 
     def read(self, arguments: Sequence[str] | None) -> dict[str, Any]:
         """Return the values by name, `command` among them. Raises SystemExit where one is wrong."""
         arguments = sys.argv[1:] if arguments is None else arguments
         self._check_first(arguments)
+        self._fill(arguments[0] if arguments else "")
         found, unknown = self.parse_known_args(arguments)
         given = vars(found)
         command = self._commands[given.pop("command_name")]
@@ -91,7 +106,7 @@ class Parser(argparse.ArgumentParser):
         name = arguments[0].partition("=")[0] if arguments else ""
         if not name.startswith("-") or name in _flags(self):
             return
-        knowing = [key for key, command in self._commands.items() if name in _flags(command)]
+        knowing = [key for key, command in self.commands.items() if name in _flags(command)]
         if knowing:
             self.error(f"{name} is a flag of a command: streamtok {knowing[0]} {name} ...")
         self.error(f"unknown flag {name}{_meant(name, _flags(self))}")

@@ -1,4 +1,4 @@
-"""Settings read from flags and from the environment, and those of the commands beside `serve`.
+"""Settings read from flags and from the environment.
 
 A flag wins over the variable, the variable over the default. msgspec converts and checks them by
 their types. This is the only module that reads the environment.
@@ -7,26 +7,15 @@ their types. This is the only module that reads the environment.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, fields
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import Meta
-from platformdirs import user_state_path
 
 from streamtok.config import (
     Bytes,
-    ConnectionConfig,
-    EngineConfig,
-    ListenConfig,
-    LogLevel,
-    Port,
-    Positive,
     ServeConfig,
-    Timeout,
-    TraceConfig,
-    setting,
 )
 from streamtok.errors import ConfigError
 
@@ -35,84 +24,6 @@ UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 EXCLUSIVE = (("uds", "host"), ("uds", "port"), ("uds", "fd"), ("fd", "host"), ("fd", "port"))
 NEED_RAY = ("replicas", "ray_address", "ray_cpus", "ray_detached")  # mean nothing without it
 BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "": "false"}
-Temperature = Annotated[float, Meta(ge=0, le=2, description="a number, 0 to 2")]
-Seed = Annotated[int, Meta(description="a whole number")]
-
-
-@dataclass(frozen=True)
-class ProxyConfig(ListenConfig, ConnectionConfig, TraceConfig):
-    """What `streamtok proxy` needs, beside the URL of a server."""
-
-    port: Port = setting(8080, "port to listen on; 0 lets the system choose")
-    timeout_s: Timeout = setting(600.0, "seconds until the server's answer must begin")
-    record: str = setting("", "folder to write each exchange to (default: none)")
-    replay: str = setting("", "folder of recordings to answer from, instead of a server")
-    at_once: bool = setting(False, "answer from recordings at once, not at their own pace")
-    check: bool = setting(False, "apply the doctor's rules; a report is printed at the end")
-    faults: bool = setting(False, "let requests ask for broken answers with X-Fault")
-    log_level: LogLevel = setting("info", "least level that is logged")
-
-
-@dataclass(frozen=True)
-class TalkConfig:
-    """Which server answers, and how tokens are drawn; what is not given is the server's default."""
-
-    url: str = setting("", "URL of a server to ask (default: the model runs in this command)")
-    api_key: str = setting("", "its API key; in the variable other users cannot see it")
-    max_tokens: Positive | None = setting(None, "the most tokens to generate")
-    temperature: Temperature | None = setting(None, "0 takes the likeliest token always")
-    seed: Seed | None = setting(None, "the same seed gives the same answer")
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """The fields of a request that are given."""
-        names = ("max_tokens", "temperature", "seed")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-
-@dataclass(frozen=True)
-class _ModelConfig(EngineConfig):
-    model: str = setting(
-        "",
-        "folder of a Hugging Face model (default: the one that is shipped); with --url, its name",
-    )
-
-
-@dataclass(frozen=True)
-class GenerateConfig(_ModelConfig, TalkConfig):
-    """What `streamtok generate` needs."""
-
-    raw: bool = setting(False, "continue the prompt, do not chat")
-
-
-@dataclass(frozen=True)
-class ChatConfig(_ModelConfig, TalkConfig):
-    """What `streamtok chat` needs."""
-
-    system: str = setting("", "the system message")
-
-
-@dataclass(frozen=True)
-class LearnConfig:
-    """What `streamtok learn` needs."""
-
-    plain: bool = setting(False, "print all lessons with their answers: no questions, no colour")
-    progress: str = setting(
-        str(user_state_path("streamtok", appauthor=False) / "lessons"),
-        "file of the lessons that are done",
-    )
-
-
-@dataclass(frozen=True)
-class ClassConfig:
-    """What `streamtok learn --class` needs."""
-
-    model: str = setting(
-        "", "of --class: folder of a Hugging Face model (default: the shipped one)"
-    )
-    host: str = setting("0.0.0.0", "of --class: address to listen on, 0.0.0.0: all of the network")
-    port: Port = setting(8000, "of --class: port to listen on; 0 lets the system choose")
-    ledger: str = setting(":memory:", "of --class: file of the usage ledger")
 
 
 def flag_name(field: Field[Any]) -> str:

@@ -10,13 +10,13 @@ import pytest
 
 from streamtok.http.request import Request
 from streamtok.http.response import Response
-from streamtok.settings import ClassConfig
 from streamtok.teach.build.exercises import EXERCISES
 from streamtok.teach.classroom import app as classroom
 from streamtok.teach.classroom.app import ClassApp
 from streamtok.teach.classroom.desk import COOKIE, Desk
 from streamtok.teach.classroom.roster import Roster
 from streamtok.teach.classroom.shelf import Shelf
+from streamtok.teach.config import ClassConfig
 from streamtok.teach.lessons import LESSONS
 from streamtok.teach.lessons.lesson import Question, Table, Wire
 

@@ -11,12 +11,12 @@ from streamtok.config import EngineConfig, ServeConfig, default_model
 from streamtok.errors import ConfigError
 from streamtok.settings import (
     NEED_RAY,
-    GenerateConfig,
     choices,
     flag_name,
     read,
     variable_name,
 )
+from streamtok.terminal.config import GenerateConfig
 
 SETTINGS = {setting.name: setting for setting in fields(ServeConfig)}
 

@@ -11,13 +11,12 @@ from rich.console import Console
 from streamtok import cli, flags
 from streamtok import help as pages
 from streamtok.config import ServeConfig
+from streamtok.proxy.config import ProxyConfig
 from streamtok.settings import (
-    ChatConfig,
-    GenerateConfig,
-    LearnConfig,
-    ProxyConfig,
     flag_name,
 )
+from streamtok.teach.config import LearnConfig
+from streamtok.terminal.config import ChatConfig, GenerateConfig
 
 
 def test_every_page_is_listed_once_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:

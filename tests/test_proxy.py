@@ -18,7 +18,7 @@ from streamtok.config import ServeConfig
 from streamtok.errors import ConfigError
 from streamtok.observe.reader import MessageReader
 from streamtok.proxy.app import ProxyApp
-from streamtok.settings import ProxyConfig
+from streamtok.proxy.config import ProxyConfig
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

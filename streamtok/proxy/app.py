@@ -23,10 +23,10 @@ from streamtok.http.response import Response
 from streamtok.http.server import Server
 from streamtok.http.service import Service
 from streamtok.observe.sinks import open_tracing
+from streamtok.proxy.config import ProxyConfig
 from streamtok.proxy.forward import Forward, Options, Replay
 from streamtok.proxy.judge import Judge
 from streamtok.proxy.recording import Recorder, Replayer
-from streamtok.settings import ProxyConfig
 
 DRAIN_S = 5.0  # how long running answers have at the end
 

@@ -13,8 +13,8 @@ from streamtok.app import App
 from streamtok.http.edge.client import ClientError
 from streamtok.serve.process import LOOP
 from streamtok.serve.signals import interruptible
-from streamtok.settings import ChatConfig
 from streamtok.terminal.answers import Refused, Remote, connect
+from streamtok.terminal.config import ChatConfig
 from streamtok.terminal.generate import own_server
 from streamtok.terminal.typewriter import Typewriter
 

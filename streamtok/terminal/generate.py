@@ -16,8 +16,8 @@ from streamtok.config import EngineConfig, ServeConfig
 from streamtok.http.edge.client import ClientError
 from streamtok.http.request import Request
 from streamtok.ledger import Ledger
-from streamtok.settings import GenerateConfig
 from streamtok.terminal.answers import Refused, Unreachable, connect, deltas
+from streamtok.terminal.config import GenerateConfig
 from streamtok.terminal.typewriter import Typewriter
 
 ALL_THAT_FIT = {"max_tokens": 2**31}  # for an endpoint whose default is 16

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.text import Text
 
 from streamtok.errors import ConfigError
-from streamtok.settings import LearnConfig
 from streamtok.teach.build.exercise import Exercise, Wrong
 from streamtok.teach.build.exercises import EXERCISES
+from streamtok.teach.config import LearnConfig
 from streamtok.teach.progress import Progress
 
 HINTS = "hints"  # in the progress file: how many hints of an exercise were shown

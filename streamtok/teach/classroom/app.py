@@ -12,10 +12,10 @@ from rich.text import Text
 from streamtok.api.access.keys import new_key
 from streamtok.app import App
 from streamtok.config import ServeConfig
-from streamtok.settings import ClassConfig
 from streamtok.teach.classroom.desk import Desk
 from streamtok.teach.classroom.roster import TEACHER, Roster
 from streamtok.teach.classroom.shelf import Shelf
+from streamtok.teach.config import ClassConfig
 
 STREAMS, QUEUE = 128, 1024  # at once, and waiting: nobody in a room is refused
 ELSEWHERE = ("192.0.2.1", 9)  # a documentation address (RFC 5737); nothing is sent to it

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from streamtok.errors import ConfigError
-from streamtok.settings import LearnConfig
 from streamtok.teach.build.learn import rows
+from streamtok.teach.config import LearnConfig
 from streamtok.teach.lessons import LESSONS
 from streamtok.teach.lessons.lab import Lab, open_lab
 from streamtok.teach.lessons.lesson import Block, Lesson, Mistake, Question, Table, Wire
