@@ -24,7 +24,7 @@ from streamtok.http.request import Request
 from streamtok.testing import FakeClock, ScriptedEngine, make_services
 from streamtok.testing.models import byte_tokenizer
 from streamtok.text.encoding import SHORT, encode
-from streamtok.text.long.bounds import most_characters
+from streamtok.text.long.pieces import LongTexts
 
 STORY = "Once upon a time there was a girl, and she said: hello! "
 
@@ -220,6 +220,10 @@ def composing() -> Tokenizer:
     return tokenizer
 
 
+def most(tokenizer: Tokenizer) -> int | None:
+    return LongTexts(tokenizer).most
+
+
 def shipped() -> Tokenizer:
     return Tokenizer.from_file(str(Path(default_model()) / "tokenizer.json"))
 
@@ -231,9 +235,9 @@ def test_no_text_has_fewer_tokens_than_its_length_allows(
     make: Callable[[], Tokenizer], text: str
 ) -> None:
     tokenizer = make()
-    most = most_characters(tokenizer)
-    assert most is not None
-    assert len(text) <= most * len(tokenizer.encode(text, add_special_tokens=False).ids)
+    bound = most(tokenizer)
+    assert bound is not None
+    assert len(text) <= bound * len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 @given(text=st.text(min_size=SHORT, max_size=2 * SHORT))
@@ -244,8 +248,8 @@ def test_a_long_text_has_the_tokens_that_it_has_in_one_call(text: str) -> None:
 
 
 def test_what_drops_or_joins_characters_has_no_bound() -> None:
-    assert most_characters(byte_tokenizer()) == len("<|endoftext|>")
-    assert most_characters(composing()) == 4 * len("<|endoftext|>")
+    assert most(byte_tokenizer()) == len("<|endoftext|>")
+    assert most(composing()) == 4 * len("<|endoftext|>")
     stripping = byte_tokenizer()
     stripping.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip()])
     spaces = byte_tokenizer()
@@ -258,4 +262,4 @@ def test_what_drops_or_joins_characters_has_no_bound() -> None:
     unknown = Tokenizer(BPE({"a": 0}, [], fuse_unk=True))
     unknown.decoder = decoders.ByteFallback()
     for tokenizer in (stripping, spaces, removing, words, unknown):
-        assert most_characters(tokenizer) is None
+        assert most(tokenizer) is None

@@ -17,10 +17,11 @@ Read next: `streamtok.text.stops`, which looks at the text that comes out here.
 """
 
 import codecs
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+
+from tokenizers.decoders import ByteLevel
 
 from streamtok.text.tokenizer import Tokenizer, byte_alphabet
 
@@ -178,8 +179,8 @@ class Detokenizers:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        decoder = json.loads(tokenizer.backend.to_str()).get("decoder") or {}
-        self._pieces = byte_pieces(tokenizer) if decoder.get("type") == "ByteLevel" else None
+        is_byte_level = isinstance(tokenizer.backend.decoder, ByteLevel)
+        self._pieces = byte_pieces(tokenizer) if is_byte_level else None
         names = {token: self.special_name(token).encode() for token in tokenizer.special_ids}
         self._pieces_and_names = None if self._pieces is None else self._pieces | names
 

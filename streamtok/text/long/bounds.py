@@ -1,6 +1,5 @@
 """How long a text can be and still fit: texts beyond are refused without being tokenised."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,12 +10,12 @@ GROWING = ("Prepend", "NFD", "NFKD", "Lowercase", "ByteLevel")
 KEEPING = ("ByteLevel", "Metaspace", "Digits")
 
 
-def most_characters(tokenizer: Tokenizer) -> int | None:
+def most_characters(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> int | None:
     """Return how many characters of a text a token can stand for; None if there is no bound.
 
-    There is none where something is dropped or joined: white space, or unknown characters.
+    `settings` are what the tokenizer's file says. There is no bound where something is dropped or
+    joined: white space, or unknown characters.
     """
-    settings = json.loads(tokenizer.to_str())
     added = settings["added_tokens"]
     strips = any(token["lstrip"] or token["rstrip"] for token in added)
     factor = _composition(settings["normalizer"])

@@ -59,7 +59,7 @@ class LongTexts:
 
     def __init__(self, backend: Tokenizer) -> None:
         settings = json.loads(backend.to_str())
-        self.most = most_characters(backend)
+        self.most = most_characters(backend, settings)
         self._backend = backend
         self._rest = _within_texts(backend, settings)
         self._may_cut = (
