@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from mixture import (
     heldout_story_prompts,
     heldout_talk_questions,
 )
+from msgspec import to_builtins
 from ngram import KneserNey
 from rich.console import Console
 from rich.table import Table
@@ -254,7 +255,7 @@ def judge_all(
     chats = long_chats(assistant, sampling, prompts) if share == 1 else []
     console.print(f"stories in a row, of {LONG_CHAT_STORIES}: {chats}")
     return {
-        "sampling": asdict(sampling),
+        "sampling": to_builtins(sampling),
         "summaries": summaries,
         "plots": plots,
         "long_chats": chats,
