@@ -47,7 +47,6 @@ from streamtok.ledger import Ledger
 from streamtok.metrics import Metrics
 from streamtok.observe.kept import Traces
 from streamtok.observe.sinks import open_tracing
-from streamtok.postgres import open_ledger
 from streamtok.script.stage import before, directed, open_script, without_model
 from streamtok.startup import ModelFiles, headers_of, kill_of, read_files, start_engine, warm_up
 from streamtok.text.detokenizer import Detokenizers
@@ -88,7 +87,7 @@ class App:
         self._traces = Traces(self._clock)
         self._hosts = Hosts(config.allowed_hosts)
         pages = Cors(config.cors_origins)
-        self._ledger = open_ledger(config.ledger, config.ledger_days)
+        self._ledger = _open_ledger(config.ledger, config.ledger_days)
         self._resumption = Resumption(config, self._ledger.database)
         routes = self._resumption.around(ROUTES)
         self._api = Api(routes, self._keys, pages, new_request_id, self._hosts.check)
@@ -256,6 +255,14 @@ def _services(
         constraints=Constraints(files.grammars, template, close=not config.open_objects),
         aliases=tuple(filter(None, map(str.strip, config.model_alias.split(",")))),
     )
+
+
+def _open_ledger(place: str, days: int) -> Ledger:
+    if "://" not in place:
+        return Ledger(place, days)
+    from streamtok.postgres import open_ledger
+
+    return open_ledger(place, days)
 
 
 def _read_keys(config: ServeConfig) -> KeyFile | None:

@@ -12,14 +12,12 @@ SCHEMES = ("postgresql://", "postgres://")
 
 
 def open_ledger(place: str, days: int) -> Ledger:
-    """Open the ledger in the file `place`, or in the database of that URL; see `Ledger`.
+    """Open the ledger in the database of the URL `place`; see `Ledger`.
 
     Raises:
         ConfigError: it cannot be opened, is no ledger, or the extra is not installed.
     """
-    scheme, found, _ = place.partition("://")
-    if not found:
-        return Ledger(place, days)
+    scheme, _, _ = place.partition("://")
     if f"{scheme}://" not in SCHEMES:
         expected = "expected a file or a URL that begins with postgresql://"
         raise ConfigError(f"--ledger: {expected}, found one with {scheme}://")
