@@ -20,7 +20,8 @@ def shares(lab: Lab) -> tuple[bytes, dict[str, float]]:
     asked = {"prompt": PROMPT, "max_tokens": 1, "logprobs": 5, "seed": 1, **NEUTRAL}
     exchange = lab.exchange(post("/v1/completions", asked))
     top = json.loads(exchange.answer.body)["choices"][0]["logprobs"]["top_logprobs"][0]
-    likeliest = sorted(top, key=top.__getitem__, reverse=True)[:5]  # not the drawn one, if another
+    # The token that was drawn is listed too, wherever it ranks
+    likeliest = sorted(top, key=top.__getitem__, reverse=True)[:5]
     return exchange.raw, {token: exp(top[token]) for token in likeliest}
 
 

@@ -48,6 +48,7 @@ class SpecialTokens:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._texts = LongTexts(backend)
         added = backend.get_added_tokens_decoder()
         self._ids = frozenset(token for token, entry in added.items() if entry.special)
         texts = sorted((added[token].content for token in self._ids), key=len, reverse=True)
@@ -155,7 +156,7 @@ class SpecialTokens:
     def _read(self, text: str, ids: list[int]) -> list[Special]:
         """Add the ids of `text` to `ids`, and return its special tokens."""
         found = []
-        for at, encoding in self._long.encodings(text):
+        for at, encoding in self._texts.encodings(text):
             for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
                 if token in self._ids:
                     found.append(Special(len(ids), at + start, at + end))
@@ -180,10 +181,6 @@ class SpecialTokens:
         """Return the ids of a text without special tokens, at the beginning or `within` another."""
         texts, anchor = self._without_special
         return texts.ids(anchor + text)[1:] if within else texts.ids(text)
-
-    @cached_property
-    def _long(self) -> LongTexts:
-        return LongTexts(self._backend)
 
     @cached_property
     def _without_special(self) -> tuple[LongTexts, str]:
