@@ -26,17 +26,18 @@ Open = Callable[[int], Ledger]
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Open the same ledger, again and again; what is older than so many days is deleted."""
+    open_place: Callable[[str, int], Ledger]
     if request.param == "postgres":
         server: PostgresServer = request.getfixturevalue("postgres_server")
-        place = server.database()
+        open_place, place = open_ledger, server.database()
     else:
-        place = str(tmp_path / "new" / "folder" / "usage.sqlite3")
+        open_place, place = Ledger, str(tmp_path / "new" / "folder" / "usage.sqlite3")
     ledgers: list[Ledger] = []
 
     def open_again(days: int = 0) -> Ledger:
         if ledgers:
             ledgers.pop().close()
-        ledgers.append(open_ledger(place, days))
+        ledgers.append(open_place(place, days))
         return ledgers[-1]
 
     yield open_again
