@@ -205,10 +205,12 @@ async def load(
     engine = without_model(config) if alone else await start_engine(config, files, early)
     places, kill = headers_of(engine), kill_of(engine)
     try:
-        if not alone:
-            await warm_up(engine)
+        _, template = await asyncio.gather(
+            asyncio.sleep(0) if alone else warm_up(engine),
+            asyncio.to_thread(ToolChatTemplate, files.tokenizer),
+        )
         engine = before(engine) if config.script and not alone else engine
-        services = _services(config, ledger, clock, share, files, engine)
+        services = _services(config, ledger, clock, share, files, template, engine)
         faults = Faults(kill=kill) if config.faults else None
         return replace(services, headers_of=places, faults=faults)
     except BaseException:  # cancelled among them
@@ -222,12 +224,12 @@ def _services(
     clock: Clock,
     share: "Share | None",
     files: ModelFiles,
+    template: ToolChatTemplate,
     engine: Engine,
 ) -> Services:
     if config.faults:
         log.warning("--faults: whoever reaches this server may ask it for broken answers")
     folder = config.model_folder
-    template = ToolChatTemplate(files.tokenizer)
     return Services(
         engine=engine,
         model=folder.resolve().name,

@@ -4,7 +4,6 @@ Part of the composition root (`streamtok.app`): chooses where the engine runs, a
 extras.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +27,6 @@ from streamtok.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from streamtok.model.base import Decoder
 
-log = logging.getLogger(__name__)
 
 WARM_UP_TOKENS = 64
 
@@ -103,9 +101,6 @@ def _load_grammars(vocabulary: Vocabulary) -> Grammars | None:
     try:
         return Grammars(vocabulary)
     except ImportError:
-        return None
-    except ValueError as error:
-        log.warning("no structured output: llguidance cannot read the tokenizer: %s", error)
         return None
 
 

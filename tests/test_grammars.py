@@ -191,6 +191,15 @@ def length_until_too_complex(guide: Guide, seed: int) -> int:
     raise AssertionError("it never was")
 
 
+def test_a_tokenizer_that_the_library_cannot_read_is_named() -> None:
+    """It is read for the first text that needs it, and not when a server starts."""
+    grammars = Grammars(Vocabulary('{"model": "none"}', 261, frozenset({256})))
+    assert not grammars.can_read
+    with pytest.raises(InvalidRequest, match="llguidance cannot read the model"):
+        grammars.check(regex("a"))
+    grammars.compiler.shutdown()
+
+
 def test_what_was_compiled_is_kept_for_a_while() -> None:
     grammars = Grammars(Vocabulary(byte_tokenizer().to_str(), 261, frozenset({256})))
     constraints = [regex(f"a{number}") for number in range(KEPT + 1)]

@@ -41,7 +41,7 @@ class Constraints:
     @property
     def can_check(self) -> bool:
         """Whether there is what compiles grammars."""
-        return self._grammars is not None
+        return self._grammars is not None and self._grammars.can_read
 
     def make(self, wanted: Wanted) -> Constrained:
         """Return what an answer must be; see `streamtok.api.services.Constraints`."""
@@ -57,8 +57,7 @@ class Constraints:
         """Check that an answer can be that; the event loop stays free meanwhile."""
         if self._grammars is None:
             raise InvalidRequest(
-                f"{whole.param}: this server lacks llguidance, or it cannot read the model's "
-                "tokenizer; pip install 'streamtok[structured]'",
+                f"{whole.param}: this server lacks llguidance; pip install 'streamtok[structured]'",
                 param=whole.param,
                 code="unsupported_parameter",
             )

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from streamtok.engine.core import EngineExtras
-    from streamtok.engine.extras.grammars import Grammars, LateGrammars
+    from streamtok.engine.extras.grammars import Grammars
 
 __all__ = ["all_extras"]
 
 
-def all_extras(grammars: "Grammars | LateGrammars | None" = None) -> "EngineExtras":
+def all_extras(grammars: "Grammars | None" = None) -> "EngineExtras":
     """Return everything an engine can do beyond plain sampling; constraints need `grammars`."""
     from streamtok.engine.core import EngineExtras
     from streamtok.engine.extras.drafts import PromptLookup

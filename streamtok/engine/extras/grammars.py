@@ -6,7 +6,8 @@ end of the text may come where the grammar is satisfied, and special tokens nowh
 grammar names them. A grammar from a stranger costs a bounded time: the library counts its work and
 gives up, which is an error of that one request.
 
-The library is the extra "structured" and is loaded by `Grammars` alone.
+The library is the extra "structured". It is loaded for the first text that needs it, which takes
+some 60 ms that nobody else waits for.
 Read next: `streamtok.engine.verifier`, which asks for each position.
 """
 
@@ -14,6 +15,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from importlib.util import find_spec
 from threading import Lock
 from time import thread_time
 from typing import TYPE_CHECKING, Any
@@ -148,6 +150,46 @@ class Guide:
             raise _wrong(self._constraint, problem, "grammar_too_complex")
 
 
+class Library:
+    """What llguidance makes of one vocabulary.
+
+    Raises:
+        ImportError: it is not installed.
+        ValueError: it cannot read the tokenizer.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+        from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+
+        self._tokenizer = LLTokenizer(
+            vocabulary.tokenizer_json,
+            n_vocab=vocabulary.size,
+            eos_token=sorted(vocabulary.stop_ids) or None,
+        )
+        self.quotes = QuoteTokens(
+            lambda token: self._tokenizer.decode_bytes([token]), vocabulary.size
+        )
+        self.unreadable = GbnfToLarkError
+        self._matcher = LLMatcher
+        self._limits = LLParserLimits(verbose_errors=False, max_lexer_states=MAX_STATES)
+        self._forms: dict[str, Callable[[str], str]] = {
+            "json_schema": LLMatcher.grammar_from_json_schema,
+            "lark": LLMatcher.grammar_from_lark,
+            "regex": LLMatcher.grammar_from_regex,
+            "gbnf": lambda text: LLMatcher.grammar_from_lark(any_to_lark(text)),
+        }
+
+    def compile(self, kind: str, text: str) -> "LLMatcher":
+        """Return a matcher at the beginning of a text, or one that says what is wrong."""
+        matcher = self._matcher(
+            self._tokenizer, self._forms[kind](text), log_level=0, limits=self._limits
+        )
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # what is too complex to begin with is known now
+        return matcher
+
+
 class Grammars:
     """Compiles constraints to texts of one vocabulary; may be used by several threads.
 
@@ -158,30 +200,25 @@ class Grammars:
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-        from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
-
-        self._size = vocabulary.size
-        self._ends = bool(vocabulary.stop_ids)
-        self._tokenizer = LLTokenizer(
-            vocabulary.tokenizer_json,
-            n_vocab=vocabulary.size,
-            eos_token=sorted(vocabulary.stop_ids) or None,
-        )
-        self._quotes = QuoteTokens(lambda token: self._tokenizer.decode_bytes([token]), self._size)
-        self._matcher = LLMatcher
-        self._unreadable = GbnfToLarkError
-        self._limits = LLParserLimits(verbose_errors=False, max_lexer_states=MAX_STATES)
-        self._forms: dict[str, Callable[[str], str]] = {
-            "json_schema": LLMatcher.grammar_from_json_schema,
-            "lark": LLMatcher.grammar_from_lark,
-            "regex": LLMatcher.grammar_from_regex,
-            "gbnf": lambda text: LLMatcher.grammar_from_lark(any_to_lark(text)),
-        }
+        if find_spec("llguidance") is None:
+            raise ImportError("llguidance is not installed")
+        self._vocabulary = vocabulary
         # With the processor time each took, in seconds; the least recently used first
         self._kept: dict[tuple[str, str], tuple[LLMatcher, float]] = {}
         self._lock = Lock()
         self.compiler = ThreadPoolExecutor(1, "grammars")
+
+    @cached_property
+    def _library(self) -> Library:
+        return Library(self._vocabulary)
+
+    @property
+    def can_read(self) -> bool:
+        """Whether the library can read the vocabulary, which it is loaded to see."""
+        try:
+            return self._library is not None
+        except ValueError:
+            return False
 
     def check(self, constraint: Constraint) -> None:
         """Compile `constraint`, which may take a few hundred milliseconds, unless that was done.
@@ -192,11 +229,16 @@ class Grammars:
         if len(constraint.text) > MAX_CHARACTERS:
             problem = f"{len(constraint.text)} characters; at most {MAX_CHARACTERS} are supported"
             raise _wrong(constraint, problem, "grammar_too_large")
-        if not self._ends:
+        if not self._vocabulary.stop_ids:
             raise _wrong(constraint, "this model has no token that ends a text", "invalid_grammar")
         try:
+            library = self._library
+        except ValueError as error:
+            problem = f"llguidance cannot read the model's tokenizer: {error}"
+            raise _wrong(constraint, problem, "unsupported_parameter") from error
+        try:
             compiled, _ = self._compiled(constraint.kind, constraint.text)
-        except self._unreadable as error:
+        except library.unreadable as error:
             problem = " ".join(str(error).split())
             raise _wrong(constraint, problem, "invalid_grammar") from error
         if problem := _problem(compiled):
@@ -212,12 +254,13 @@ class Grammars:
         """
         self.check(constraint)
         kind, text = constraint.kind, constraint.text
-        quotes = self._quotes if kind == "json_schema" or constraint.field == "tools" else None
+        library, size = self._library, self._vocabulary.size
+        quotes = library.quotes if kind == "json_schema" or constraint.field == "tools" else None
         compiled, cost_s = self._compiled(kind, text)
         if cost_s <= CHEAP_S:
-            return Guide(self._compile(kind, text), self._size, constraint, quotes=quotes)
+            return Guide(library.compile(kind, text), size, constraint, quotes=quotes)
         renew = partial(self._replace, kind, text, cost_s)
-        return Guide(compiled.deep_copy(), self._size, constraint, renew, quotes)
+        return Guide(compiled.deep_copy(), size, constraint, renew, quotes)
 
     def is_compiled(self, constraint: Constraint) -> bool:
         """Whether `check` takes no time."""
@@ -231,7 +274,7 @@ class Grammars:
                 self._kept[key] = known
                 return known
         begun_s = thread_time()
-        compiled = self._compile(kind, text), thread_time() - begun_s
+        compiled = self._library.compile(kind, text), thread_time() - begun_s
         with self._lock:
             self._kept[key] = compiled
             if len(self._kept) > KEPT:
@@ -242,15 +285,7 @@ class Grammars:
         """Forget what is used up; return a matcher for one sequence, unless that is too dear."""
         with self._lock:
             self._kept.pop((kind, text), None)
-        return self._compile(kind, text) if cost_s <= DEAR_S else None
-
-    def _compile(self, kind: str, text: str) -> "LLMatcher":
-        matcher = self._matcher(
-            self._tokenizer, self._forms[kind](text), log_level=0, limits=self._limits
-        )
-        if not matcher.is_error():
-            matcher.compute_bitmask()  # what is too complex to begin with is known now
-        return matcher
+        return self._library.compile(kind, text) if cost_s <= DEAR_S else None
 
     def _locate(self, schema: dict[str, Any], problem: str) -> tuple[str, str]:
         """Return the innermost part of `schema` that is wrong by itself, and how."""
@@ -261,7 +296,7 @@ class Grammars:
             for name, inner in _parts(part):
                 tries -= 1
                 alone = json.dumps({**shared, **inner, **options})
-                found = _problem(self._compile("json_schema", alone))
+                found = _problem(self._library.compile("json_schema", alone))
                 if found and not found.startswith("Pointer"):  # to what stands outside
                     place, part, problem = place + name, inner, found
                     break
@@ -291,24 +326,6 @@ def _items(schema: Mapping[str, Any], key: str) -> Collection[tuple[str, Any]]:
 
 def _is_schema(value: Any) -> bool:
     return isinstance(value, dict)
-
-
-class LateGrammars:
-    """`Grammars` that are made for the first text that needs them, a few hundredths of a second.
-
-    For an engine that is waited for, in a server that has made its own and knows that they can be.
-    """
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-
-    @cached_property
-    def _grammars(self) -> Grammars:
-        return Grammars(self._vocabulary)
-
-    def start(self, constraint: Constraint) -> Guide:
-        """See `Grammars.start`."""
-        return self._grammars.start(constraint)
 
 
 def _problem(matcher: "LLMatcher") -> str:

@@ -25,7 +25,7 @@ from streamtok.config import EngineConfig
 from streamtok.engine.commands import Close
 from streamtok.engine.core import EngineCore
 from streamtok.engine.extras import all_extras
-from streamtok.engine.extras.grammars import LateGrammars
+from streamtok.engine.extras.grammars import Grammars
 from streamtok.engine.remote.frames import Frames, frame, pack
 from streamtok.errors import StreamtokError
 from streamtok.model.load import load
@@ -90,7 +90,7 @@ def main(server: ServerConnection, folder: Path | None = None) -> None:
     held.setTarget(root.handlers[0])
     held.close()
     try:
-        grammars = LateGrammars(setup.vocabulary) if setup.vocabulary else None
+        grammars = Grammars(setup.vocabulary) if setup.vocabulary else None
         if decoder is None or setup.config.model_folder != folder:
             decoder = load(setup.config.model_folder)
         core = EngineCore(decoder, setup.config, all_extras(grammars))

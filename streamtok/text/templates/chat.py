@@ -7,17 +7,18 @@ Which of them it can is found out when it is loaded, by rendering a few messages
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Template, TemplateError
 from msgspec.structs import replace
 
 from streamtok.errors import ContextTooLong, InvalidRequest, ModelError
 from streamtok.text.template import DEFAULT, ChatTemplate, Message, PromptOptions
 from streamtok.text.templates.files import Source, named_tokens, read_templates
-from streamtok.text.templates.jinja import compile_template
 from streamtok.text.templates.special import SpecialTokens
 from streamtok.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "continue_final_message"})
 REASONING = ("reasoning_content", "thinking", "reasoning")  # the first is what templates read
@@ -150,7 +151,12 @@ class JinjaTemplate(ChatTemplate):
         return WORD in prompt and "'type'" not in prompt and '"type"' not in prompt
 
 
-def _compiled(source: Source) -> Template:
+def _compiled(source: Source) -> "Template":
+    # Imported here since a server does this while its engine generates the first tokens
+    from jinja2 import TemplateError
+
+    from streamtok.text.templates.jinja import compile_template
+
     try:
         return compile_template(source.text)
     except TemplateError as error:
