@@ -104,8 +104,10 @@ def test_training_stories_do_what_is_wanted_of_the_model(train):
     checks = train.checks
     failed: dict[str, int] = {}
     for document in train.chats:
-        request, story = request_and_story(document)
+        request, told = request_and_story(document)
+        story = checks.without_title(told)
         found = {
+            "title": story != told,
             "names": checks.names_are_kept(story, request),
             "cast": checks.cast_is_kept(story, request),
             "pronouns": checks.pronouns_are_kept(story),
@@ -118,15 +120,29 @@ def test_training_stories_do_what_is_wanted_of_the_model(train):
     assert {name: n for name, n in failed.items() if n > STORIES // 100} == {}
 
 
-def test_a_subject_gives_many_plots(train):
+@pytest.mark.parametrize("shape", [("hero",), ("hero", "thing"), ("thing hero",), ("plural",)])
+def test_a_subject_gives_many_plots(train, shape):
     words, rng = train.library.training, random.Random("plots")
     counts = []
     for _ in range(5):
-        wish = train.invented.draw_wish(("hero",), words, rng)
+        wish = train.invented.draw_wish(shape, words, rng)
         stories = [train.invented.tell(wish, train.library, rng)[0] for _ in range(10)]
         counts.append(train.checks.count_plots(stories, (wish.hero,)))
     assert min(counts) >= 6
     assert sum(counts) >= 40
+
+
+def test_a_story_is_below_a_title_that_names_what_was_asked_for(train):
+    title, checks = train.prompts.title, train.checks
+    assert title(["a fox", "an old bell"]) == "The fox and the old bell"
+    assert title(["some hungry fairies"]) == "The hungry fairies"
+    assert title(["five piglets"]) == "The five piglets"
+    assert title(["Nina", "Tom"]) == "The story of Nina and Tom"
+    assert title(["the moon"]) == "The moon"
+    told = train.prompts.with_title(["a fox"], "Once there was a fox.\nIt slept.")
+    assert told.startswith("The fox\n")
+    assert checks.without_title(told) == "Once there was a fox.\nIt slept."
+    assert checks.without_title("It slept.\nIt woke.") == "It slept.\nIt woke."
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from story_checks import (
     pronouns_are_kept,
     same_plot,
     stays_on_subject,
+    without_title,
 )
 
 STORY_TOKENS = 400
@@ -46,7 +47,7 @@ class Verdict:
 
 def judge_story(prompt: StoryPrompt, answer: Answer) -> Verdict:
     """Check one story."""
-    text = answer.text.strip()
+    text = without_title(answer.text)
     return Verdict(
         answer,
         {
@@ -89,13 +90,14 @@ class FollowUp:
 
 def judge_follow_up(asked: FollowUp, answer: Answer) -> Verdict:
     """Check the answer to a request that goes on from a story."""
-    before = [text for role, text in asked.turns if role == "assistant"]
-    findings = {"ended": answer.ended, "subject": mentions(answer.text, asked.subject)}
+    before = [without_title(text) for role, text in asked.turns if role == "assistant"]
+    text = without_title(answer.text)
+    findings = {"ended": answer.ended, "subject": mentions(text, asked.subject)}
     if asked.wants in ("another", "about"):
-        findings["is_story"] = len(answer.text) > 250
-        findings["is_new"] = not any(same_plot(answer.text, story, set()) for story in before)
+        findings["is_story"] = len(text) > 250
+        findings["is_new"] = not any(same_plot(text, story, set()) for story in before)
     else:
-        findings["is_short"] = len(answer.text) < 0.6 * len(before[-1])
+        findings["is_short"] = len(text) < 0.6 * len(before[-1])
     return Verdict(answer, findings)
 
 

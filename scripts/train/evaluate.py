@@ -48,7 +48,7 @@ from ngram import KneserNey
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
-from story_checks import count_plots
+from story_checks import count_plots, without_title
 from tokenizers import Tokenizer
 
 from streamtok.messages import SamplingParams
@@ -138,7 +138,8 @@ def distinct_plots(
     counts = []
     for prompt in prompts:
         answers = assistant.answer_all([prompt.text] * PLOT_SEEDS, sampling, STORY_TOKENS)
-        counts.append(count_plots([answer.text for answer in answers], prompt.subjects))
+        stories = [without_title(answer.text) for answer in answers]
+        counts.append(count_plots(stories, prompt.subjects))
     return counts
 
 

@@ -38,6 +38,12 @@ COMMON_KINDS = words_of(
 )
 
 
+def without_title(text: str) -> str:
+    """The story below the line that names its subjects, if it begins with one."""
+    first, _, rest = text.strip().partition("\n")
+    return text.strip() if SENTENCE_END.search(first) or not rest else rest
+
+
 def distinct_share(text: str) -> float:
     """The share of different ones among all runs of four words; 1 where there is no run."""
     runs = list(word_runs(text))

@@ -26,6 +26,7 @@ MAX_GRADIENT_NORM = 1.0
 AVERAGED_STEPS = 400  # how far back the running average of the weights reaches at most, about
 AVERAGED_SHARE = 8  # at first it reaches back over this part of the run, one eighth
 REQUEST_WEIGHT = 0.2  # of a request's tokens in the loss: they are read, not written
+COPY_WEIGHT = 3.0  # of an answer's token that follows the same token as in the request
 USER, ASSISTANT = (SPECIAL_TOKENS.index(f"<|{role}|>") for role in ("user", "assistant"))
 
 
@@ -46,16 +47,30 @@ class Settings:
     cool_down: int
 
 
-def loss_weights(tokens: Tensor) -> Tensor:
-    """How much each position counts as a target, `[batch, time]`.
+def loss_weights(rows: Tensor) -> Tensor:
+    """How much the token after each position counts, `[batch, time]` for `[batch, time + 1]`.
 
-    Little within a request, and nothing within the padding that follows a row's document.
+    Little within a request, much where a pair of a request's tokens is repeated in an answer, and
+    nothing within the padding that follows a row's document.
     """
-    counter = torch.arange(tokens.shape[1], device=tokens.device)  # [time]
+    tokens = rows[:, :-1]  # [batch, time]
+    counter = torch.arange(tokens.shape[1], device=rows.device)  # [time]
     request = torch.where(tokens == USER, counter, -1).cummax(1).values  # [batch, time]
     answer = torch.where(tokens == ASSISTANT, counter, -1).cummax(1).values  # [batch, time]
-    weights = torch.where(request > answer, REQUEST_WEIGHT, 1.0)  # [batch, time]
+    asked = request > answer  # [batch, time]
+    weights = torch.where(asked, REQUEST_WEIGHT, 1.0)  # [batch, time]
+    weights[repeats(rows, asked) & (answer > request)] = COPY_WEIGHT
     return weights.masked_fill((tokens == PADDING) & (counter > 0), 0.0)  # [batch, time]
+
+
+def repeats(rows: Tensor, asked: Tensor) -> Tensor:
+    """Where a token and the next one are a pair that is also in the row's requests.
+
+    `rows` are `[batch, time + 1]`; `asked`, which says where requests are, and the result are
+    `[batch, time]`.
+    """
+    pairs = rows[:, :-1] * (1 << 32) + rows[:, 1:]  # [batch, time]
+    return torch.stack([torch.isin(p, p[a]) for p, a in zip(pairs, asked, strict=True)])
 
 
 def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -106,7 +121,7 @@ class Trainer:
             start_copying(self.model)
             self.hold()
         passes = [torch.from_numpy(rows.astype(np.int64)) for rows in self.stream.read()]
-        weights = [loss_weights(rows[:, :-1]) for rows in passes]  # [rows, time] each
+        weights = [loss_weights(rows) for rows in passes]  # [rows, time] each
         sum_of_weights = sum(w.sum() for w in weights)
         total = torch.zeros((), device=self.device)  # []
         for rows, w in zip(passes, weights, strict=True):

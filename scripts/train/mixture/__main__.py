@@ -11,7 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from story_checks import SENTENCE_END, cast_is_kept, names_are_kept, pronouns_are_kept
+from story_checks import (
+    SENTENCE_END,
+    cast_is_kept,
+    names_are_kept,
+    pronouns_are_kept,
+    without_title,
+)
 
 from . import Document, Mixture
 
@@ -99,7 +105,7 @@ def print_leaks(documents: list[Document]) -> None:
 def print_checks(documents: list[Document]) -> None:
     """How many of the invented stories pass the checks of names, cast, pronouns and ends."""
     stories = [d.messages[-2:] for d in documents if d.source == "chat/invented"]
-    pairs = [(request, story.strip()) for (_, request), (_, story) in stories]
+    pairs = [(request, without_title(story)) for (_, request), (_, story) in stories]
     passed = {
         "names": sum(names_are_kept(story, request) for request, story in pairs),
         "cast": sum(cast_is_kept(story, request) for request, story in pairs),

@@ -12,7 +12,7 @@ from functools import cache
 from .documents import Message
 from .grammar import Section, choose_inline
 from .invented import SHAPES, draw_shape, draw_wish, subject_phrases
-from .prompts import join_phrases, story_request
+from .prompts import join_phrases, story_request, with_title
 from .subjects import with_article
 from .vocabulary import Library, read_toml
 from .world import Wish, World, tell
@@ -35,17 +35,21 @@ class Told:
         self.library, self.rng = library, rng
         self.wish = wish
         self.story, self.world, self.plot = tell(wish, library, rng, longest, other_than=other_than)
+        self._phrases = subject_phrases(wish, library.training, rng)
 
     @property
     def phrase(self) -> str:
         """What the story was asked to be about, or its hero."""
-        phrases = subject_phrases(self.wish, self.library.training, self.rng)
-        return join_phrases(phrases) if phrases else f"the {self.world.hero.kind}"
+        return join_phrases(self._phrases) if self._phrases else f"the {self.world.hero.kind}"
+
+    @property
+    def answer(self) -> str:
+        """The story below its title."""
+        return with_title(self._phrases or [self.world.hero.definite], self.story)
 
     def opening(self) -> list[Message]:
         """A request for the story, and the story."""
-        phrases = subject_phrases(self.wish, self.library.training, self.rng)
-        return [("user", story_request(phrases, self.rng)), ("assistant", self.story)]
+        return [("user", story_request(self._phrases, self.rng)), ("assistant", self.answer)]
 
     def fill(self, text: str) -> str:
         """A text about the same characters, as known by now."""
@@ -137,21 +141,17 @@ def several(library: Library, rng: random.Random) -> list[Message]:
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
         roll, wish = rng.random(), told.wish
         if roll < 0.35:
-            request, wish = (
-                rng.choice(lines("another")),
-                replace(wish, friend="", look="", place=""),
-            )
+            kind, wish = "another", replace(wish, friend="", look="", place="")
         elif roll < 0.55 and not wish.thing and not wish.theme:
-            request = rng.choice(lines("same_hero")).format(told.phrase)
+            kind = "same_hero"
         else:
-            wish = draw_wish(shapes_of_a_chat(rng), library.training, rng)
-            phrases = subject_phrases(wish, library.training, rng)
-            request = rng.choice(lines("another_about")).format(join_phrases(phrases))
+            kind, wish = "another_about", draw_wish(shapes_of_a_chat(rng), library.training, rng)
         try:
             told = tell_one(library, rng, SHORT_STORY, wish, told.plot.name)
         except ValueError:
             continue
-        messages += [("user", request), ("assistant", told.story)]
+        request = rng.choice(lines(kind)).format(told.phrase)
+        messages += [("user", request), ("assistant", told.answer)]
     return messages
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from .cast import PRONOUNS
 from .documents import Document, StoryPrompt
-from .prompts import GREETED, REPEATED, join_phrases, story_chat, story_request
+from .prompts import GREETED, REPEATED, join_phrases, story_chat, story_request, with_title
 from .subjects import with_article
 from .vocabulary import Library, Vocabulary, load_library
 from .world import Wish, tell
@@ -148,11 +148,13 @@ def invented_chats(
     while len(chats) < count:
         wish = draw_wish(draw_shape(SHAPES, rng), words, rng)
         try:
-            story, _, _ = tell(wish, asked, rng)
+            story, world, _ = tell(wish, asked, rng)
         except ValueError:
             continue
-        request = story_request(subject_phrases(wish, words, rng), rng)
-        chats.append(Document("chat/invented", messages=story_chat(request, story, rng)))
+        phrases = subject_phrases(wish, words, rng)
+        titled = with_title(phrases or [world.hero.definite], story)
+        messages = story_chat(story_request(phrases, rng), titled, rng)
+        chats.append(Document("chat/invented", messages=messages))
     return chats
 
 
@@ -179,12 +181,13 @@ def held_out_chats(library: Library) -> list[Document]:
     chats: list[Document] = []
     while len(chats) < HELD_OUT_STORIES:
         wish = draw_wish(draw_shape(HELD_OUT_SHAPES, rng), library.held_out, rng)
-        request = story_request(subject_phrases(wish, library.held_out, rng), rng, held_out=True)
+        phrases = subject_phrases(wish, library.held_out, rng)
+        request = story_request(phrases, rng, held_out=True)
         try:
             story, _, _ = tell(wish, library, rng, held_out=not wish.thing)
         except ValueError:
             continue
-        messages = (("user", request), ("assistant", story))
+        messages = (("user", request), ("assistant", with_title(phrases, story)))
         chats.append(Document("chat/invented", messages=messages, held_out=True))
     return chats
 

@@ -67,6 +67,9 @@ Keep it short and simple.
 """.strip().splitlines()
 
 
+NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
 @cache
 def phrasings(held_out: bool) -> tuple[str, ...]:
     """The request phrasings to train on, or those kept back; `{s}` is the subject."""
@@ -86,6 +89,26 @@ def join_phrases(phrases: Sequence[str]) -> str:
     if len(phrases) == 1:
         return phrases[0]
     return ", ".join(phrases[:-1]) + " and " + phrases[-1]
+
+
+def title(phrases: Sequence[str]) -> str:
+    """The line above a story: `["a fox", "an old bell"]` -> `"The fox and the old bell"`.
+
+    A story that begins with its subjects, word by word, keeps them better: from there on they are
+    copied from close by, and there is a place that has nothing else to say.
+    """
+    definite = [re.sub(r"^(an?|some) ", "the ", phrase) for phrase in phrases]
+    text = join_phrases(definite)
+    if text.split()[0] in NUMBERS:
+        text = f"the {text}"
+    if not text.startswith("the "):
+        text = f"the story of {text}"
+    return text[0].upper() + text[1:]
+
+
+def with_title(phrases: Sequence[str], story: str) -> str:
+    """The story below its title."""
+    return f"{title(phrases)}\n{story}"
 
 
 def bare(phrase: str) -> str:

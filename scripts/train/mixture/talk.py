@@ -15,7 +15,7 @@ from importlib.resources import files
 from .documents import Document, Message, Question
 from .follow_ups import lines, story_talk, tell_one
 from .invented import draw_wish, subject_phrases
-from .prompts import ANY_STORY, join_phrases, roughen
+from .prompts import ANY_STORY, join_phrases, roughen, with_title
 from .protocol import SYSTEM, Entry, answered, load_entries, normalise, parse_entries
 from .vocabulary import Library, read_toml, split_list
 from .world import LONGEST_STORY, tell
@@ -143,7 +143,8 @@ def asked_why(rng: random.Random) -> list[Message]:
 def ask_subject(library: Library, rng: random.Random) -> list[Message]:
     """A wish for any story, the question what about, and a story about what was then named."""
     wish = draw_wish(("hero", "thing"), library.training, rng)
-    subject = join_phrases(subject_phrases(wish, library.training, rng))
+    phrases = subject_phrases(wish, library.training, rng)
+    subject = join_phrases(phrases)
     question = rng.choice((
         "With pleasure. What shall it be about?", "Gladly! Name an animal and a thing.",
         "What would you like it to be about?",
@@ -152,7 +153,7 @@ def ask_subject(library: Library, rng: random.Random) -> list[Message]:
     return [("user", rng.choice(("I want a story.", "A story!", "Let's have a story.",
                                  "I would like to hear something."))),
             ("assistant", question), ("user", answer),
-            ("assistant", tell(wish, library, rng)[0])]  # fmt: skip
+            ("assistant", with_title(phrases, tell(wish, library, rng)[0]))]  # fmt: skip
 
 
 def fact(rng: random.Random) -> list[Message]:
@@ -171,7 +172,7 @@ def long_talk(library: Library, rng: random.Random) -> list[Message]:
     if shape == 9:
         return asked_why(rng)
     if shape == 10:
-        any_story = tell_one(library, rng, LONGEST_STORY).story
+        any_story = tell_one(library, rng, LONGEST_STORY).answer
         return [*small_talk("greeting", rng), ("user", rng.choice(ANY_STORY)),
                 ("assistant", any_story)]  # fmt: skip
     if shape == 11:

@@ -19,7 +19,7 @@ from .vocabulary import Library, Place, Vocabulary, split_list
 SHORTEST_STORY = 280  # characters
 LONGEST_STORY = 1300  # characters
 MOST_ATTEMPTS = 300
-OFTEN = 4  # how much likelier than others a plot marked "often" is
+OFTEN = 2  # how much likelier than others a plot marked "often" is
 HERO_NAMED = 0.55
 FRIEND_NAMED = {True: 0.15, False: 0.4}  # by whether the hero has a name
 SEASONS = {
