@@ -29,7 +29,8 @@ NAME_ENDS = {
 }
 LOOKS = ("old", "new", "little", "shiny", "broken", "red", "blue")
 COINED = 400  # words of every list; about as many as there are others
-IN_TWO_WORDS = 0.15
+# How often a subject has two words, by which of them are coined: "sea otter" is not "sea serpent"
+COMPOUNDS = {(True,): 0.55, (False, False): 0.25, (True, False): 0.1, (False, True): 0.1}
 
 
 def syllables(count: int, rng: random.Random) -> str:
@@ -67,26 +68,32 @@ def coin(draw: Callable[[], str], known: frozenset[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def known_words(library: Library) -> frozenset[str]:
+def known_subjects(library: Library) -> frozenset[str]:
     """All subjects that exist, those that are kept back too."""
     return frozenset(
-        word
+        subject
         for words in (library.training, library.held_out)
         for group in (words.kinds, words.thing_heroes, words.plurals, tuple(words.things))
         for subject in (*group, *words.names["she"], *words.names["he"])
-        for word in subject.split()
     )
+
+
+def known_words(library: Library) -> frozenset[str]:
+    """All words of subjects."""
+    return frozenset(word for subject in known_subjects(library) for word in subject.split())
 
 
 def with_coined_words(library: Library, rng: random.Random) -> Vocabulary:
     """What is trained on, with as many coined subjects in each list as there are others."""
-    words, known = library.training, known_words(library)
+    words, known = library.training, known_words(library) | known_subjects(library)
+    first = (*words.kinds, *words.things, *words.places, *words.thing_heroes)
 
-    def nouns(others: tuple[str, ...]) -> tuple[str, ...]:
+    def nouns(last: tuple[str, ...]) -> tuple[str, ...]:
         def draw() -> str:
-            if rng.random() > IN_TWO_WORDS:
-                return noun(rng)
-            return f"{noun(rng)} {rng.choice(others).split()[-1]}"
+            shape = rng.choices(list(COMPOUNDS), list(COMPOUNDS.values()))[0]
+            places = zip(shape, (first, last)[-len(shape) :], strict=True)
+            drawn = [noun(rng) if is_coined else rng.choice(among) for is_coined, among in places]
+            return " ".join(word.split()[-1] for word in drawn)
 
         return coin(draw, known)
 
