@@ -9,7 +9,7 @@ TEXT = "The fox \U0001f98a smiled."
 ANIMAL = "\U0001f98a"
 FRAMING = frozenset({"content-type", "transfer-encoding"})
 # With a penalty for what has occurred, these let the model say tokens in a given order.
-BIASES = (100, 75, 50, 25)
+BIASES = (100, 85, 70, 55)
 
 
 def table(tokens: list[dict[str, Any]]) -> Table:
