@@ -60,8 +60,8 @@ LONG_CHATS, LONG_CHAT_STORIES = 10, 5
 CONTEXT = 1024
 GRID = [
     SamplingParams(temperature=temperature, top_p=1.0, min_p=min_p)
-    for temperature in (0.3, 0.5, 0.7, 0.9)
-    for min_p in (0.05, 0.1, 0.2)
+    for temperature in (0.5, 0.7, 0.9, 1.0)
+    for min_p in (0.1, 0.2, 0.3, 0.4)
 ]
 ASKED_ON = {
     "another": ("Tell another one now.", "Could you do one more?", "I want another one."),

@@ -216,8 +216,8 @@ class Grammars:
     def can_read(self) -> bool:
         """Whether the library can read the vocabulary, which it is loaded to see."""
         try:
-            return self._library is not None
-        except ValueError:
+            return bool(self._library)
+        except (ImportError, ValueError):
             return False
 
     def check(self, constraint: Constraint) -> None:
@@ -233,8 +233,8 @@ class Grammars:
             raise _wrong(constraint, "this model has no token that ends a text", "invalid_grammar")
         try:
             library = self._library
-        except ValueError as error:
-            problem = f"llguidance cannot read the model's tokenizer: {error}"
+        except (ImportError, ValueError) as error:  # a broken installation, or the tokenizer
+            problem = f"llguidance cannot be used with this model: {error}"
             raise _wrong(constraint, problem, "unsupported_parameter") from error
         try:
             compiled, _ = self._compiled(constraint.kind, constraint.text)
