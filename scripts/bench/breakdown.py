@@ -1,11 +1,12 @@
-"""Where the time of a prompt goes, beside what its products would take at the machine's best.
+"""Where the time of a prompt and of a token goes, beside what the machine would allow.
 
-usage: prefill.py [SIZE [THREADS]]
+usage: breakdown.py [SIZE [THREADS]]
 
-Prompts of some lengths are computed with a watch on each kind of work; what is given is the
-processor time of all threads, of the fastest of some runs. The floor is what the products of the
-layers would take if they ran like a large square product on as many threads, with nothing else to
-do. Watches cost about a microsecond for each piece of work.
+One stream's tokens and prompts of some lengths are computed with a watch on each kind of work; what
+is given is the processor time of all threads, of the fastest of some runs. The floor of a prompt is
+what the products of the layers would take if they ran like a large square product on as many
+threads, that of a token the time in which all weights are read once; with nothing else to do.
+Watches cost about a microsecond for each piece of work, and a stream's have its prompt, too.
 """
 
 import sys
@@ -13,11 +14,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.engine import Limits, prefill_rate
+from benchmarks import engine
+from benchmarks.engine import Limits, decode_rate, prefill_rate
 from benchmarks.models import SIZES, write_model
 
 from streamtok.model import batch, decoder
@@ -27,7 +30,8 @@ from streamtok.model.load import load
 from streamtok.model.machine import kernel
 from streamtok.model.wide import attention, product
 
-LENGTHS, RUNS = (32, 128, 512, 900), 5
+LENGTHS, RUNS, TOKENS = (32, 128, 512, 900), 5, 100
+WORD = 4  # bytes of a float32
 WATCHED: tuple[tuple[Any, str, str], ...] = (  # where, what, and the kind of work it is
     (kernel.Kernel, "_run", "products"),
     (kernel.Kernel, "multiply", "products: clearing, edges"),
@@ -46,6 +50,7 @@ WATCHED: tuple[tuple[Any, str, str], ...] = (  # where, what, and the kind of wo
     (decoder.LlamaDecoder, "close", "norms, rotations, residual stream"),
     (decoder, "_norm", "norms, rotations, residual stream"),
     (decoder, "activate", "activation"),
+    (engine, "draw", "sampling"),
 )
 
 
@@ -83,26 +88,17 @@ def fastest(run: Callable[[], float], watch: Watch) -> tuple[float, dict[str, fl
     return min(found, key=lambda one: one[0])
 
 
-def show(model: Decoder, threads: int, flops: float, watch: Watch) -> None:
-    """Print a table for each length."""
-    config = model.config
-    weights = config.parameters - config.vocab * config.dim  # of the layers
-    for length in LENGTHS:
-
-        def run(length: int = length) -> float:
-            return length / prefill_rate(model, length)
-
-        run()
-        seconds, kinds = fastest(run, watch)
-        floor = 2 * weights * length / flops
-        print(
-            f"\n{length} tokens: {seconds * 1e3:.1f} ms, {length / seconds:.0f} tokens/s; "
-            f"floor {floor * 1e3:.1f} ms, {floor / seconds:.2f} of it"
-        )
-        whole = threads * seconds
-        rest = {"waiting, and the rest": whole - sum(kinds.values())}
-        for kind, taken in sorted((kinds | rest).items(), key=lambda one: -one[1]):
-            print(f"  {taken / whole:6.1%} {taken * 1e3:8.2f} ms  {kind}")
+def show(what: str, watch: Watch, threads: int, floor: float, run: Callable[[], float]) -> None:
+    """Print where the seconds that `run` returns go, beside those at least needed."""
+    run()
+    seconds, kinds = fastest(run, watch)
+    print(
+        f"\n{what}: {seconds * 1e3:.1f} ms; floor {floor * 1e3:.1f} ms, {floor / seconds:.2f} of it"
+    )
+    whole = threads * seconds
+    rest = {"waiting, and the rest": whole - sum(kinds.values())}
+    for kind, taken in sorted((kinds | rest).items(), key=lambda one: -one[1]):
+        print(f"  {taken / whole:6.1%} {taken * 1e3:8.2f} ms  {kind}")
 
 
 def main() -> None:
@@ -113,12 +109,32 @@ def main() -> None:
         folder = Path(text) / "model"
         write_model(folder, SIZES[size])
         model = load(folder, threads)
-        flops = Limits(threads).flops()
-        print(f"{size}, {threads} threads; large products: {flops / 1e9:.0f} GFLOP/s")
+        limits = Limits(threads)
+        flops, bandwidth = limits.flops(), limits.bandwidth()
+        print(
+            f"{size}, {threads} threads; large products: {flops / 1e9:.0f} GFLOP/s, "
+            f"memory: {bandwidth / 1e9:.1f} GB/s"
+        )
         watch = Watch()
         for watched in WATCHED:
             watch.on(*watched)
-        show(model, threads, flops, watch)
+        weights = model.config.parameters  # the embedding is read as the head
+        floor = TOKENS * weights * WORD / bandwidth
+        show(f"{TOKENS} tokens of a stream", watch, threads, floor, lambda: stream(model))
+        layers = weights - model.config.vocab * model.config.dim
+        for length in LENGTHS:
+            run = partial(prompt, model, length)
+            show(f"{length} tokens of a prompt", watch, threads, 2 * layers * length / flops, run)
+
+
+def stream(model: Decoder) -> float:
+    """Return the seconds in which one stream gets `TOKENS` tokens."""
+    return TOKENS / decode_rate(model, 1, TOKENS)
+
+
+def prompt(model: Decoder, length: int) -> float:
+    """Return the seconds until the first token after a prompt."""
+    return length / prefill_rate(model, length)
 
 
 if __name__ == "__main__":
