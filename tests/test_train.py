@@ -261,17 +261,22 @@ def test_a_part_is_read_whole_but_for_what_does_not_fill_a_batch(train):
     assert sum(map(len, whole - read)) < 2048
 
 
-def test_coined_subjects_are_new_and_are_copied_into_the_story(train):
+@pytest.mark.parametrize(
+    "tokens", [(), (" thr", "ush", "ling", " He", " me", "ather", "1", " a b")]
+)
+def test_coined_subjects_are_new_and_are_copied_into_the_story(train, tokens):
     library, rng = train.library, random.Random("coined")
     known = train.coined.known_words(library)
-    words = train.coined.with_coined_words(library, rng)
+    real = ("wandering", "quickly", "glimmers", "husky", "throughout", "elsewhere")
+    pieces = train.coined.pieces_of(real, tokens)
+    words = train.coined.with_coined_words(library, pieces, rng)
     coined = set(words.kinds) - set(library.training.kinds)
     assert len(coined) == train.coined.COINED
     assert not coined & known
     assert not set(words.things) & set(library.held_out.things)
     for document in train.invented.invented_chats(60, words, library, rng):
         request, story = (text.lower() for text in request_and_story(document))
-        for word in set(re.findall("[a-z]+", request)) & {c.split()[0] for c in coined}:
+        for word in set(re.findall("[a-z]+", request)) & {c for c in coined if not c.count(" ")}:
             assert word in story
     for document in train.invented.repeated_chats(60, words, rng):
         request, answer = request_and_story(document)

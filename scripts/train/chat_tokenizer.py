@@ -46,6 +46,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+def tokens_of(tokenizer: Tokenizer) -> list[str]:
+    """The text of every token."""
+    return [tokenizer.decode([index]) for index in range(tokenizer.get_vocab_size())]
+
+
 def encode_documents(tokenizer: Tokenizer, documents: list[Document]) -> list[list[int]]:
     """Token ids of every document, in the order of `documents`.
 

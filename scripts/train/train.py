@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from chat_tokenizer import contents, encode_documents, train_tokenizer
+from chat_tokenizer import contents, encode_documents, tokens_of, train_tokenizer
 from export import draw_losses, export_model, write_attributions, write_json
 from held_out import bits_per_byte, documents_by_source, sample
 from llama_torch import LlamaConfig
@@ -161,6 +161,7 @@ def prepare_run(arguments: argparse.Namespace, device: torch.device) -> Run:
     checkpoint = load_checkpoint(arguments.run)
     mixture = Mixture(arguments.stories, arguments.seed)
     tokenizer = choose_tokenizer(arguments, checkpoint, mixture)
+    mixture.coin_from(tokens_of(tokenizer))
     settings = choose_settings(arguments, checkpoint)
     stream = TokenStream(
         lambda number: encode_documents(tokenizer, mixture.part(number)),

@@ -27,6 +27,7 @@ AVERAGED_STEPS = 400  # how far back the running average of the weights reaches 
 AVERAGED_SHARE = 8  # at first it reaches back over this part of the run, one eighth
 REQUEST_WEIGHT = 0.2  # of a request's tokens in the loss: they are read, not written
 COPY_WEIGHT = 3.0  # of an answer's token that follows the same token as in the request
+SHORTEST = 26.0  # least length of a token's row in the embedding; most are 25 to 33
 USER, ASSISTANT = (SPECIAL_TOKENS.index(f"<|{role}|>") for role in ("user", "assistant"))
 
 
@@ -140,6 +141,7 @@ class Trainer:
             optimiser.step()
             optimiser.zero_grad()
         self.restore_held()
+        self.lengthen()
         self.step += 1
         self.average()
         return total.item()
@@ -161,6 +163,17 @@ class Trainer:
         """Put the held weights back to what they were."""
         for part, value in self._held:
             part.copy_(value)
+
+    @torch.no_grad()
+    def lengthen(self) -> None:
+        """Make the rows of rare tokens as long as others'.
+
+        A row is a token's output weight, too, and weight decay shortens those that are hardly
+        trained: such a token would be too unlikely even where everything says to copy it.
+        """
+        table = self.model.model.embed_tokens.weight  # [vocab, hidden]
+        lengths = torch.linalg.vector_norm(table, dim=1, keepdim=True)  # [vocab, 1]
+        table.mul_((SHORTEST / lengths).clamp(min=1.0))
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on from here."""

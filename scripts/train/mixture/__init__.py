@@ -7,10 +7,11 @@ prints what is in a part.
 """
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
-from .coined import with_coined_words
-from .corpus import plain_documents, read_passages, story_chats
+from .coined import pieces_of, with_coined_words
+from .corpus import common_words, plain_documents, read_passages, story_chats
 from .documents import Document, Question, StoryPrompt
 from .invented import held_out_chats, heldout_story_prompts, invented_chats, repeated_chats
 from .protocol import heldout_questions as heldout_protocol_questions
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 # How much of each source a part has, in documents or in passes over all questions
-STORIES, REPEATED = 1_900, 600
+STORIES, REPEATED = 1_900, 1_000
 PROTOCOL_PASSES, PROTOCOL_FOLLOW_UPS = 9, 300
 TALK_PASSES, UNKNOWN, LONGER_TALKS = 5, 350, 520
 CORPUS = {
@@ -54,6 +55,8 @@ class Mixture:
         rng = random.Random(f"corpus {seed}")
         passages = read_passages(stories)
         self._library = load_library()
+        self._words = common_words(passages)
+        self._pieces = pieces_of(self._words)
         documents = [*plain_documents(passages), *story_chats(passages, rng)]
         self.held_out = [
             *(document for document in documents if document.held_out),
@@ -66,10 +69,14 @@ class Mixture:
         for group in self._corpus.values():
             rng.shuffle(group)
 
+    def coin_from(self, tokens: Iterable[str]) -> None:
+        """Coin subjects from the tokens of a tokenizer; those that begin a word have a space."""
+        self._pieces = pieces_of(self._words, tokens)
+
     def part(self, number: int) -> list[Document]:
         """All documents of part `number`, in no particular order; there is no last part."""
         name = f"{self._seed} {number}"
-        words = with_coined_words(self._library, random.Random(f"coined {name}"))
+        words = with_coined_words(self._library, self._pieces, random.Random(f"coined {name}"))
         return [
             *self._corpus_part(number),
             *invented_chats(STORIES, words, self._library, random.Random(f"invented {name}")),

@@ -25,6 +25,7 @@ TINY_STORIES = "TinyStories"
 HELD_OUT_SOURCES = ("The Lilac Fairy Book", "Old Mother West Wind", "Ursula Nafula")
 HELD_OUT_EVERY = 20
 BOOK_SHARE = 0.15
+COMMON = 4  # how often a common word occurs at least
 LONGEST_ANSWER = 1400  # characters, about 350 tokens
 SHORTEST_ANSWER = 350  # characters
 WHOLE_END = re.compile(r"[.!?][\"']?$")
@@ -71,6 +72,14 @@ def read_passages(path: Path) -> list[Passage]:
                     text, Passage(source, row["licence"], clean(row["title"]), text, held_out)
                 )
     return list(passages.values())
+
+
+def common_words(passages: list[Passage]) -> list[str]:
+    """The different words of the training text in small letters, without the rarest."""
+    counts = Counter(
+        word for p in passages if not p.held_out for word in re.findall(r"\b[a-z]{3,10}\b", p.text)
+    )
+    return sorted(word for word, count in counts.items() if count >= COMMON)
 
 
 def is_whole_story(passage: Passage) -> bool:

@@ -28,6 +28,7 @@ HELD_OUT_SHAPES = {
     ("name", "friend_name"): 1,
 }  # fmt: skip
 HELD_OUT_STORIES = 120
+LISTED = 0.6  # of what is repeated: several words, most of which nobody knows
 
 
 def draw_shape(shapes: dict[tuple[str, ...], int], rng: random.Random) -> tuple[str, ...]:
@@ -143,7 +144,8 @@ def invented_chats(
 
     What is asked for comes from `words`; whoever else is in a story is one to train on.
     """
-    asked = replace(library, held_out=replace(library.held_out, things=words.things))
+    also = replace(library.held_out, things=words.things, clauses=words.clauses)
+    asked = replace(library, held_out=also)
     chats = []
     while len(chats) < count:
         wish = draw_wish(draw_shape(SHAPES, rng), words, rng)
@@ -162,11 +164,15 @@ def repeated_chats(count: int, words: Vocabulary, rng: random.Random) -> list[Do
     """`count` short chats that repeat a subject, or greet somebody."""
     chats: list[Document] = []
     while len(chats) < count:
-        forms = rng.choice((REPEATED, GREETED))
+        forms = rng.choice((REPEATED, REPEATED, GREETED))
         request, answer = rng.choice(forms)
         shapes = SHAPES if forms is REPEATED else {("name",): 1}
         wish = draw_wish(draw_shape(shapes, rng), words, rng)
         phrases = subject_phrases(wish, words, rng) if forms is REPEATED else [wish.name]
+        if forms is REPEATED and rng.random() < LISTED:
+            nouns = (*words.kinds, *words.thing_heroes, *words.plurals, *words.things)
+            names = (*words.names["she"], *words.names["he"])
+            phrases = [*rng.sample(nouns, rng.randint(3, 6)), rng.choice(names)]
         if phrases:
             text = join_phrases(phrases)
             begun = text[0].upper() + text[1:]

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 
 from .documents import Message
+from .subjects import words_of
 from .vocabulary import is_drawn
 
 PHRASINGS_HELD_OUT = 8  # one in so many of the phrasings marked "new"
@@ -67,12 +68,27 @@ Keep it short and simple.
 """.strip().splitlines()
 
 
+# What a story may be called, so that only what is asked for is told about: `{d}` of `requests.txt`
+OTHER_WORDS = sorted(
+    words_of(
+        """
+        legend saga ballad rhyme anecdote adventure myth parable chapter page letter song verse film
+        play sketch report riddle poem thread rope cloth quilt web cake stew dream line word note
+        book booklet message mystery romance comedy drama novel monologue puzzle scene picture
+        postcard piece number record memory rumour
+        """
+    )
+)
+
 NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @cache
 def phrasings(held_out: bool) -> tuple[str, ...]:
-    """The request phrasings to train on, or those kept back; `{s}` is the subject."""
+    """The request phrasings to train on, or those kept back.
+
+    `{s}` is the subject, and `{d}` what the story is called, if not a story.
+    """
     lines = (files(__package__) / "requests.txt").read_text(encoding="utf-8").splitlines()
     chosen = []
     for line in lines:
@@ -138,7 +154,7 @@ def story_request(subjects: Sequence[str], rng: random.Random, held_out: bool = 
     if rng.random() < 0.06 and not held_out:
         return roughen(join_phrases(phrases), rng)
     template = rng.choice(phrasings(held_out))
-    text = template.format(s=join_phrases(phrases))
+    text = template.format(s=join_phrases(phrases), d=rng.choice(OTHER_WORDS))
     return roughen(text[0].upper() + text[1:], rng)
 
 
