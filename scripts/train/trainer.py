@@ -27,7 +27,7 @@ AVERAGED_STEPS = 400  # how far back the running average of the weights reaches 
 AVERAGED_SHARE = 8  # at first it reaches back over this part of the run, one eighth
 REQUEST_WEIGHT = 0.2  # of a request's tokens in the loss: they are read, not written
 COPY_WEIGHT = 3.0  # of an answer's token that follows the same token as in the request
-SHORTEST = 25.0  # least length of a token's row in the embedding; most are 25 to 33
+SHORTEST = 25.0  # least length of a token's row; most are 25 to 33. With 26, bytes are miscopied
 USER, ASSISTANT = (SPECIAL_TOKENS.index(f"<|{role}|>") for role in ("user", "assistant"))
 
 

@@ -7,7 +7,7 @@ prints what is in a part.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from .coined import pieces_of, with_coined_words
@@ -69,7 +69,7 @@ class Mixture:
         for group in self._corpus.values():
             rng.shuffle(group)
 
-    def coin_from(self, tokens: Iterable[str]) -> None:
+    def coin_from(self, tokens: Collection[str]) -> None:
         """Coin subjects from the tokens of a tokenizer; those that begin a word have a space."""
         self._pieces = pieces_of(self._words, tokens)
 

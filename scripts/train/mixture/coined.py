@@ -3,13 +3,13 @@
 What it does: coins nouns and names from syllables and from pieces of real words, so that a subject
 cannot be known and has to be copied from the request. A model that knows all its subjects by heart
 forgets one that it has never met ("quail" becomes "query"), and it copies only those tokens that it
-has seen copied: pieces of real words have nearly all of them, syllables one in four. What it does
-not do: ask for them (read `invented.py` next).
+has seen copied, which syllables alone have few of. What it does not do: ask for them (read
+`invented.py` next).
 """
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from .subjects import with_article, words_of
@@ -82,7 +82,7 @@ class Pieces:
                 return word
 
 
-def pieces_of(words: Sequence[str], tokens: Iterable[str] = ()) -> Pieces:
+def pieces_of(words: Sequence[str], tokens: Collection[str] = ()) -> Pieces:
     """Pieces of `words`; of a tokenizer's `tokens` where there are some.
 
     Those that begin a word have a space before. As each is drawn as often as any other, a model
