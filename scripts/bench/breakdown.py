@@ -1,7 +1,5 @@
 """Where the time of a prompt and of a token goes, beside what the machine would allow.
 
-usage: breakdown.py [SIZE [THREADS]]
-
 One stream's tokens and prompts of some lengths are computed with a watch on each kind of work; what
 is given is the processor time of all threads, of the fastest of some runs. The floor of a prompt is
 what the products of the layers would take if they ran like a large square product on as many
@@ -9,7 +7,7 @@ threads, that of a token the time in which all weights are read once; with nothi
 Watches cost about a microsecond for each piece of work, and a stream's have its prompt, too.
 """
 
-import sys
+import argparse
 import threading
 import time
 from collections import defaultdict
@@ -103,8 +101,11 @@ def show(what: str, watch: Watch, threads: int, floor: float, run: Callable[[], 
 
 def main() -> None:
     """Measure and print."""
-    size = (sys.argv[1:] or ["15M"])[0]
-    threads = int((sys.argv[2:] or ["2"])[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("size", nargs="?", choices=SIZES, default="15M", help="of the model")
+    parser.add_argument("threads", nargs="?", type=int, default=2, help="of the engine")
+    arguments = parser.parse_args()
+    size, threads = arguments.size, arguments.threads
     with TemporaryDirectory() as text:
         folder = Path(text) / "model"
         write_model(folder, SIZES[size])

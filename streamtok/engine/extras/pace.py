@@ -18,7 +18,7 @@ from streamtok.model.weights import Array
 Key = TypeVar("Key")
 
 ALONE_S = 0.5  # of a step with a prompt and no streams
-SHARE = 1.3  # times a usual step that prompts may add to it: less than two, since times vary
+SHARE = 1.15  # times a usual step that prompts may add to it: less than two, since times vary
 LEAST = 8  # positions, unless fewer are left: late in a long prompt 16 can take three usual steps
 FIRST = 64  # positions of a prompt that is alone, before anything is known
 LARGE = 48  # positions that cost less each than fewer do: large products begin about there
