@@ -26,8 +26,10 @@ MAX_GRADIENT_NORM = 1.0
 AVERAGED_STEPS = 400  # how far back the running average of the weights reaches at most, about
 AVERAGED_SHARE = 8  # at first it reaches back over this part of the run, one eighth
 REQUEST_WEIGHT = 0.2  # of a request's tokens in the loss: they are read, not written
+AGAIN_WEIGHT = 3.0  # of not saying the last token again
+MOST_AGAIN = 0.999  # probability, so that the loss stays finite
 COPY_WEIGHT = 3.0  # of an answer's token that follows the same token as in the request
-SHORTEST = 25.0  # least length of a token's row; most are 25 to 33. With 26, bytes are miscopied
+APART = 20.0  # least length of a token's row across the mean of all rows; most have 20 to 30
 USER, ASSISTANT = (SPECIAL_TOKENS.index(f"<|{role}|>") for role in ("user", "assistant"))
 
 
@@ -75,12 +77,19 @@ def repeats(rows: Tensor, asked: Tensor) -> Tensor:
 
 
 def mean_loss(model: nn.Module, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of cross-entropies in nats; all but the model are `[batch, time]`."""
-    logits = model(inputs).float()  # [batch, time, vocab]
-    losses = functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), reduction="none"
-    )  # [batch * time]
-    return (losses * weights.flatten()).sum()
+    """Weighted sum of losses in nats; all but the model are `[batch, time]`.
+
+    A loss is the target's cross-entropy and, where the target is another token, the unlikelihood of
+    the last token (Welleck et al., 2020): with tied embeddings a token is what follows itself most
+    easily, and "a golden golden golden" has no end.
+    """
+    log_probs = model(inputs).float().log_softmax(dim=-1)  # [batch, time, vocab]
+    right, again = (
+        log_probs.gather(2, tokens[:, :, None])[:, :, 0] for tokens in (targets, inputs)
+    )  # [batch, time]
+    unlikelihood = -torch.log1p(-again.exp().clamp(max=MOST_AGAIN))  # [batch, time]
+    losses = -right + AGAIN_WEIGHT * unlikelihood.where(inputs != targets, 0.0)  # [batch, time]
+    return (losses * weights).sum()
 
 
 def can_compile(device: torch.device) -> bool:
@@ -141,7 +150,7 @@ class Trainer:
             optimiser.step()
             optimiser.zero_grad()
         self.restore_held()
-        self.lengthen()
+        self.spread()
         self.step += 1
         self.average()
         return total.item()
@@ -165,15 +174,21 @@ class Trainer:
             part.copy_(value)
 
     @torch.no_grad()
-    def lengthen(self) -> None:
-        """Make the rows of rare tokens as long as others'.
+    def spread(self) -> None:
+        """Keep the rows of rare tokens apart.
 
-        A row is a token's output weight, too, and weight decay shortens those that are hardly
-        trained: such a token would be too unlikely even where everything says to copy it.
+        Every token that is not the next one pushes its row away from the hidden state, so that the
+        rows of tokens that hardly occur end up alike, along the mean of all rows (Gao et al., 2019,
+        "Representation degeneration"). As a row is a token's input and its output weight, such a
+        token can neither be read nor copied. What a row has across the mean is what it does not
+        share, and that stays as long as other tokens have it.
         """
         table = self.model.model.embed_tokens.weight  # [vocab, hidden]
-        lengths = torch.linalg.vector_norm(table, dim=1, keepdim=True)  # [vocab, 1]
-        table.mul_((SHORTEST / lengths).clamp(min=1.0))
+        mean = functional.normalize(table.mean(dim=0), dim=0)  # [hidden]
+        along = (table @ mean)[:, None] * mean  # [vocab, hidden]
+        across = table - along  # [vocab, hidden]
+        lengths = torch.linalg.vector_norm(across, dim=1, keepdim=True)  # [vocab, 1]
+        table.copy_(along + across * (APART / lengths).clamp(min=1.0))
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on from here."""

@@ -32,6 +32,13 @@ NAME_ENDS = {
 }
 LOOKS = ("old", "new", "little", "shiny", "broken", "red", "blue")
 COINED = 600  # words of every list; more than there are others
+ACCENTS = {
+    "a": "áàâäãå", "c": "ç", "e": "éèêë", "i": "íîï", "n": "ñ", "o": "óôöõø", "s": "š", "u": "úùûü",
+    "y": "ý", "z": "ž",
+}  # fmt: skip
+ACCENTED = 0.08  # of the coined names
+# First and last characters of other scripts: Latin-1, Greek, Cyrillic, Hebrew, kana, Han, emoji
+SCRIPTS = ("ßÿ", "αω", "Ая", "את", "あん", "一鿿", "🌀🏿", "😀🙏")
 BEGINS = (2, 3, 4)  # letters of a beginning
 LONGEST_BLEND = 11  # letters
 POSSESSIVE = 0.15  # of the subjects of two words: "a painter's horse"
@@ -111,8 +118,25 @@ def noun(real: Pieces, rng: random.Random) -> str:
 def name(gender: str, real: Pieces, rng: random.Random) -> str:
     """A coined name, half of the time one that does not tell its gender."""
     if rng.random() < 0.5:
-        return real.blend(real.name_begins, rng)
-    return (syllables(rng.choice((1, 1, 2)), rng) + rng.choice(NAME_ENDS[gender])).capitalize()
+        word = real.blend(real.name_begins, rng)
+    else:
+        word = (syllables(rng.choice((1, 1, 2)), rng) + rng.choice(NAME_ENDS[gender])).capitalize()
+    return accented(word, rng) if rng.random() < ACCENTED else word
+
+
+def accented(word: str, rng: random.Random) -> str:
+    """The word with an accent on one of its letters that may have one."""
+    places = [i for i, letter in enumerate(word) if letter in ACCENTS]
+    if not places:
+        return word
+    i = rng.choice(places)
+    return word[:i] + rng.choice(ACCENTS[word[i]]) + word[i + 1 :]
+
+
+def foreign(rng: random.Random) -> str:
+    """One to six characters of one script that is not ours, which are tokens of single bytes."""
+    first, last = map(ord, rng.choice(SCRIPTS))
+    return "".join(chr(rng.randint(first, last)) for _ in range(rng.randint(1, 6)))
 
 
 def plural(word: str) -> str:

@@ -9,6 +9,7 @@ import random
 from dataclasses import replace
 
 from .cast import PRONOUNS
+from .coined import foreign
 from .documents import Document, StoryPrompt
 from .prompts import GREETED, REPEATED, join_phrases, story_chat, story_request, with_title
 from .subjects import with_article
@@ -28,6 +29,7 @@ HELD_OUT_SHAPES = {
     ("name", "friend_name"): 1,
 }  # fmt: skip
 HELD_OUT_STORIES = 120
+FOREIGN = 0.08  # of what is repeated: characters of other scripts, and words
 LISTED = 0.6  # of what is repeated: several words, most of which nobody knows
 
 
@@ -173,6 +175,9 @@ def repeated_chats(count: int, words: Vocabulary, rng: random.Random) -> list[Do
             nouns = (*words.kinds, *words.thing_heroes, *words.plurals, *words.things)
             names = (*words.names["she"], *words.names["he"])
             phrases = [*rng.sample(nouns, rng.randint(3, 6)), rng.choice(names)]
+        if forms is REPEATED and rng.random() < FOREIGN:
+            phrases = [*(foreign(rng) for _ in range(rng.randint(1, 4))), rng.choice(words.kinds)]
+            rng.shuffle(phrases)
         if phrases:
             text = join_phrases(phrases)
             begun = text[0].upper() + text[1:]

@@ -20,7 +20,7 @@ SHORTEST_STORY = 280  # characters
 LONGEST_STORY = 1300  # characters
 MOST_ATTEMPTS = 300
 OFTEN = 2  # how much likelier than others a plot marked "often" is
-BOTH_AT_FIRST = 0.6  # how often the opening has the second subject, too
+BOTH_AT_FIRST = 0.6  # how often the opening has the second subject, too; always where it is alone
 HERO_NAMED = 0.55
 FRIEND_NAMED = {True: 0.15, False: 0.4}  # by whether the hero has a name
 SEASONS = {
@@ -293,7 +293,7 @@ def tell(
         if not world.fits(plot):
             continue
         variants = [world.thing.group, *(["large"] if world.thing.is_large else [])]
-        if rng.random() < BOTH_AT_FIRST:
+        if rng.random() < (BOTH_AT_FIRST if wish.hero else 1.0):
             variants += ["with-object"] if wish.thing else ["with-friend"] if wish.friend else []
         story = world.fill_all(expand(library.sections, plot.name, variants, rng)).strip()
         if wish.clause:
