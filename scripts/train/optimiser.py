@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 WARM_UP_STEPS = 20
-# Gradients of most of the embedding's rows are 2e-6 to 8e-5 (root mean square). Those of tokens that
-# do not occur, 4e-7, always point the same way and without this would move a row as far.
+# Gradients of most of the embedding's rows are 2e-6 to 8e-5 (root mean square). Those of tokens
+# that do not occur, 4e-7, always point the same way and without this would move a row as far.
 EMBEDDING_EPSILON = 1e-5
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
