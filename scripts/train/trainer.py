@@ -28,7 +28,7 @@ AVERAGED_SHARE = 8  # at first it reaches back over this part of the run, one ei
 REQUEST_WEIGHT = 0.2  # of a request's tokens in the loss: they are read, not written
 AGAIN_WEIGHT = 3.0  # of not saying the last token again
 MOST_AGAIN = 0.999  # probability, so that the loss stays finite
-COPY_WEIGHT = 3.0  # of an answer's token that follows the same token as in the request
+COPY_WEIGHT = 4.0  # of both tokens of a pair in an answer that is in the request, too
 APART = 20.0  # least length of a token's row across the mean of all rows; most have 20 to 30
 USER, ASSISTANT = (SPECIAL_TOKENS.index(f"<|{role}|>") for role in ("user", "assistant"))
 
@@ -53,8 +53,8 @@ class Settings:
 def loss_weights(rows: Tensor) -> Tensor:
     """How much the token after each position counts, `[batch, time]` for `[batch, time + 1]`.
 
-    Little within a request, much where a pair of a request's tokens is repeated in an answer, and
-    nothing within the padding that follows a row's document.
+    Little within a request, much where a pair of a request's tokens is repeated in an answer, on
+    both of them, and nothing within the padding that follows a row's document.
     """
     tokens = rows[:, :-1]  # [batch, time]
     counter = torch.arange(tokens.shape[1], device=rows.device)  # [time]
@@ -62,7 +62,9 @@ def loss_weights(rows: Tensor) -> Tensor:
     answer = torch.where(tokens == ASSISTANT, counter, -1).cummax(1).values  # [batch, time]
     asked = request > answer  # [batch, time]
     weights = torch.where(asked, REQUEST_WEIGHT, 1.0)  # [batch, time]
-    weights[repeats(rows, asked) & (answer > request)] = COPY_WEIGHT
+    repeated = repeats(rows, asked)  # [batch, time]
+    begun = functional.pad(repeated[:, 1:], (0, 1))  # [batch, time]: the next pair is repeated
+    weights[(repeated | begun) & (answer > request)] = COPY_WEIGHT
     return weights.masked_fill((tokens == PADDING) & (counter > 0), 0.0)  # [batch, time]
 
 

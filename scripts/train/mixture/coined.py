@@ -37,6 +37,7 @@ ACCENTS = {
     "y": "ý", "z": "ž",
 }  # fmt: skip
 ACCENTED = 0.08  # of the coined names
+DOUBLED = 0.1  # of the coined names: "Etta" has a token twice, as little else has
 # First and last characters of other scripts: Latin-1, Greek, Cyrillic, Hebrew, kana, Han, emoji
 SCRIPTS = ("ßÿ", "αω", "Ая", "את", "あん", "一鿿", "🌀🏿", "😀🙏")
 BEGINS = (2, 3, 4)  # letters of a beginning
@@ -121,6 +122,8 @@ def name(gender: str, real: Pieces, rng: random.Random) -> str:
         word = real.blend(real.name_begins, rng)
     else:
         word = (syllables(rng.choice((1, 1, 2)), rng) + rng.choice(NAME_ENDS[gender])).capitalize()
+    if rng.random() < DOUBLED and len(word) > 2:
+        word = doubled(word, rng)
     return accented(word, rng) if rng.random() < ACCENTED else word
 
 
@@ -131,6 +134,12 @@ def accented(word: str, rng: random.Random) -> str:
         return word
     i = rng.choice(places)
     return word[:i] + rng.choice(ACCENTS[word[i]]) + word[i + 1 :]
+
+
+def doubled(word: str, rng: random.Random) -> str:
+    """The word with one of its inner letters twice."""
+    i = rng.randrange(1, len(word) - 1)
+    return word[:i] + word[i] + word[i:]
 
 
 def foreign(rng: random.Random) -> str:
