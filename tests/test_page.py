@@ -572,7 +572,7 @@ def test_an_answer_goes_on_from_another_token(browser: Browser, server: RunningS
     assert facts[1] == first[2].encode().hex(" ")
     assert facts[3].startswith("0x")
     others = "#token .candidate:not(.chosen) .name"
-    other = browser.texts(others)[0].replace("␣", " ")
+    other = browser.texts(others)[0].replace("␣", " ").replace("↵", "\n")
     browser.click(others)
     browser.wait("document.querySelectorAll('.answer').length === 2")
     browser.finish()
