@@ -124,12 +124,12 @@ def test_training_stories_do_what_is_wanted_of_the_model(train):
 def test_a_subject_gives_many_plots(train, shape):
     words, rng = train.library.training, random.Random("plots")
     counts = []
-    for _ in range(5):
+    for _ in range(12):
         wish = train.invented.draw_wish(shape, words, rng)
         stories = [train.invented.tell(wish, train.library, rng)[0] for _ in range(10)]
         counts.append(train.checks.count_plots(stories, (wish.hero,)))
-    assert min(counts) >= 6
-    assert sum(counts) >= 40
+    assert min(counts) >= 5
+    assert sum(counts) >= 90  # 7.5 of ten
 
 
 def test_a_story_is_below_a_title_that_names_what_was_asked_for(train):

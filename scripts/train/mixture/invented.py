@@ -18,9 +18,9 @@ from .world import Wish, tell
 
 # What is asked for, and how often
 SHAPES = {
-    ("hero",): 10, ("hero", "thing"): 9, ("hero", "friend"): 6, ("hero", "place"): 3, ("thing",): 4,
+    ("hero",): 10, ("hero", "thing"): 9, ("hero", "friend"): 6, ("hero", "place"): 3, ("thing",): 7,
     ("place",): 1, ("theme",): 4, ("hero", "theme"): 2, ("plural",): 9, ("plural", "place"): 1,
-    ("thing hero",): 9, ("hero", "clause"): 7, ("name",): 6, ("hero", "name"): 4,
+    ("thing hero",): 9, ("hero", "clause"): 7, ("name",): 8, ("hero", "name"): 4,
     ("name", "friend_name"): 3, ("hero", "thing", "place"): 2, (): 3,
 }  # fmt: skip
 HELD_OUT_SHAPES = {

@@ -14,7 +14,7 @@ from importlib.resources import files
 
 from .documents import Message
 from .subjects import words_of
-from .vocabulary import is_drawn
+from .vocabulary import is_drawn, load_library
 
 PHRASINGS_HELD_OUT = 8  # one in so many of the phrasings marked "new"
 
@@ -69,6 +69,7 @@ Keep it short and simple.
 
 
 # What a story may be called, so that only what is asked for is told about: `{d}` of `requests.txt`
+# is one of these or any thing
 OTHER_WORDS = sorted(
     words_of(
         """
@@ -80,7 +81,9 @@ OTHER_WORDS = sorted(
     )
 )
 
-NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBERS = (
+    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty",
+)  # fmt: skip
 
 
 @cache
@@ -98,6 +101,12 @@ def phrasings(held_out: bool) -> tuple[str, ...]:
         if text and not text.startswith("#") and kept_back == held_out:
             chosen.append(text)
     return tuple(chosen)
+
+
+@cache
+def things() -> tuple[str, ...]:
+    """Things of one word that stories are about: what else stands before "about" may be one."""
+    return tuple(thing for thing in load_library().training.things if " " not in thing)
 
 
 def join_phrases(phrases: Sequence[str]) -> str:
@@ -154,7 +163,8 @@ def story_request(subjects: Sequence[str], rng: random.Random, held_out: bool = 
     if rng.random() < 0.06 and not held_out:
         return roughen(join_phrases(phrases), rng)
     template = rng.choice(phrasings(held_out))
-    text = template.format(s=join_phrases(phrases), d=rng.choice(OTHER_WORDS))
+    called = rng.choice(rng.choice((OTHER_WORDS, things()))) if "{d}" in template else ""
+    text = template.format(s=join_phrases(phrases), d=called)
     return roughen(text[0].upper() + text[1:], rng)
 
 

@@ -124,7 +124,7 @@ def heldout_questions() -> list[Question]:
 def phrase(entry: Entry, rng: random.Random) -> str:
     """One phrasing of an entry that may be trained on."""
     while True:
-        by_hand = len(entry.ask) / (len(entry.ask) + 3 if entry.subject else 1)
+        by_hand = len(entry.ask) / (len(entry.ask) + 6 if entry.subject else len(entry.ask))
         if rng.random() < by_hand:
             question = paraphrase.ask(rng.choice(entry.ask), rng)
         else:

@@ -18,6 +18,7 @@ from .vocabulary import Library, Place, Vocabulary, split_list
 
 SHORTEST_STORY = 280  # characters
 LONGEST_STORY = 1300  # characters
+LAST_PART = 0.6  # of a story: where what it is about must still be told of
 MOST_ATTEMPTS = 300
 OFTEN = 2  # how much likelier than others a plot marked "often" is
 BOTH_AT_FIRST = 0.85  # how often the opening has the second subject, too; always where it is alone
@@ -237,8 +238,15 @@ def mentions_early(text: str, noun: str, share: float) -> bool:
     return found is not None and found.start() < share * len(text)
 
 
+def is_told_to_the_end(wish: Wish, world: World, story: str) -> bool:
+    """Whether what the story is about, by its noun or its name, is there in its last part, too."""
+    nouns = [world.hero.name, wish.hero] if wish.hero else [wish.thing]
+    late = story[round(LAST_PART * len(story)) :]
+    return not any(nouns) or any(noun and mentions_early(late, noun, 1.0) for noun in nouns)
+
+
 def suits(wish: Wish, world: World, story: str, longest: int) -> bool:
-    """Whether the story has a fair length and says early what it is about."""
+    """Whether the story has a fair length, says early what it is about, and stays with it."""
     clause = world.hero.clause if wish.clause else ""
     early = [clause if noun == wish.clause else noun for noun in wish.nouns]
     later = [noun for noun in (wish.friend, wish.friend_name, wish.place) if noun]
@@ -246,6 +254,7 @@ def suits(wish: Wish, world: World, story: str, longest: int) -> bool:
         SHORTEST_STORY <= len(story) <= longest
         and all(mentions_early(story, noun, 0.35) for noun in early)
         and all(mentions_early(story, noun, 0.6) for noun in later)
+        and is_told_to_the_end(wish, world, story)
     )
 
 
