@@ -14,6 +14,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts" / "train"
 STORIES = 200
 PHRASINGS = 40
 QUESTIONS_EACH = 3
+TRAINING = ("mixture", "story_checks", "stutter", "token_stream", "chat_tokenizer")
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,7 @@ def train() -> Iterator[SimpleNamespace]:
     try:
         import mixture
         import story_checks
+        import stutter
         import token_stream
         from mixture import (
             coined,
@@ -41,6 +43,7 @@ def train() -> Iterator[SimpleNamespace]:
             mixture=mixture,
             checks=story_checks,
             stream=token_stream,
+            stutter=stutter,
             coined=coined,
             follow_ups=follow_ups,
             invented=invented,
@@ -56,7 +59,7 @@ def train() -> Iterator[SimpleNamespace]:
     finally:
         sys.path.remove(str(SCRIPTS))
         for name in set(sys.modules) - before:
-            if name.split(".")[0] in ("mixture", "story_checks", "token_stream"):
+            if name.split(".")[0] in TRAINING:
                 del sys.modules[name]
 
 
@@ -284,6 +287,26 @@ def test_coined_subjects_are_new_and_are_copied_into_the_story(train, tokens):
         request, answer = request_and_story(document)
         repeated = answer.split("!")[0].split(", ", 1)[-1].rstrip(".")
         assert repeated[1:] in request
+
+
+def test_an_answer_that_stutters_says_again_what_it_has_just_said(train):
+    rng = np.random.default_rng(1)
+    request, answer = [2, 50, 51, 52, 4], [3, *range(60, 120), 4]
+    rows = np.array([[0, *request, *answer, 0]] * 400)
+    stuttered, extra = train.stutter.stutter(rows, rng)
+    spoken = extra.any(axis=1)
+    assert 30 < spoken.sum() < 100
+    assert np.array_equal(stuttered[~spoken], rows[~spoken])
+    for row, before, again in zip(stuttered[spoken], rows[spoken], extra[spoken], strict=True):
+        kept = row[~again]
+        assert np.array_equal(kept, before[: len(kept)])
+        first = int(np.flatnonzero(again)[0])
+        said = row[again]
+        assert any(
+            np.array_equal(said, np.resize(row[first - span : first], len(said)))
+            for span in range(1, train.stutter.LONGEST_SPAN + 1)
+        )
+        assert set(said) <= set(range(60, 120))
 
 
 def test_an_answer_that_turns_yes_into_no_is_found(train):

@@ -18,6 +18,7 @@ from chat_tokenizer import SPECIAL_TOKENS
 from induction import held_afterwards, held_at_first, start_copying, start_with_induction
 from llama_torch import LlamaConfig, LlamaForCausalLM
 from optimiser import build_optimisers, learning_rate_factor, set_learning_rates
+from stutter import stutter
 from token_stream import PADDING, TokenStream
 from torch import Tensor, nn
 from torch.nn import functional
@@ -132,8 +133,12 @@ class Trainer:
             torch.manual_seed(settings.seed)
             start_copying(self.model)
             self.hold()
-        passes = [torch.from_numpy(rows.astype(np.int64)) for rows in self.stream.read()]
-        weights = [loss_weights(rows) for rows in passes]  # [rows, time] each
+        rng = np.random.default_rng((settings.seed, self.step))
+        passes, weights = [], []
+        for read in self.stream.read():
+            rows, extra = (torch.from_numpy(x) for x in stutter(read.astype(np.int64), rng))
+            passes.append(rows)
+            weights.append(loss_weights(rows).masked_fill(extra[:, 1:], 0.0))  # [rows, time]
         sum_of_weights = sum(w.sum() for w in weights)
         total = torch.zeros((), device=self.device)  # []
         for rows, w in zip(passes, weights, strict=True):

@@ -82,7 +82,8 @@ OTHER_WORDS = sorted(
 )
 
 NUMBERS = (
-    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty",
+    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "twenty",
 )  # fmt: skip
 
 
