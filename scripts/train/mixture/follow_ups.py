@@ -167,5 +167,5 @@ def thanked(library: Library, rng: random.Random) -> list[Message]:
 
 def story_talk(library: Library, rng: random.Random) -> list[Message]:
     """One chat that goes on after a story."""
-    kind = rng.choices((asked_about, made_shorter, several, thanked), (5, 2, 4, 1))[0]
+    kind = rng.choices((asked_about, made_shorter, several, thanked), (5, 3, 4, 1))[0]
     return kind(library, rng)
