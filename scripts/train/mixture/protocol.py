@@ -22,7 +22,7 @@ SYSTEM = (
     "Answer briefly.",
 )
 FOLLOW_UPS = ("And {s}?", "and {s}?", "What about {s}?", "And what is {s}?", "ok, and {s}?",
-              "How about {s}?", "Then what is {s}?")  # fmt: skip
+              "Then what is {s}?")  # fmt: skip
 AGAIN = ("Say that again.", "Again, please.", "Can you repeat that?", "Could you say that again?",
          "what?", "I did not get that.", "Once more, please.", "Pardon?")  # fmt: skip
 
