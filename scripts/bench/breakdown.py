@@ -34,7 +34,7 @@ WATCHED: tuple[tuple[Any, str, str], ...] = (  # where, what, and the kind of wo
     (kernel.Kernel, "_run", "products"),
     (kernel.Kernel, "multiply", "products: clearing, edges"),
     (kernel.Kernel, "add", "products: clearing, edges"),
-    (kernel, "pack", "products: packing rows"),
+    (kernel.Kernel, "pack", "products: packing rows"),
     (product.WideMatrix, "__call__", "products"),
     (product.WideMatrix, "join", "products: joining panels"),
     (linear, "multiply", "products"),

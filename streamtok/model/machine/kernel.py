@@ -12,7 +12,8 @@ is that of processors with AVX2 and FMA (OpenBLAS's
 kernel/x86_64/sgemm_kernel_8x4_haswell_2.c). What it reads:
 
 - `a`, our weight: panels of eight output columns, [P, in, 8];
-- `b`, our rows: strips of four, two or one of them, each [in, 4], [in, 2] or [in, 1].
+- `b`, our rows: strips of four, two or one of them, each [in, 4], [in, 2] or [in, 1]. The library's
+  `sgemm_oncopy_HASWELL(in, rows, x, ldx, b)` makes these of rows.
 
 How it adds: for one row, for eight, and inside a product of twelve, each element is one sum, term
 by term from the first to the last. Only for four rows, and in the first and the last eight columns
@@ -45,8 +46,10 @@ TWELVE = 12  # rows that the kernel takes at once, as long as there are as many
 BLOCK = 2**18  # numbers of a weight that are used for all rows before the next: 1 MiB
 PART = 2**18  # numbers of a weight that one thread takes of a product with few rows
 SHARED = 2**19  # least of a weight that is shared: to wake another core takes up to 0.1 ms
+QUICK = 2**18  # multiplications of a product during which the interpreter's lock is kept
 
 Call = Callable[[int, int, int, float, int, int, int, int], int]
+Pack = Callable[[int, int, int, int, int], int]
 
 
 def find() -> "Kernel | None":
@@ -54,14 +57,32 @@ def find() -> "Kernel | None":
     for info in threadpool_info():
         if info["internal_api"] == "openblas" and info.get("architecture") in ("Haswell", "Zen"):
             try:
-                library = ctypes.CDLL(info["filepath"])
-                call = library[f"sgemm_kernel_{info['architecture'].upper()}"]
+                return _kernel(info["filepath"], info["architecture"].upper())
             except (AttributeError, OSError):
                 continue
-            size, number, pointer = ctypes.c_ssize_t, ctypes.c_float, ctypes.c_void_p
-            call.argtypes = (size, size, size, number, pointer, pointer, pointer, size)
-            return Kernel(call)
     return None
+
+
+def _kernel(file: str, architecture: str) -> "Kernel":
+    """Return the kernel of the library in `file`.
+
+    Raises:
+        AttributeError: the library does not export it.
+        OSError: there is no such library.
+    """
+    size, number, pointer = ctypes.c_ssize_t, ctypes.c_float, ctypes.c_void_p
+    product = (size, size, size, number, pointer, pointer, pointer, size)
+
+    def function(library: ctypes.CDLL, name: str, types: tuple[type, ...]) -> Callable[..., int]:
+        found = library[f"{name}_{architecture}"]
+        found.argtypes = types
+        return found
+
+    return Kernel(
+        function(ctypes.CDLL(file), "sgemm_kernel", product),
+        function(ctypes.PyDLL(file), "sgemm_kernel", product),
+        function(ctypes.CDLL(file), "sgemm_oncopy", (size, size, pointer, size, pointer)),
+    )
 
 
 def kernel_cut() -> Cut:
@@ -72,16 +93,21 @@ def kernel_cut() -> Cut:
 class Kernel:
     """Products by the kernel; which rows they may have says `Tiling.padded`."""
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
+    def __init__(self, call: Call, quick: Call, pack: Pack) -> None:
+        """Use `call`, which lets go of the interpreter's lock; `quick`, which does not; and `pack`.
+
+        Another thread that waits for the lock wakes up so late that a short product is faster
+        without giving it away: prompts of 64 to 512 tokens ran 1.02 to 1.11 times as fast.
+        """
+        self._call, self._quick, self._pack = call, quick, pack
 
     def multiply(self, x: Array, panels: Array, cut: Cut, out: Array) -> None:
         """Write `x` [rows, in] times `panels` [P, in, 8] into `out` [rows, P * 8]."""
         out[...] = 0
         if len(x) <= PANEL:
-            self._run(pack(x), panels, out)
+            self._run(self.pack(x), panels, out)
         else:
-            self.add(pack(x), panels, out)
+            self.add(self.pack(x), panels, out)
 
     def add(self, strips: Array, panels: Array, out: Array) -> None:
         """Add to `out` [rows, P * 8] the product of rows, as `pack` returns them, and `panels`."""
@@ -106,8 +132,29 @@ class Kernel:
 
     def _run(self, strips: Array, panels: Array, out: Array) -> None:
         count, inner, _ = panels.shape
-        a, b, c = (array.__array_interface__["data"][0] for array in (panels, strips, out))
-        self._call(count * PANEL, len(out), inner, 1.0, a, b, c, out.strides[0] // out.itemsize)
+        call = self._quick if panels.size * len(out) < QUICK else self._call
+        a, b, c = map(_address, (panels, strips, out))
+        call(count * PANEL, len(out), inner, 1.0, a, b, c, out.strides[0] // out.itemsize)
+
+    def pack(self, x: Array) -> Array:
+        """Return the rows of `x` [rows, in] in strips, until the calling thread packs others.
+
+        They are one row, or a multiple of four, and the numbers of each are neighbours.
+        """
+        rows, inner = x.shape
+        if rows == 1:
+            return x.ravel()
+        if _room.strips.size < x.size:
+            _room.strips = np.empty(x.size, np.float32)
+        strips = _room.strips[: x.size]
+        self._pack(inner, rows, _address(x), x.strides[0] // x.itemsize, _address(strips))
+        return strips
+
+
+def _address(array: Array) -> int:
+    """Return where the numbers of an array begin."""
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _runs(rows: int) -> Iterator[tuple[int, int]]:
@@ -128,22 +175,6 @@ class _Room(threading.local):
 _room = _Room()
 
 
-def pack(x: Array) -> Array:
-    """Return the rows of `x` [rows, in] in strips, until the calling thread packs others.
-
-    They are one row, or a multiple of four.
-    """
-    if len(x) == 1:
-        return x.ravel()
-    if _room.strips.size < x.size:
-        _room.strips = np.empty(x.size, np.float32)
-    strips = _room.strips[: x.size]
-    view = strips.reshape(-1, x.shape[1], STRIP)  # [S, in, 4]
-    for row in range(STRIP):  # four times as fast as one transposition
-        view[:, :, row] = x[row::STRIP]
-    return strips
-
-
 class KernelLinear(Linear):
     """`y = x @ weight.T` by the kernel."""
 
@@ -160,7 +191,7 @@ class KernelLinear(Linear):
         if not self._shared:
             self._kernel.multiply(x, self.panels, self._cut, out)
             return out
-        strips = pack(x)
+        strips = self._kernel.pack(x)
         step = max(2, PART // (inner * PANEL))
 
         def work(first: int) -> None:
