@@ -46,7 +46,6 @@ TWELVE = 12  # rows that the kernel takes at once, as long as there are as many
 BLOCK = 2**18  # numbers of a weight that are used for all rows before the next: 1 MiB
 PART = 2**18  # numbers of a weight that one thread takes of a product with few rows
 SHARED = 2**19  # least of a weight that is shared: to wake another core takes up to 0.1 ms
-QUICK = 2**18  # multiplications of a product during which the interpreter's lock is kept
 
 Call = Callable[[int, int, int, float, int, int, int, int], int]
 Pack = Callable[[int, int, int, int, int], int]
@@ -71,18 +70,11 @@ def _kernel(file: str, architecture: str) -> "Kernel":
         OSError: there is no such library.
     """
     size, number, pointer = ctypes.c_ssize_t, ctypes.c_float, ctypes.c_void_p
-    product = (size, size, size, number, pointer, pointer, pointer, size)
-
-    def function(library: ctypes.CDLL, name: str, types: tuple[type, ...]) -> Callable[..., int]:
-        found = library[f"{name}_{architecture}"]
-        found.argtypes = types
-        return found
-
-    return Kernel(
-        function(ctypes.CDLL(file), "sgemm_kernel", product),
-        function(ctypes.PyDLL(file), "sgemm_kernel", product),
-        function(ctypes.CDLL(file), "sgemm_oncopy", (size, size, pointer, size, pointer)),
-    )
+    library = ctypes.CDLL(file)
+    call, pack = (library[f"sgemm_{name}_{architecture}"] for name in ("kernel", "oncopy"))
+    call.argtypes = (size, size, size, number, pointer, pointer, pointer, size)
+    pack.argtypes = (size, size, pointer, size, pointer)
+    return Kernel(call, pack)
 
 
 def kernel_cut() -> Cut:
@@ -93,13 +85,8 @@ def kernel_cut() -> Cut:
 class Kernel:
     """Products by the kernel; which rows they may have says `Tiling.padded`."""
 
-    def __init__(self, call: Call, quick: Call, pack: Pack) -> None:
-        """Use `call`, which lets go of the interpreter's lock; `quick`, which does not; and `pack`.
-
-        Another thread that waits for the lock wakes up so late that a short product is faster
-        without giving it away: prompts of 64 to 512 tokens ran 1.02 to 1.11 times as fast.
-        """
-        self._call, self._quick, self._pack = call, quick, pack
+    def __init__(self, call: Call, pack: Pack) -> None:
+        self._call, self._pack = call, pack
 
     def multiply(self, x: Array, panels: Array, cut: Cut, out: Array) -> None:
         """Write `x` [rows, in] times `panels` [P, in, 8] into `out` [rows, P * 8]."""
@@ -132,9 +119,8 @@ class Kernel:
 
     def _run(self, strips: Array, panels: Array, out: Array) -> None:
         count, inner, _ = panels.shape
-        call = self._quick if panels.size * len(out) < QUICK else self._call
         a, b, c = map(_address, (panels, strips, out))
-        call(count * PANEL, len(out), inner, 1.0, a, b, c, out.strides[0] // out.itemsize)
+        self._call(count * PANEL, len(out), inner, 1.0, a, b, c, out.strides[0] // out.itemsize)
 
     def pack(self, x: Array) -> Array:
         """Return the rows of `x` [rows, in] in strips, until the calling thread packs others.
