@@ -135,6 +135,18 @@ def test_a_subject_gives_many_plots(train, shape):
     assert sum(counts) >= 90  # 7.5 of ten
 
 
+@pytest.mark.parametrize(
+    "shape", [("hero",), ("thing",), ("hero", "thing"), ("name",), ("plural",)]
+)
+def test_a_story_is_told_of_its_subject_to_the_end(train, shape):
+    words, rng = train.library.training, random.Random("to the end")
+    for _ in range(40):
+        wish = train.invented.draw_wish(shape, words, rng)
+        subjects = tuple(noun for noun in (wish.name or wish.hero, wish.thing) if noun)
+        story, _, _ = train.invented.tell(wish, train.library, rng)
+        assert train.checks.stays_on_subject(story, subjects), story
+
+
 def test_a_story_is_below_a_title_that_names_what_was_asked_for(train):
     title, checks = train.prompts.title, train.checks
     assert title(["a fox", "an old bell"]) == "The fox and the old bell"
