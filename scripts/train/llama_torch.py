@@ -56,6 +56,19 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin  # [batch, heads, time, head_dim]
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of `[batch, heads, time, head_dim]`, in float32 on a processor.
+
+    There it is 1.9 times as fast backwards as in bfloat16, whose other products are faster.
+    """
+    if q.device.type != "cpu":
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    with torch.autocast("cpu", enabled=False):
+        return functional.scaled_dot_product_attention(
+            q.float(), k.float(), v.float(), is_causal=True
+        )
+
+
 class Attention(nn.Module):
     """Causal grouped-query self-attention."""
 
@@ -96,7 +109,7 @@ class Attention(nn.Module):
         v = self.split_heads(self.v_proj(x))  # [batch, kv_heads, time, head_dim]
         k = k.repeat_interleave(self.groups, dim=1)  # [batch, heads, time, head_dim]
         v = v.repeat_interleave(self.groups, dim=1)  # [batch, heads, time, head_dim]
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = attend(q, k, v)  # [batch, heads, time, head_dim]
         output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))  # [batch, time, hidden]
         return output
 

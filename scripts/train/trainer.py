@@ -100,6 +100,11 @@ def can_compile(device: torch.device) -> bool:
     return device.type == "cuda" or any(map(shutil.which, ("g++", "clang++")))
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 are faster; on a processor that has tiles (AMX) they are."""
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+
+
 class Trainer:
     """Model, averaged weights, optimisers, data and step counter of a run."""
 
@@ -118,6 +123,7 @@ class Trainer:
         self.hold()
         self.stream = stream
         self._optimisers = build_optimisers(self.model)
+        self._in_bfloat16 = multiplies_bfloat16(device)
         self._loss = torch.compile(mean_loss, dynamic=True) if can_compile(device) else mean_loss
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
@@ -145,7 +151,7 @@ class Trainer:
             inputs, targets, share = (
                 t.to(self.device) for t in (rows[:, :-1], rows[:, 1:], w / sum_of_weights)
             )
-            with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
+            with torch.autocast(self.device.type, torch.bfloat16, self._in_bfloat16):
                 loss = self._loss(self.model, inputs, targets, share)  # []
             torch.autograd.backward(loss)
             total += loss.detach()
