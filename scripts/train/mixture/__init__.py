@@ -34,7 +34,7 @@ __all__ = [
 # How much of each source a part has, in documents or in passes over all questions
 STORIES, REPEATED = 2_200, 1_300
 PROTOCOL_PASSES, PROTOCOL_FOLLOW_UPS = 18, 300
-TALK_PASSES, UNKNOWN, LONGER_TALKS = 3, 450, 620
+TALK_PASSES, UNKNOWN, LONGER_TALKS = 14, 450, 620
 CORPUS = {
     "plain/tinystories": 240,
     "plain/books": 50,
