@@ -18,6 +18,7 @@ from streamtok.model.decoder import LlamaDecoder
 from streamtok.model.exact.batch_invariance import fixed_cut, multiply
 from streamtok.model.load import load
 from streamtok.model.machine import kernel
+from streamtok.model.machine.calibration import calibrate
 from streamtok.model.wide.form import forms
 from streamtok.model.wide.layers import WideLayers
 from streamtok.model.wide.product import Room, WideMatrix
@@ -91,13 +92,15 @@ def test_prompts_in_long_chunks_have_the_bits_of_short_ones(data: st.DataObject)
         assert np.array_equal(one, other)
 
 
-def test_this_machine_computes_prompts_in_large_products() -> None:
+def test_threads_share_the_positions_of_a_prompt_on_this_machine() -> None:
     assert all(isinstance(wide.many_rows, WideLayers) for wide, _ in decoders())
 
 
 @pytest.mark.parametrize("inner", [32, 328, 768])
 @pytest.mark.parametrize("panel", [16, 64])
 def test_one_of_the_known_forms_gives_a_small_products_bits(inner: int, panel: int) -> None:
+    if calibrate([(640, inner)], 64).free:
+        pytest.skip("small products take any number of rows here, and no large ones are used")
     random = np.random.default_rng(0)
     panels = random.standard_normal((640 // panel, inner, panel), np.float32)
     x = random.standard_normal((300, inner), np.float32)

@@ -21,6 +21,7 @@ from benchmarks import engine
 from benchmarks.engine import Limits, decode_rate, prefill_rate
 from benchmarks.models import SIZES, write_model
 
+from streamtok.model import attention as small
 from streamtok.model import batch, decoder
 from streamtok.model.base import Decoder
 from streamtok.model.exact import linear
@@ -31,7 +32,7 @@ from streamtok.model.wide import attention, product
 LENGTHS, RUNS, TOKENS = (32, 128, 512, 900), 5, 100
 WORD = 4  # bytes of a float32
 WATCHED: tuple[tuple[Any, str, str], ...] = (  # where, what, and the kind of work it is
-    (kernel.Kernel, "_run", "products"),
+    (kernel.Kernel, "_add", "products"),
     (kernel.Kernel, "multiply", "products: clearing, edges"),
     (kernel.Kernel, "add", "products: clearing, edges"),
     (kernel.Kernel, "pack", "products: packing rows"),
@@ -42,7 +43,7 @@ WATCHED: tuple[tuple[Any, str, str], ...] = (  # where, what, and the kind of wo
     (attention.WideAttention, "_softmax", "attention: softmax"),
     (attention.WideAttention, "_gather", "attention: values"),
     (attention, "_sum", "attention: softmax"),
-    (batch.Batch, "attend_part", "attention in small products"),
+    (small.Rows, "attend", "attention in small products"),
     (batch.Batch, "store", "storing keys and values"),
     (decoder.LlamaDecoder, "project", "norms, rotations, residual stream"),
     (decoder.LlamaDecoder, "close", "norms, rotations, residual stream"),

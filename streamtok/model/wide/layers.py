@@ -12,13 +12,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from streamtok.model.attention import Positions, Rows
 from streamtok.model.batch import Batch
 from streamtok.model.decoder import Layer, LlamaDecoder, Workspace
 from streamtok.model.exact.linear import Threads
+from streamtok.model.weights import Array
 from streamtok.model.wide.attention import Part, WideAttention
 from streamtok.model.wide.product import ROWS, Room, cut_rows
 
 LEAST = 48  # rows of a pass that is worth it
+LOOK = 64  # positions of a prompt whose small products of attention are one piece of work
 PART = 24  # rows of a part at least: whoever gets less would wait longer than compute
 
 Task = Callable[[], None]
@@ -96,7 +99,32 @@ class WideLayers:
                 parts = wide.parts(rows, segment.slots.start, start, self._threads.count)
                 looks += [partial(look, part) for part in parts]
             else:
-                looks.append(partial(batch.attend_part, index, space.heads, space.gathered))
+                looks += self._small_looks(batch, index, queries, space.gathered)
+        return looks
+
+    def _small_looks(
+        self, batch: Batch, index: int, queries: Array, out: Array
+    ) -> list[Callable[[int], None]]:
+        """Return the same for a part of the batch whose attention is in small products.
+
+        A prompt is cut: what comes after all positions of a piece is not computed for it.
+        """
+        config, tiling = self._decoder.config, self._decoder.tiling
+        part, segment = batch.parts[index]
+
+        def look(positions: Positions, rows: slice, room: list[Rows], layer: int) -> None:
+            if not room:  # made by the thread that first needs it
+                room.append(Rows(config, tiling, segment.slots, positions))
+            cached, window = batch.cache.layers[layer], config.window_of(layer)
+            room[0].attend(cached, queries[rows], out[rows], window)
+
+        count, length = segment.ids.shape
+        step = LOOK if count == 1 else length
+        looks: list[Callable[[int], None]] = []
+        for first in reversed(range(0, length, step)):  # the longest first
+            start = part.start + first
+            rows = slice(start, min(start + count * step, part.stop))
+            looks.append(partial(look, segment.positions[:, first : first + step], rows, []))
         return looks
 
     def _share(self, tasks: list[Task]) -> None:

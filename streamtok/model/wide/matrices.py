@@ -1,7 +1,8 @@
 """The matrices of a decoder's layers, as products of many rows use them.
 
-Either the panels as they are, where OpenBLAS's kernel can be called; or, where a whole BLAS product
-has to be, each layer's panels joined to wider ones, in room that serves all layers in turn.
+Either the panels as they are, where OpenBLAS's kernel can be called or small products take any
+number of rows; or, where they take eight at most, each layer's panels joined to wider ones, in room
+that serves all layers in turn.
 
 Read next: `streamtok.model.wide.product`.
 """
@@ -12,6 +13,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from streamtok.model.decoder import Layer, LlamaDecoder
+from streamtok.model.exact.batch_invariance import Cut, Tiling, multiply
 from streamtok.model.exact.linear import Linear
 from streamtok.model.machine.kernel import KernelLinear
 from streamtok.model.weights import Array
@@ -22,13 +24,12 @@ from streamtok.model.wide.product import Room, WideMatrix
 MATRICES = (*BEFORE, *AFTER)  # of a layer
 
 
-class Packed:
-    """The layers' own matrices, which are as the kernel wants them."""
-
-    granule = 8
+class Own:
+    """The layers' own matrices, for products of as many rows as there are."""
 
     def __init__(self, decoder: LlamaDecoder) -> None:
-        self._layers = [_unshared(layer) for layer in decoder.layers]
+        self.granule = next(iter(decoder.tiling.cuts.values())).granule
+        self._layers = [_unshared(layer, decoder.tiling) for layer in decoder.layers]
 
     def layer(self, index: int) -> Layer:
         """See `Matrices`."""
@@ -79,13 +80,28 @@ def _panels(layer: Layer, name: str) -> Array:
     return linear.panels
 
 
-def _unshared(layer: Layer) -> Layer:
+class _Alone(Linear):
+    """A weight's panels as they are, multiplied by in the calling thread only."""
+
+    def __init__(self, linear: Linear, cut: Cut) -> None:
+        self.panels, self.width = linear.panels, linear.width
+        self._cut = cut
+
+    def __call__(self, x: Array, out: Array) -> Array:
+        """See `Linear`."""
+        multiply(x, self.panels, self._cut, out)
+        return out
+
+
+def _unshared(layer: Layer, tiling: Tiling) -> Layer:
     """Return a layer whose products are not shared among threads."""
 
     def alone(name: str) -> Linear:
         linear = getattr(layer, name)
-        assert isinstance(linear, KernelLinear)
-        return linear.unshared()
+        assert isinstance(linear, Linear)
+        if isinstance(linear, KernelLinear):
+            return linear.unshared()
+        return _Alone(linear, tiling.cuts[linear.panels.shape[1]])
 
     qkv, out, gate_up, down = map(alone, MATRICES)
     return replace(layer, qkv=qkv, out=out, gate_up=gate_up, down=down)

@@ -17,7 +17,7 @@ from streamtok.model.wide.attention import COLUMNS as QUERIES
 from streamtok.model.wide.attention import WideAttention
 from streamtok.model.wide.form import Form, forms
 from streamtok.model.wide.layers import WideLayers
-from streamtok.model.wide.matrices import Joined, Packed
+from streamtok.model.wide.matrices import Joined, Own
 from streamtok.model.wide.product import COLUMNS, ROWS, Room, WideMatrix
 
 log = logging.getLogger(__name__)
@@ -28,19 +28,23 @@ COUNTS = (12, 29, ROWS + 5)  # rows whose bits are compared
 def plug_in(decoder: LlamaDecoder, threads: Threads) -> LlamaDecoder:
     """Let `decoder` compute many rows in large products, if these are exact here; return it."""
     tiling, config = decoder.tiling, decoder.config
-    if tiling.single:
-        long = attention_is_exact(config, tiling)
-        decoder.many_rows = WideLayers(decoder, Packed(decoder), threads, long)
+    long = tiling.exact and attention_is_exact(config, tiling)
+    if tiling.single or (tiling.free and tiling.exact):
+        decoder.many_rows = WideLayers(decoder, Own(decoder), threads, long)
+        log.info("prompts in one part for each thread, %s attention", _kind(long))
         return decoder
     found = {inner: _find(inner, tiling) for inner in tiling.cuts} if tiling.exact else {}
     exact = {inner: form for inner, form in found.items() if form}
     if not exact or len(exact) < len(found):
         log.info("no large products for prompts: they would change bits")
         return decoder
-    long = attention_is_exact(config, tiling)
-    log.info("large products for prompts, %s attention", "with" if long else "without")
+    log.info("large products for prompts, %s attention", _kind(long))
     decoder.many_rows = WideLayers(decoder, Joined(decoder, exact), threads, long)
     return decoder
+
+
+def _kind(long: bool) -> str:
+    return "with large products for" if long else "with small products for"
 
 
 def _find(inner: int, tiling: Tiling) -> Form | None:
