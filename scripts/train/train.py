@@ -11,6 +11,7 @@ command. It does not judge the result beyond the held-out loss: `evaluate.py` do
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import time
 from dataclasses import asdict
@@ -93,6 +94,22 @@ class Run:
         self.trainer.load_state_dict(checkpoint["trainer"])
         self.history, self.training_s = checkpoint["history"], checkpoint["training_s"]
 
+    def go_on_from(self, folder: Path) -> None:
+        """Take the weights of a model, and count on from where its run stopped.
+
+        Its optimisers begin anew, and so does the part of the text that it was reading.
+        """
+        weights = load_file(folder / "model.safetensors")
+        self.trainer.start_from({name: weight.float() for name, weight in weights.items()})
+        path = folder / "training.json"
+        if not path.exists():
+            return
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        stream = figures["stream"]
+        self.trainer.step, self.trainer.tokens_seen = figures["step"], figures["tokens_seen"]
+        self.trainer.stream.load_state_dict(stream | {"part": stream["part"] + 1, "batch": 0})
+        self.history, self.training_s = figures["held_out"], figures["training_s"]
+
 
 def checkpoint_path(folder: Path) -> Path:
     """Where a run's checkpoint is."""
@@ -104,7 +121,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stories", type=Path, required=True, help="xz-compressed JSON lines")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run: goes on here")
-    parser.add_argument("--start-from", type=Path, help="model folder whose weights begin the run")
+    parser.add_argument("--start-from", type=Path, help="model folder whose run goes on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=25_000, help="length of the run")
     parser.add_argument("--cool-down", type=int, default=2_000, help="last steps: the rates fall")
@@ -174,8 +191,7 @@ def prepare_run(arguments: argparse.Namespace, device: torch.device) -> Run:
     if checkpoint:
         run.load(checkpoint)
     elif arguments.start_from:
-        weights = load_file(arguments.start_from / "model.safetensors")
-        trainer.start_from({name: weight.float() for name, weight in weights.items()})
+        run.go_on_from(arguments.start_from)
     return run
 
 
