@@ -31,7 +31,7 @@ from checks import (
     share_good,
 )
 from export import write_json
-from generation import Assistant, Turn, default_sampling
+from generation import Assistant, ContextFullError, Turn, default_sampling
 from held_out import byte_count, documents_by_source, total_bits
 from llama_torch import LlamaConfig, LlamaForCausalLM
 from mixture import (
@@ -170,8 +170,7 @@ def long_chats(
             chat.append(("user", prompt.text))
             try:
                 answer = assistant.answer_all([chat], sampling, STORY_TOKENS, [seed])[0]
-            except Exception as error:  # the context is full
-                print(f"chat {seed}: {error}")
+            except ContextFullError:
                 break
             if not answer.ended:
                 break

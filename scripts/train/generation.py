@@ -45,6 +45,10 @@ def default_sampling(folder: Path) -> SamplingParams:
     return SamplingParams(**{name: values[name] for name in names if name in values})
 
 
+class ContextFullError(ValueError):
+    """A chat leaves no token for an answer."""
+
+
 class Assistant:
     """A loaded model that answers chats."""
 
@@ -60,7 +64,11 @@ class Assistant:
         max_tokens: int,
         seeds: Sequence[int] | None = None,
     ) -> list[Answer]:
-        """Answer every chat, or request alone; its seed is its number unless `seeds` are given."""
+        """Answer every chat, or request alone; its seed is its number unless `seeds` are given.
+
+        Raises:
+            ContextFullError: a chat is too long to be answered.
+        """
         turns = [[("user", chat)] if isinstance(chat, str) else list(chat) for chat in chats]
         seeds = range(len(turns)) if seeds is None else seeds
         return asyncio.run(self._answer_all(turns, sampling, max_tokens, seeds))
@@ -89,8 +97,11 @@ class Assistant:
     ) -> SequenceRequest:
         messages = [{"role": role, "content": content} for role, content in chat]
         ids = self._tokenizer.encode(self._template.render(messages), special=False)
+        left = self._decoder.config.context - len(ids)
+        if left < 1:
+            raise ContextFullError(f"a chat of {len(ids)} tokens fills the context")
         seeded = replace(sampling, seed=seed)
-        return SequenceRequest(0, ids, seeded, max_tokens, self._tokenizer.stop_ids)
+        return SequenceRequest(0, ids, seeded, min(max_tokens, left), self._tokenizer.stop_ids)
 
     async def _collect(self, stream: TokenStream, request: str, seed: int) -> Answer:
         ids: list[int] = []
