@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 # Chosen by `evaluate.py --grid`.
-SAMPLING = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.3}
+SAMPLING = {"do_sample": True, "temperature": 0.9, "top_p": 1.0, "top_k": 0, "min_p": 0.15}
 
 
 def export_model(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:

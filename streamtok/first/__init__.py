@@ -23,4 +23,4 @@ REQUEST = '{"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0, "st
 # What the shipped model answers, for the files that run no model. scripts/golden/first.py checks
 # both after the model has changed, and prints the new values.
 TOKENS = (",", " there", " was", " a", " little", " girl", " named", " Lily")
-FINGERPRINT = "fp_e3b59e366c30ff6b"
+FINGERPRINT = "fp_2595c6bf676a4fbf"
