@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 ROWS = (2, 4, 8, 16, 32)  # streams that panels are measured for
 LARGEST = 2**22  # numbers in a weight that is measured: far more than a core's own cache holds
 KERNEL_ROWS = (8, 16, 24, 40, 80, 120)  # whose bits are compared, with those of one
-CHEAP = 1.15  # rows are cheap as long as a product takes this much longer at most
+CHEAP = 4  # rows take hardly longer than one; not measured, since it decides how choices take turns
 
 
 Multiply = Callable[[Array, Array, Cut, Array], None]
@@ -71,9 +71,7 @@ def calibrate(
         "any number of rows" if free else f"tiles of {TILE} rows",
         ", ".join(f"{cut.panel} columns for {inner} terms" for inner, cut in cuts.items()),
     )
-    largest = max(sizes, key=lambda inner: sizes[inner])
-    cheap = _count_cheap(stopwatch, largest, widths[largest], cuts[largest])
-    return Tiling(free, exact, cuts, cheap)
+    return Tiling(free, exact, cuts, CHEAP)
 
 
 class Stopwatch:
@@ -112,15 +110,6 @@ def _fastest(stopwatch: Stopwatch, inner: int, out: int, cut_of: Callable[[int, 
             seconds = [stopwatch.time(inner, out, cut, rows) for rows in ROWS]
             found.append((float(np.add.reduce(np.log(seconds))), panel, cut))
     return min(found)[2]
-
-
-def _count_cheap(stopwatch: Stopwatch, inner: int, out: int, cut: Cut) -> int:
-    """Return with how many rows a product takes hardly longer than with the least."""
-    most = CHEAP * stopwatch.time(inner, out, cut, cut.granule)
-    rows = cut.granule
-    while rows < TILE and stopwatch.time(inner, out, cut, rows + cut.granule) <= most:
-        rows += cut.granule
-    return rows
 
 
 def _rows_are_exact(cut: Cut, inner: int) -> bool:
