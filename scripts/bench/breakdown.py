@@ -32,7 +32,7 @@ from streamtok.model.wide import attention, product
 LENGTHS, RUNS, TOKENS = (32, 128, 512, 900), 5, 100
 WORD = 4  # bytes of a float32
 WATCHED: tuple[tuple[Any, str, str], ...] = (  # where, what, and the kind of work it is
-    (kernel.Kernel, "_add", "products"),
+    (kernel.Kernel, "_run", "products"),
     (kernel.Kernel, "multiply", "products: clearing, edges"),
     (kernel.Kernel, "add", "products: clearing, edges"),
     (kernel.Kernel, "pack", "products: packing rows"),
