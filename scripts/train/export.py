@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-# Chosen on the model at step 17,305, near the settings of `evaluate.py --grid`: see the model card.
+# Chosen at step 17,305, near the settings of `evaluate.py --grid`: see the model card.
 SAMPLING = {"do_sample": True, "temperature": 0.9, "top_p": 1.0, "top_k": 0, "min_p": 0.15}
 
 

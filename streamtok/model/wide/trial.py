@@ -26,7 +26,7 @@ COUNTS = (12, 29, ROWS + 5)  # rows whose bits are compared
 
 
 def plug_in(decoder: LlamaDecoder, threads: Threads) -> LlamaDecoder:
-    """Let threads share the rows of a prompt, if products for that are exact here; return `decoder`."""
+    """Let threads share a prompt's rows, if products for that are exact here; return `decoder`."""
     tiling, config = decoder.tiling, decoder.config
     long = tiling.exact and attention_is_exact(config, tiling)
     if tiling.single or (tiling.free and tiling.exact):
