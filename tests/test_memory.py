@@ -20,7 +20,7 @@ SLOT = 2 * 2 * 2 * 8 * 192 * 4
 def test_a_slot_takes_what_the_cache_allots_to_it(tiny_model: Path) -> None:
     config = read_config(tiny_model)
     cache = KVCache(config, 3)
-    assert sum(layer.nbytes for layer in cache.layers) == 3 * slot_bytes(config)
+    assert sum(one.nbytes for layer in cache.layers for one in layer) == 3 * slot_bytes(config)
     assert slot_bytes(config) == SLOT
 
 

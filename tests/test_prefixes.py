@@ -81,8 +81,8 @@ class Bench:
         self.runner.run(plan)
         cache = self.runner._cache
         for slot in {work.slot for work in plan.works} | {copy.target for copy in plan.copies}:
-            for layer in cache.layers:
-                layer[:, slot] = np.nan
+            for keys, values in cache.layers:
+                keys[slot] = values[slot] = np.nan
         self.tell(self.scheduler.fail(EngineFailed("on purpose"), plan))
 
     def finish(self) -> None:

@@ -27,18 +27,20 @@ from streamtok.model.base import Decoder
 from streamtok.model.exact import linear
 from streamtok.model.load import load
 from streamtok.model.machine import kernel
-from streamtok.model.wide import attention, product
+from streamtok.model.wide import attention, matrices, product
 
 LENGTHS, RUNS, TOKENS = (32, 128, 512, 900), 5, 100
 WORD = 4  # bytes of a float32
 WATCHED: tuple[tuple[Any, str, str], ...] = (  # where, what, and the kind of work it is
     (kernel.Kernel, "_run", "products"),
-    (kernel.Kernel, "multiply", "products: clearing, edges"),
-    (kernel.Kernel, "add", "products: clearing, edges"),
+    (kernel.Avx2Kernel, "fill", "products: clearing, edges"),
+    (kernel.Avx512Kernel, "fill", "products: clearing, edges"),
     (kernel.Kernel, "pack", "products: packing rows"),
     (product.WideMatrix, "__call__", "products"),
     (product.WideMatrix, "join", "products: joining panels"),
     (linear, "multiply", "products"),
+    (kernel, "multiply", "products"),
+    (matrices, "multiply", "products"),
     (attention.WideAttention, "attend", "attention: scores"),
     (attention.WideAttention, "_softmax", "attention: softmax"),
     (attention.WideAttention, "_gather", "attention: values"),

@@ -12,45 +12,44 @@ Read next: `streamtok.model.exact.batch_invariance`.
 
 import mmap
 import sys
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from streamtok.model.config import ModelConfig
-from streamtok.model.exact.batch_invariance import BLOCK, Tiling, padded
+from streamtok.model.exact.batch_invariance import BLOCK, STRIDE, Tiling, padded
 from streamtok.model.weights import Array
 
 Positions = npt.NDArray[np.intp]
+Places = tuple[Positions, ...]  # slots, blocks, where in these, strips, and where in these: [rows]
+Cached = tuple[Array, Array]  # a layer's keys and values
 
 
 class KVCache:
     """The keys and values of every position computed so far, for `slots` sequences.
 
-    One array [2, slots, blocks, K, BLOCK, E] per layer: keys, then values. All heads of a block are
-    adjacent, because memory is read fastest in long runs. The operating system provides a page
-    when it is first written, so that a slot costs memory only as far as it was used.
+    Two arrays per layer. Keys are [slots, blocks, strips, K, E, STRIDE]: those of some neighbours
+    are transposed, for then products with them add up term by term wherever others do. Values are
+    [slots, blocks, K, BLOCK, E]. All heads of a strip or block are adjacent, because memory is read
+    fastest in long runs. The operating system provides a page when it is first written, so that a
+    slot costs memory only as far as it was used.
     """
 
     def __init__(self, config: ModelConfig, slots: int) -> None:
-        blocks = count_blocks(config)
-        shape = (2, slots, blocks, config.kv_heads, BLOCK, config.head_dim)
-        self.layers = [_zeros_on_demand(shape) for _ in range(config.layers)]
-        self._block = config.kv_heads * BLOCK  # rows of a block
-        self._slot = blocks * self._block  # rows of a slot
-        heads = np.arange(config.kv_heads) * BLOCK  # [K]
-        self._heads = np.concatenate([heads, heads + slots * self._slot])  # [2K]
+        blocks, heads, width = count_blocks(config), config.kv_heads, config.head_dim
+        keys = (slots, blocks, BLOCK // STRIDE, heads, width, STRIDE)
+        values = (slots, blocks, heads, BLOCK, width)
+        self.layers: list[Cached] = [
+            (_zeros_on_demand(keys), _zeros_on_demand(values)) for _ in range(config.layers)
+        ]
 
-    def places(self, slots: Positions, positions: Positions) -> Positions:
-        """Return where to store what is computed at `positions` [rows] of `slots` [rows]."""
-        block, at = np.divmod(positions, BLOCK)
-        start = slots * self._slot + block * self._block + at  # [rows]
-        places: Positions = start[:, None] + self._heads  # [rows, 2K]
-        return places
-
-    def store(self, layer: int, places: Positions, heads: Array) -> None:
-        """Store the keys and values in `heads` [rows, 2K, E] at `places` [rows, 2K]."""
-        cached = self.layers[layer]
-        cached.reshape(-1, cached.shape[-1])[places] = heads
+    def store(self, layer: int, places: Places, keys: Array, values: Array) -> None:
+        """Store `keys` [rows, K, E] and `values` [rows, K, E] of one layer at `places`."""
+        slots, blocks, at, strips, rest = places
+        cached_keys, cached_values = self.layers[layer]
+        cached_keys[slots, blocks, strips, :, :, rest] = keys
+        cached_values[slots, blocks, :, at] = values
 
     def copy(self, source: int, target: int, positions: slice) -> None:
         """Give slot `target` what slot `source` holds in the blocks where `positions` are.
@@ -58,13 +57,19 @@ class KVCache:
         The rest of these blocks is the same in both, or not yet used in the target.
         """
         blocks = slice(positions.start // BLOCK, -(-positions.stop // BLOCK))
-        for cached in self.layers:
-            cached[:, target, blocks] = cached[:, source, blocks]
+        for cached in chain.from_iterable(self.layers):
+            cached[target, blocks] = cached[source, blocks]
 
     def clear(self, slot: int) -> None:
         """Zero a slot: a value that is not finite would otherwise outlive its sequence there."""
-        for cached in self.layers:
-            cached[:, slot] = 0.0
+        for cached in chain.from_iterable(self.layers):
+            cached[slot] = 0.0
+
+
+def places(slots: Positions, positions: Positions) -> Places:
+    """Return where in a cache to store what is computed at `positions` [rows] of `slots` [rows]."""
+    blocks, at = np.divmod(positions, BLOCK)
+    return slots, blocks, at, *np.divmod(at, STRIDE)
 
 
 def _zeros_on_demand(shape: tuple[int, ...]) -> Array:
@@ -113,14 +118,15 @@ class Rows:
 
         room = np.zeros((count, heads, rows, width), np.float32)  # [N, K, S * Q, E]
         self._queries = split(room)  # [N, R, K, G, E]
-        self._tiles = room.reshape(count, heads, 1, -1, tile, width)  # [N, K, 1, S, Q, E]
+        self._tiles = room.reshape(count, heads, 1, 1, -1, tile, width)  # [N, K, 1, 1, S, Q, E]
         shape = (count, heads, blocks, rows // tile, tile)
         self._scores = np.empty((*shape, block), np.float32)  # [N, K, B, S, Q, T]
+        strips = self._scores.reshape(*shape, -1, STRIDE)
+        self._strips = strips.transpose(0, 1, 2, 5, 3, 4, 6)  # [N, K, B, strips, S, Q, STRIDE]
         self._values = np.empty((*shape, width), np.float32)  # [N, K, B, S, Q, E]
-        self._totals = np.empty((*shape, 1), np.float32)  # [N, K, B, S, Q, 1]
-        self._value, self._total = self._values[:, :, 0], self._totals[:, :, 0]
-        if self._blocks > 1:  # the sums over the blocks
-            self._value, self._total = self._value.copy(), self._total.copy()
+        value = self._values[:, :, 0]  # [N, K, S, Q, E]
+        self._value = value.copy() if self._blocks > 1 else value  # the sum over the blocks
+        self._total = np.empty((*value.shape[:-1], 1), np.float32)  # [N, K, S, Q, 1]
         self._found = split(self._value.reshape(count, heads, rows, width))  # [N, R, K, G, E]
         self._sum = split(self._total.reshape(count, heads, rows, 1))  # [N, R, K, G, 1]
 
@@ -136,27 +142,33 @@ class Rows:
             # -inf in a query's future or too far back
             self._masks[window] = np.where(seen, np.float32(0), np.float32(-np.inf))
 
-    def attend(self, cached: Array, q: Array, out: Array, window: int | None) -> None:
+    def attend(self, cached: Cached, q: Array, out: Array, window: int | None) -> None:
         """Write what the queries `q` [N * R, H, E] gather from `cached` into `out` [N * R, H * E].
 
         `cached` is what one layer of the cache holds; queries are scaled already, and look back on
         `window` positions, themselves included, which is that of the layer.
         """
-        used = cached[:, self._slots, : self._blocks, :, None, : self._block]
-        keys, values = used.swapaxes(2, 3)  # [N, K, B, 1, T, E] each
+        keys, values = cached
+        keys = keys[self._slots, : self._blocks, : self._block // STRIDE, :, None]
+        values = values[self._slots, : self._blocks, :, None, : self._block]
+        keys = keys.transpose(0, 3, 1, 2, 4, 5, 6)  # [N, K, B, strips, 1, E, STRIDE]
         self._queries[...] = q.reshape(self._queries.shape)
-        scores = np.matmul(
-            self._tiles, keys.swapaxes(-1, -2), out=self._scores
-        )  # [N, K, B, S, Q, T]
+        np.matmul(self._tiles, keys, out=self._strips)
+        scores = self._scores  # [N, K, B, S, Q, T]
         scores += self._masks[window]
-        most = np.maximum.reduce(scores, axis=-1, keepdims=True)  # [N, K, B, S, Q, 1]
-        if self._blocks > 1:
-            most = np.maximum.reduce(most, axis=2, keepdims=True)  # [N, K, 1, S, Q, 1]
-        scores -= most
+        most = self._over_blocks(np.maximum, scores)  # [N, K, S, Q, T]
+        scores -= np.maximum.reduce(most, axis=-1, keepdims=True)[:, :, None]
         np.exp(scores, out=scores)
-        np.add.reduce(scores, axis=-1, keepdims=True, out=self._totals)
-        np.matmul(scores, values, out=self._values)
+        np.matmul(scores, values.swapaxes(1, 2), out=self._values)  # [N, K, B, 1, T, E]
         if self._blocks > 1:
-            np.add.reduce(self._totals, axis=2, out=self._total)
             np.add.reduce(self._values, axis=2, out=self._value)
+        weights = self._over_blocks(np.add, scores)  # [N, K, S, Q, T]
+        np.add.reduce(weights, axis=-1, keepdims=True, out=self._total)
         np.divide(self._found, self._sum, out=out.reshape(self._found.shape))
+
+    def _over_blocks(self, function: np.ufunc, scores: Array) -> Array:
+        """Return the maximum or the sum over the blocks, [N, K, S, Q, T], of [N, K, B, S, Q, T]."""
+        if self._blocks == 1:
+            return scores[:, :, 0]
+        found: Array = function.reduce(scores, axis=2)
+        return found

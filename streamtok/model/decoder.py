@@ -96,16 +96,14 @@ class LlamaDecoder(Decoder):
         self._embedded = self._head.rows if config.tied else table.__getitem__  # of ids
         self._rotations = config.rope.rotations(config.rotary_dim, config.context)  # [., R/2]
         self.digest = checkpoint.digest
-        self._space: Workspace | None = None  # of the last pass: the next has often as many rows
+        self._space = self._part = Workspace(config, self.layers[0], 1)  # the largest, the last
         self.many_rows: ManyRows | None = None  # a faster way for many (`streamtok.model.wide`)
 
     def compute(self, cache: KVCache, segments: Sequence[Segment]) -> tuple[Array, Array]:
         """See `Decoder.compute`."""
         config = self.config
         batch = Batch(config, self.tiling, cache, segments)
-        if self._space is None or len(self._space.x) != batch.padded:
-            self._space = Workspace(config, self.layers[0], batch.padded)
-        space, scale = self._space, np.float32(config.embed_scale)
+        space, scale = self._workspace(batch.padded), np.float32(config.embed_scale)
         np.multiply(self._embedded(batch.ids), scale, out=space.x[: batch.rows])
         space.x[batch.rows :] = 0
         np.take(self._rotations, batch.positions, axis=0, out=space.rotations[: batch.rows, 0])
@@ -116,6 +114,14 @@ class LlamaDecoder(Decoder):
                 batch.attend(index, space.heads, space.gathered)
                 self.close(layer, space)
         return self._logits(space.x, batch), self._last_norm(batch.pooled(space.x))
+
+    def _workspace(self, rows: int) -> Workspace:
+        """Return room for a pass: memory that was used before costs less than new memory."""
+        if len(self._space.x) < rows:
+            self._space = self._part = Workspace(self.config, self.layers[0], rows)
+        if len(self._part.x) != rows:  # the next pass has often as many
+            self._part = self._space.part(slice(rows))
+        return self._part
 
     def project(self, layer: Layer, space: Workspace) -> None:
         """Compute queries, keys and values, ready for attention."""

@@ -45,7 +45,8 @@ from streamtok.model.weights import Array
 
 PANELS = (32, 64, 16)  # output columns of one product
 SMALL = 10**6  # multiply-adds of the largest product that OpenBLAS takes for a small one
-TILE = 8  # most rows of one product in attention, and of all where they are FIXED
+TILE = 8  # most rows of one product where they are FIXED
+TALL = 32  # most rows of one product in attention where they are FREE
 BLOCK = 96  # positions of one product in attention
 PAIR = 2  # rows of one product in attention where products are FIXED, and the least elsewhere
 STRIDE = 16  # a shorter block is padded to a multiple of this, where products are FREE
@@ -88,24 +89,24 @@ class Tiling(Struct, frozen=True):
 
     `free` is whether any number of rows, and of positions in attention, is as good as another.
     `exact` is whether a row is the same bits in any batch. A pass of `cheap` rows takes hardly
-    longer than the least: memory is the limit. A row may be `single`, if there is no other.
+    longer than the least: memory is the limit. A pass may also have `least` rows, unless that is 0.
     """
 
     free: bool
     exact: bool
     cuts: Mapping[int, Cut]
     cheap: int
-    single: bool = False
+    least: int = 0
 
     def padded(self, rows: int) -> int:
         """Return how many rows products of a pass have, of which so many are of use."""
-        if rows == 1 and self.single:
-            return 1
+        if 0 < rows <= self.least:
+            return self.least
         return padded(rows, next(iter(self.cuts.values())).granule)
 
     def tile(self, queries: int) -> int:
         """Return how many rows one product of attention has, for `queries` of a sequence."""
-        return min(padded(queries, PAIR), TILE) if self.free else PAIR
+        return min(padded(queries, PAIR), TALL) if self.free else PAIR
 
     def block(self, positions: int) -> int:
         """Return how many positions one product of attention has, for as many cached ones."""

@@ -15,8 +15,10 @@ import numpy as np
 
 from streamtok.model.exact.batch_invariance import (
     BLOCK,
+    PAIR,
     PANELS,
     STRIDE,
+    TALL,
     TILE,
     Cut,
     Tiling,
@@ -25,18 +27,15 @@ from streamtok.model.exact.batch_invariance import (
     multiply,
     padded,
 )
-from streamtok.model.machine.kernel import PANEL, Kernel, kernel_cut
+from streamtok.model.machine.kernel import PANEL, Kernel
 from streamtok.model.weights import Array
 
 log = logging.getLogger(__name__)
 
 ROWS = (2, 4, 8, 16, 32)  # streams that panels are measured for
 LARGEST = 2**22  # numbers in a weight that is measured: far more than a core's own cache holds
-KERNEL_ROWS = (8, 16, 24, 40, 80, 120)  # whose bits are compared, with those of one
+KERNEL_ROWS = (4, 8, 16, 20, 24, 40, 80, 120)  # whose bits are compared, with those of the least
 CHEAP = 4  # rows take hardly longer than one; not measured, since it decides how choices take turns
-
-
-Multiply = Callable[[Array, Array, Cut, Array], None]
 
 
 def calibrate(
@@ -44,7 +43,7 @@ def calibrate(
 ) -> Tiling:
     """Return how to cut products with weights of `shapes`, each [out, in], and attention's.
 
-    It is for `kernel` if the result has rows that are `single`.
+    It is for `kernel` if the result has `least` rows.
     """
     widths: dict[int, int] = {}  # of the widest weight, by the number of terms
     for out, inner in shapes:
@@ -53,10 +52,11 @@ def calibrate(
         _rows_are_exact(free_cut(inner, PANELS[0]), inner) for inner in widths
     )
     fixed = not free and _attention_is_exact(head_dim, free=False)
-    if fixed and kernel and all(_kernel_is_exact(kernel, inner) for inner in widths):
+    worth_it = kernel is not None and kernel.terms <= min(widths) and (free or fixed)
+    if kernel and worth_it and all(_kernel_is_exact(kernel, inner) for inner in widths):
         log.info("matrix products: by OpenBLAS's kernel, on packed weights")
-        cuts = dict.fromkeys(widths, kernel_cut())
-        return Tiling(free, True, cuts, cheap=PANEL, single=True)
+        cuts = {inner: kernel.cut(inner) for inner in widths}
+        return Tiling(free, True, cuts, CHEAP if free else PANEL, kernel.least)
     exact = free or (
         fixed and all(_rows_are_exact(fixed_cut(inner, PANELS[0]), inner) for inner in widths)
     )
@@ -127,38 +127,44 @@ def _kernel_is_exact(kernel: Kernel, inner: int) -> bool:
     """Try some numbers of rows, with a weight in several blocks, and whether it is the product."""
     random = np.random.default_rng(0)
     count = 40  # panels
-    panels = random.standard_normal((count, inner, PANEL), np.float32)  # [P, in, 8]
+    panels = random.standard_normal((count, inner, kernel.panel), np.float32)  # [P, in, panel]
     x = random.standard_normal((max(KERNEL_ROWS), inner), np.float32)  # [rows, in]
 
     def by_kernel(rows: Array) -> Array:
-        return _products(rows, panels, kernel_cut(), kernel.multiply)
+        out = np.empty((len(rows), count * kernel.panel), np.float32)  # [rows, P * panel]
+        kernel.multiply(rows, panels, out)
+        return out
 
-    expected = np.concatenate([by_kernel(row) for row in np.split(x, len(x))])  # [rows, P * 8]
-    product = x @ panels.swapaxes(0, 1).reshape(inner, -1)  # [rows, P * 8]
+    fewest = np.split(x, len(x) // kernel.least)
+    expected = np.concatenate([by_kernel(rows) for rows in fewest])  # [rows, P * panel]
+    product = x @ panels.swapaxes(0, 1).reshape(inner, -1)  # [rows, P * panel]
+    counts = {padded(rows, kernel.cut(inner).granule) for rows in KERNEL_ROWS}
     return np.allclose(expected, product, rtol=1e-3, atol=1e-3 * inner**0.5) and all(
-        np.array_equal(by_kernel(x[:rows]), expected[:rows]) for rows in KERNEL_ROWS
+        np.array_equal(by_kernel(x[:rows]), expected[:rows]) for rows in counts
     )
 
 
 def _attention_is_exact(head_dim: int, free: bool) -> bool:
     """Try the products of attention, with every length of a block that there is."""
     random = np.random.default_rng(0)
-    keys = random.standard_normal((BLOCK, head_dim), np.float32)  # [BLOCK, E]
+    keys = random.standard_normal((head_dim, STRIDE), np.float32)  # [E, STRIDE]
+    values = random.standard_normal((BLOCK, head_dim), np.float32)  # [BLOCK, E]
     query = random.standard_normal(head_dim, np.float32)  # [E]
     weights = random.random(BLOCK, np.float32)  # [BLOCK]
     weights[STRIDE:] = 0
     lengths = range(STRIDE, BLOCK + 1, STRIDE) if free else [BLOCK]
-    tiles = range(2, TILE + 1, 2) if free else [TILE // 2, TILE]
-    tried = [(length, tile) for length in lengths for tile in tiles]
-    return _alike(
-        (np.tile(query, (tile, 1)) @ keys[:length].T)[:, :STRIDE] for length, tile in tried
-    ) and _alike(np.tile(weights[:length], (tile, 1)) @ keys[:length] for length, tile in tried)
+    tiles = range(PAIR, TALL + 1, PAIR) if free else [PAIR]
+    return _alike(np.tile(query, (tile, 1)) @ keys for tile in tiles) and _alike(
+        np.tile(weights[:length], (tile, 1)) @ values[:length]
+        for length in lengths
+        for tile in tiles
+    )
 
 
-def _products(x: Array, panels: Array, cut: Cut, by: Multiply = multiply) -> Array:
+def _products(x: Array, panels: Array, cut: Cut) -> Array:
     """Return `x` [rows, in] times `panels` [P, in, panel]: [rows, P * panel]."""
     out = np.empty((len(x), len(panels) * cut.panel), np.float32)  # [rows, P * panel]
-    by(x, panels, cut, out)
+    multiply(x, panels, cut, out)
     return out
 
 

@@ -15,6 +15,6 @@ def fitted(shapes: Iterable[tuple[int, int]], head_dim: int, threads: int | None
     """Return what computes products with weights of `shapes`, each [out, in], by some threads."""
     kernel, shared = find(), Threads(available() if threads is None else threads)
     tiling = calibrate(shapes, head_dim, kernel)
-    if kernel and tiling.single:
+    if kernel and tiling.least:
         return KernelProducts(tiling, shared, kernel)
     return Products(tiling, shared)

@@ -10,17 +10,26 @@ Shape letters: as there; M columns of one product: the queries of a group's head
 Read next: `streamtok.model.wide.layers`.
 """
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 from msgspec import Struct
 
+from streamtok.model.attention import Cached
 from streamtok.model.config import ModelConfig
-from streamtok.model.exact.batch_invariance import BLOCK, padded
+from streamtok.model.exact.batch_invariance import BLOCK, STRIDE, Tiling, padded
 from streamtok.model.weights import Array
 from streamtok.model.wide.form import GUARD, TWELVE
 from streamtok.model.wide.product import STEP, Room
 
 COLUMNS = 288  # queries of one product, unless a group alone has more
-SCORES = 2**17  # numbers: about what one part of the work computes at once
+FREE_COLUMNS = 192  # the same where products may be small: then they need no packing
+SCORES = 2**18  # numbers: about what one part of the work computes at once
+LEAST = 24  # positions that are worth it
+FREE_LEAST = (
+    2**15
+)  # the same there, times those looked at: small products are faster than elsewhere
 LANES = 8  # in which `np.add.reduce` sums neighbours, up to 128 of them
 
 
@@ -37,29 +46,49 @@ class Part(Struct, frozen=True):
 class WideAttention:
     """Attention of rows that are neighbouring positions of one sequence."""
 
-    def __init__(self, config: ModelConfig, room: Room) -> None:
+    def __init__(self, config: ModelConfig, tiling: Tiling, room: Room) -> None:
         self._config = config
+        self._free = tiling.free
+        self._guard = 0 if tiling.free else GUARD
         self._room = room
         self._masks: dict[tuple[int, int, int | None], Array] = {}
+
+    def pays(self, count: int, start: int) -> bool:
+        """Say whether small products would take longer for `count` positions from `start` on."""
+        return count >= LEAST and (not self._free or count * (start + count) >= FREE_LEAST)
 
     def parts(self, rows: slice, slot: int, start: int, threads: int = 1) -> list[Part]:
         """Cut the queries of `rows`, from position `start` of `slot` on, for so many threads."""
         config, found = self._config, []
-        step = max(1, COLUMNS // config.group)
-        step = -(-(rows.stop - rows.start) // -(-(rows.stop - rows.start) // step))
-        for first in range(rows.start, rows.stop, step):
-            last = min(first + step, rows.stop)
-            blocks = -(-(start + last - rows.start) // BLOCK)
+        for first, last in self._cuts(start, start + rows.stop - rows.start):
+            blocks = -(-last // BLOCK)
             size = blocks * BLOCK * self._width(last - first)
             shares = max(threads, -(-config.kv_heads * size // SCORES))
             heads = -(-config.kv_heads // shares)
+            some = slice(rows.start + first - start, rows.start + last - start)
             for head in range(0, config.kv_heads, heads):
-                some = slice(head, min(head + heads, config.kv_heads))
-                at = start + first - rows.start
-                found.append(Part(slice(first, last), some, slot, at, blocks))
-        return found[::-1]  # the longest first
+                kept = slice(head, min(head + heads, config.kv_heads))
+                found.append(Part(some, kept, slot, first, blocks))
+        return sorted(found, key=lambda p: (p.heads.start, -p.blocks))
 
-    def attend(self, part: Part, cached: Array, q: Array, out: Array, window: int | None) -> None:
+    def _cuts(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the bounds of what positions are computed together.
+
+        Where any number will do these are a block's, or parts of it: what is hidden in the last
+        block is then least.
+        """
+        group = self._config.group
+        if self._free:
+            step = max(1, FREE_COLUMNS // group)
+            bounds = [start, *range(start // step * step + step, stop, step), stop]
+            yield from pairwise(bounds)
+        else:
+            step = max(1, COLUMNS // group)
+            step = -(-(stop - start) // -(-(stop - start) // step))
+            for first in range(start, stop, step):
+                yield first, min(first + step, stop)
+
+    def attend(self, part: Part, cached: Cached, q: Array, out: Array, window: int | None) -> None:
         """Write what the queries `q` [rows, H, E] of a part gather into `out` [rows, H * E].
 
         `cached` is what one layer of the cache holds; see `streamtok.model.attention.Rows`.
@@ -67,16 +96,18 @@ class WideAttention:
         config = self._config
         count, group, width = part.rows.stop - part.rows.start, config.group, config.head_dim
         heads, columns = part.heads.stop - part.heads.start, self._width(count)
-        kept = slice(GUARD, GUARD + count * group)
-        queries = self._room.take("queries", heads, columns, width)  # [K, M, E]
-        view = queries[:, kept].reshape(heads, count, group, width)  # [K, R, G, E]
-        view[:] = self._by_head(q, part).transpose(1, 0, 2, 3)
-        used = cached[:, part.slot, : part.blocks, part.heads].swapaxes(1, 2)
-        keys, values = used  # [K, B, T, E] each
+        kept = slice(self._guard, self._guard + count * group)
+        queries = self._room.take("queries", heads, width, columns)  # [K, E, M]
+        view = queries[:, :, kept].reshape(heads, width, count, group)  # [K, E, R, G]
+        view[:] = self._by_head(q, part).transpose(1, 3, 0, 2)
+        keys, values = (one[part.slot, : part.blocks] for one in cached)
+        keys = keys[:, :, part.heads].transpose(2, 0, 1, 4, 3)  # [K, B, strips, STRIDE, E]
+        values = values[:, part.heads].swapaxes(0, 1)  # [K, B, T, E]
         scores = self._room.take("scores", heads, part.blocks, BLOCK, columns)  # [K, B, T, M]
-        np.matmul(keys, queries.swapaxes(1, 2)[:, None], out=scores)
+        strips = scores.reshape(heads, part.blocks, -1, STRIDE, columns)
+        np.matmul(keys, queries[:, None, None], out=strips)
         self._softmax(part, scores, window)
-        totals = np.add.reduce(_sum(scores), axis=1)  # [K, M]
+        totals = _sum(np.add.reduce(scores, axis=1))  # [K, M]
         gathered = self._gather(values, scores)[:, :width, kept]  # [K, E, R * G]
         np.divide(
             gathered.reshape(heads, width, count, group),
@@ -92,15 +123,14 @@ class WideAttention:
 
     def _width(self, count: int) -> int:
         """Return how many columns a product has for `count` positions."""
-        return padded(count * self._config.group + 2 * GUARD, STEP)
+        return padded(count * self._config.group + 2 * self._guard, STEP)
 
     def _softmax(self, part: Part, scores: Array, window: int | None) -> None:
         """Turn `scores` [K, B, T, M] into the weights of values, not yet divided by their sum."""
         hidden = 0 if window is not None else part.start // BLOCK
         scores[:, hidden:] += self._mask(part, hidden, window)
-        heads, _, _, columns = scores.shape
-        most = np.maximum.reduce(scores.reshape(heads, -1, columns), axis=1)  # [K, M]
-        scores -= most[:, None, None]
+        most = np.maximum.reduce(scores, axis=1)  # [K, T, M]
+        scores -= np.maximum.reduce(most, axis=1)[:, None, None]
         np.exp(scores, out=scores)
 
     def _mask(self, part: Part, hidden: int, window: int | None) -> Array:
@@ -114,14 +144,14 @@ class WideAttention:
             if window is not None:
                 seen &= time > at - window
             mask = np.zeros((len(time), self._width(key[1])), np.float32)  # [B * T, M]
-            mask[:, GUARD : GUARD + len(at)][~seen] = -np.inf
+            mask[:, self._guard : self._guard + len(at)][~seen] = -np.inf
             self._masks[key] = mask.reshape(-1, BLOCK, mask.shape[1])
         return self._masks[key]
 
     def _gather(self, values: Array, weights: Array) -> Array:
         """Return the sums of `values` [K, B, T, E] by `weights` [K, B, T, M]: [K, E or more, M]."""
         heads, blocks, _, columns = weights.shape
-        width = padded(self._config.head_dim, TWELVE)
+        width = padded(self._config.head_dim, 1 if self._free else TWELVE)
         if width != self._config.head_dim:
             wider = self._room.take("values", heads, blocks, BLOCK, width)  # [K, B, T, more than E]
             wider[..., : self._config.head_dim] = values
@@ -133,10 +163,10 @@ class WideAttention:
 
 
 def _sum(weights: Array) -> Array:
-    """Sum each block of `weights` [K, B, T, M] as `np.add.reduce` does neighbours: [K, B, M]."""
-    heads, blocks, _, columns = weights.shape
-    lanes = np.add.reduce(weights.reshape(heads, blocks, -1, LANES, columns), axis=2)
-    while lanes.shape[2] > 1:
-        lanes = lanes[:, :, ::2] + lanes[:, :, 1::2]
-    total: Array = lanes[:, :, 0]
+    """Sum `weights` [K, T, M] as `np.add.reduce` does neighbours: [K, M]."""
+    heads, _, columns = weights.shape
+    lanes = np.add.reduce(weights.reshape(heads, -1, LANES, columns), axis=1)  # [K, LANES, M]
+    while lanes.shape[1] > 1:
+        lanes = lanes[:, ::2] + lanes[:, 1::2]
+    total: Array = lanes[:, 0]
     return total

@@ -18,9 +18,10 @@ from streamtok.model.decoder import Layer, LlamaDecoder, Workspace
 from streamtok.model.exact.linear import Threads
 from streamtok.model.weights import Array
 from streamtok.model.wide.attention import Part, WideAttention
-from streamtok.model.wide.product import ROWS, Room, cut_rows
+from streamtok.model.wide.product import Room, cut_rows
 
 LEAST = 48  # rows of a pass that is worth it
+MOST = 264  # rows of a part: with fewer, the calls of numpy cost more than what caches keep saves
 LOOK = 64  # positions of a prompt whose small products of attention are one piece of work
 PART = 24  # rows of a part at least: whoever gets less would wait longer than compute
 
@@ -32,6 +33,7 @@ class Matrices(Protocol):
     """The matrices of each layer, for products of many rows in one thread."""
 
     granule: int  # what the rows of a part are a multiple of
+    most: int  # rows of a part
 
     def layer(self, index: int) -> Layer:
         """Return a layer with these matrices."""
@@ -58,7 +60,7 @@ class WideLayers:
         if batch.padded < LEAST:
             return False
         count, matrices = self._threads.count, self._matrices
-        most = max(PART, min(ROWS, -(-batch.padded // count)))
+        most = max(PART, min(matrices.most, -(-batch.padded // count)))
         rows = cut_rows(batch.padded, matrices.granule, most, count)
         parts = [(some, space.part(some)) for some in rows]
         looks = self._looks(batch, space)
@@ -85,7 +87,7 @@ class WideLayers:
     def _looks(self, batch: Batch, space: Workspace) -> list[Callable[[int], None]]:
         """Return what computes attention, all of it together, when called with a layer's index."""
         config = self._decoder.config
-        wide = WideAttention(config, self._room)
+        wide = WideAttention(config, self._decoder.tiling, self._room)
         queries = space.heads[:, : config.heads]  # [rows, H, E]
         looks: list[Callable[[int], None]] = []
 
@@ -94,8 +96,9 @@ class WideLayers:
             wide.attend(part, batch.cache.layers[layer], queries, space.gathered, window)
 
         for index, (rows, segment) in enumerate(batch.parts):
-            if self._long and len(segment.ids) == 1 and segment.ids.size >= PART:
-                start = int(segment.positions[0, 0])
+            start = int(segment.positions[0, 0])
+            alone = len(segment.ids) == 1
+            if self._long and alone and wide.pays(segment.ids.size, start):
                 parts = wide.parts(rows, segment.slots.start, start, self._threads.count)
                 looks += [partial(look, part) for part in parts]
             else:

@@ -18,14 +18,16 @@ from streamtok.model.exact.linear import Linear
 from streamtok.model.machine.kernel import KernelLinear
 from streamtok.model.weights import Array
 from streamtok.model.wide.form import TWELVE, Form
-from streamtok.model.wide.layers import AFTER, BEFORE, Task
-from streamtok.model.wide.product import Room, WideMatrix
+from streamtok.model.wide.layers import AFTER, BEFORE, MOST, Task
+from streamtok.model.wide.product import ROWS, Room, WideMatrix
 
 MATRICES = (*BEFORE, *AFTER)  # of a layer
 
 
 class Own:
     """The layers' own matrices, for products of as many rows as there are."""
+
+    most = MOST
 
     def __init__(self, decoder: LlamaDecoder) -> None:
         self.granule = next(iter(decoder.tiling.cuts.values())).granule
@@ -43,7 +45,7 @@ class Own:
 class Joined:
     """Matrices whose panels are joined when they are of use."""
 
-    granule = TWELVE
+    granule, most = TWELVE, ROWS
 
     def __init__(self, decoder: LlamaDecoder, forms: Mapping[int, Form]) -> None:
         """Use `forms` by the number of terms."""

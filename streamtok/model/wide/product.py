@@ -7,6 +7,7 @@ which some dozens of rows outweigh; to keep all weights in both layouts would do
 Read next: `streamtok.model.wide.attention`.
 """
 
+import math
 import threading
 from collections.abc import Iterator
 
@@ -30,7 +31,7 @@ class Room(threading.local):
 
     def take(self, name: str, *shape: int) -> Array:
         """Return an array of `shape` with anything finite in it, the same memory for one `name`."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         if name not in self._known or self._known[name].size < size:
             self._known[name] = np.zeros(size, np.float32)
         return self._known[name][:size].reshape(shape)

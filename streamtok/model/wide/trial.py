@@ -29,7 +29,7 @@ def plug_in(decoder: LlamaDecoder, threads: Threads) -> LlamaDecoder:
     """Let threads share a prompt's rows, if products for that are exact here; return `decoder`."""
     tiling, config = decoder.tiling, decoder.config
     long = tiling.exact and attention_is_exact(config, tiling)
-    if tiling.single or (tiling.free and tiling.exact):
+    if tiling.exact and (tiling.free or tiling.least):
         decoder.many_rows = WideLayers(decoder, Own(decoder), threads, long)
         log.info("prompts in one part for each thread, %s attention", _kind(long))
         return decoder
@@ -74,12 +74,13 @@ def attention_is_exact(config: ModelConfig, tiling: Tiling) -> bool:
     start = BLOCK // 2
     one = replace(config, layers=1, context=start + count)
     cached = KVCache(one, 1).layers[0]
-    cached[:] = random.standard_normal(cached.shape, np.float32)
+    for array in cached:
+        array[:] = random.standard_normal(array.shape, np.float32)
     q = random.standard_normal((count, config.heads, config.head_dim), np.float32)  # [R, H, E]
     q *= np.float32(config.head_dim**-0.5)
     positions = np.arange(start, start + count)[None]
     expected, found = (np.empty((count, config.heads * config.head_dim), np.float32) for _ in "12")
-    wide = WideAttention(one, Room())
+    wide = WideAttention(one, tiling, Room())
     Rows(one, tiling, slice(0, 1), positions).attend(cached, q, expected, config.window)
     for part in wide.parts(slice(0, count), 0, start):
         wide.attend(part, cached, q, found, config.window)
