@@ -190,7 +190,7 @@ async def test_scores_that_are_not_finite_fail_one_sequence_and_leave_no_trace(
 
     def poisoned(cache, segments):  # type: ignore[no-untyped-def]
         found = compute(cache, segments)
-        cache.layers[0][0, 1] = np.nan
+        cache.layers[0][0][1] = np.nan
         return found
 
     engine._core._runner._decoder.compute = poisoned  # type: ignore[method-assign]

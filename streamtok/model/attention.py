@@ -22,18 +22,16 @@ from streamtok.model.exact.batch_invariance import BLOCK, STRIDE, Tiling, padded
 from streamtok.model.weights import Array
 
 Positions = npt.NDArray[np.intp]
-Places = tuple[Positions, ...]  # slots, blocks, where in these, strips, and where in these: [rows]
 Cached = tuple[Array, Array]  # a layer's keys and values
 
 
 class KVCache:
     """The keys and values of every position computed so far, for `slots` sequences.
 
-    Two arrays per layer. Keys are [slots, blocks, strips, K, E, STRIDE]: those of some neighbours
-    are transposed, for then products with them add up term by term wherever others do. Values are
-    [slots, blocks, K, BLOCK, E]. All heads of a strip or block are adjacent, because memory is read
-    fastest in long runs. The operating system provides a page when it is first written, so that a
-    slot costs memory only as far as it was used.
+    For each layer keys [slots, blocks, strips, K, E, STRIDE], values [slots, blocks, K, BLOCK, E].
+    Keys of neighbours are transposed, so that products with them, too, add up term by term. Heads
+    are adjacent, because memory is read fastest in long runs. The operating system provides a page
+    when it is first written, so that a slot costs memory only as far as it was used.
     """
 
     def __init__(self, config: ModelConfig, slots: int) -> None:
@@ -44,12 +42,12 @@ class KVCache:
             (_zeros_on_demand(keys), _zeros_on_demand(values)) for _ in range(config.layers)
         ]
 
-    def store(self, layer: int, places: Places, keys: Array, values: Array) -> None:
-        """Store `keys` [rows, K, E] and `values` [rows, K, E] of one layer at `places`."""
-        slots, blocks, at, strips, rest = places
-        cached_keys, cached_values = self.layers[layer]
-        cached_keys[slots, blocks, strips, :, :, rest] = keys
-        cached_values[slots, blocks, :, at] = values
+    def store(self, layer: int, places: tuple[Positions, ...], heads: Array) -> None:
+        """Store the keys and values in `heads` [rows, 2K, E] of one layer at `places` [rows]."""
+        slots, blocks, at, strips, rest = places  # `rest`: where in a strip
+        keys, values = self.layers[layer]
+        keys[slots, blocks, strips, :, :, rest] = heads[:, : keys.shape[3]]
+        values[slots, blocks, :, at] = heads[:, keys.shape[3] :]
 
     def copy(self, source: int, target: int, positions: slice) -> None:
         """Give slot `target` what slot `source` holds in the blocks where `positions` are.
@@ -64,12 +62,6 @@ class KVCache:
         """Zero a slot: a value that is not finite would otherwise outlive its sequence there."""
         for cached in chain.from_iterable(self.layers):
             cached[slot] = 0.0
-
-
-def places(slots: Positions, positions: Positions) -> Places:
-    """Return where in a cache to store what is computed at `positions` [rows] of `slots` [rows]."""
-    blocks, at = np.divmod(positions, BLOCK)
-    return slots, blocks, at, *np.divmod(at, STRIDE)
 
 
 def _zeros_on_demand(shape: tuple[int, ...]) -> Array:
@@ -94,8 +86,7 @@ def count_blocks(config: ModelConfig) -> int:
 class Rows:
     """Neighbouring slots with equally many positions each, and the room to compute them in.
 
-    `positions` [N, R] count from 0 in each sequence. The mask is made once and serves every layer,
-    and so does the room for queries, scores and weighted values.
+    `positions` [N, R] count from 0 in each sequence. The masks and the room serve all layers.
     """
 
     def __init__(
@@ -124,9 +115,8 @@ class Rows:
         strips = self._scores.reshape(*shape, -1, STRIDE)
         self._strips = strips.transpose(0, 1, 2, 5, 3, 4, 6)  # [N, K, B, strips, S, Q, STRIDE]
         self._values = np.empty((*shape, width), np.float32)  # [N, K, B, S, Q, E]
-        value = self._values[:, :, 0]  # [N, K, S, Q, E]
-        self._value = value.copy() if self._blocks > 1 else value  # the sum over the blocks
-        self._total = np.empty((*value.shape[:-1], 1), np.float32)  # [N, K, S, Q, 1]
+        self._value = np.empty_like(self._values[:, :, 0])  # [N, K, S, Q, E]
+        self._total = np.empty_like(self._value[..., :1])  # [N, K, S, Q, 1]
         self._found = split(self._value.reshape(count, heads, rows, width))  # [N, R, K, G, E]
         self._sum = split(self._total.reshape(count, heads, rows, 1))  # [N, R, K, G, 1]
 
@@ -154,21 +144,11 @@ class Rows:
         keys = keys.transpose(0, 3, 1, 2, 4, 5, 6)  # [N, K, B, strips, 1, E, STRIDE]
         self._queries[...] = q.reshape(self._queries.shape)
         np.matmul(self._tiles, keys, out=self._strips)
-        scores = self._scores  # [N, K, B, S, Q, T]
-        scores += self._masks[window]
-        most = self._over_blocks(np.maximum, scores)  # [N, K, S, Q, T]
+        scores = np.add(self._scores, self._masks[window], out=self._scores)  # [N, K, B, S, Q, T]
+        most = np.maximum.reduce(scores, axis=2)  # [N, K, S, Q, T]
         scores -= np.maximum.reduce(most, axis=-1, keepdims=True)[:, :, None]
         np.exp(scores, out=scores)
         np.matmul(scores, values.swapaxes(1, 2), out=self._values)  # [N, K, B, 1, T, E]
-        if self._blocks > 1:
-            np.add.reduce(self._values, axis=2, out=self._value)
-        weights = self._over_blocks(np.add, scores)  # [N, K, S, Q, T]
-        np.add.reduce(weights, axis=-1, keepdims=True, out=self._total)
+        np.add.reduce(self._values, axis=2, out=self._value)
+        np.add.reduce(np.add.reduce(scores, axis=2), axis=-1, keepdims=True, out=self._total)
         np.divide(self._found, self._sum, out=out.reshape(self._found.shape))
-
-    def _over_blocks(self, function: np.ufunc, scores: Array) -> Array:
-        """Return the maximum or the sum over the blocks, [N, K, S, Q, T], of [N, K, B, S, Q, T]."""
-        if self._blocks == 1:
-            return scores[:, :, 0]
-        found: Array = function.reduce(scores, axis=2)
-        return found

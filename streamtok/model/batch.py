@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from streamtok.model.attention import KVCache, Positions, Rows, places
+from streamtok.model.attention import KVCache, Positions, Rows
 from streamtok.model.config import ModelConfig
-from streamtok.model.exact.batch_invariance import Tiling
+from streamtok.model.exact.batch_invariance import BLOCK, STRIDE, Tiling
 from streamtok.model.weights import Array
 
 
@@ -50,7 +50,8 @@ class Batch:
         slots = [
             np.repeat(np.arange(s.slots.start, s.slots.stop), s.ids.shape[1]) for s in segments
         ]
-        self._places = places(np.concatenate(slots), self.positions)
+        blocks, at = np.divmod(self.positions, BLOCK)
+        self._places = (np.concatenate(slots), blocks, at, *np.divmod(at, STRIDE))
         self.parts: list[tuple[slice, Segment]] = []
         self._looks: dict[int, Rows] = {}  # of the parts that were looked at
         start = 0
@@ -61,10 +62,8 @@ class Batch:
 
     def store(self, layer: int, heads: Array, rows: slice) -> None:
         """Store the keys and values of `rows`, in `heads` [len(rows), H + 2K, E]."""
-        places, config = tuple(one[rows] for one in self._places), self._config
-        stored = heads[: len(places[0]), config.heads :]  # [rows, 2K, E]
-        keys, values = stored[:, : config.kv_heads], stored[:, config.kv_heads :]
-        self.cache.store(layer, places, keys, values)
+        places = tuple(one[rows] for one in self._places)
+        self.cache.store(layer, places, heads[: len(places[0]), self._config.heads :])
 
     def attend(self, layer: int, heads: Array, out: Array) -> None:
         """Gather for the queries in `heads` [padded, H + 2K, E], into `out` [padded, H * E]."""
