@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from streamtok.model.attention import Cached
 from streamtok.model.config import ModelConfig
-from streamtok.model.exact.batch_invariance import BLOCK, STRIDE, Tiling, padded
+from streamtok.model.exact.batch_invariance import BLOCK, Tiling, padded
 from streamtok.model.weights import Array
 from streamtok.model.wide.form import GUARD, TWELVE
 from streamtok.model.wide.product import STEP, Room
@@ -102,10 +102,11 @@ class WideAttention:
         view[:] = self._by_head(q, part).transpose(1, 3, 0, 2)
         keys, values = (one[part.slot, : part.blocks] for one in cached)
         keys = keys[:, :, part.heads].transpose(2, 0, 1, 4, 3)  # [K, B, strips, STRIDE, E]
+        rows = self._room.take("keys", heads, part.blocks, BLOCK, width)  # [K, B, T, E]
+        rows.reshape(keys.shape)[:] = keys
         values = values[:, part.heads].swapaxes(0, 1)  # [K, B, T, E]
         scores = self._room.take("scores", heads, part.blocks, BLOCK, columns)  # [K, B, T, M]
-        strips = scores.reshape(heads, part.blocks, -1, STRIDE, columns)
-        np.matmul(keys, queries[:, None, None], out=strips)
+        np.matmul(rows, queries[:, None], out=scores)
         self._softmax(part, scores, window)
         totals = _sum(np.add.reduce(scores, axis=1))  # [K, M]
         gathered = self._gather(values, scores)[:, :width, kept]  # [K, E, R * G]
