@@ -16,7 +16,6 @@ from streamtok.model.machine.threads import Threads, available
 @pytest.mark.parametrize("out", [500, 512])
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch, rows: int, out: int) -> None:
     monkeypatch.setattr(linear, "PART", 2**14)
-    monkeypatch.setattr(linear, "SHARED", 0)
     random = np.random.default_rng(0)
     tiling, weight = calibrate([(out, 96)], 16), random.random((out, 96), np.float32)
     x = random.random((rows, 96), np.float32)

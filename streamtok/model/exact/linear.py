@@ -20,8 +20,8 @@ from streamtok.model.weights import Array
 SLAB_BYTES = 32 * 2**20
 ALIGNMENT = 64  # bytes: a cache line
 
-PART = 2**23  # multiply-adds of what one thread takes of a product: about 0.15 ms
-SHARED = 2 * PART  # least of a product that is shared: to wake another core takes up to 0.1 ms
+PART = 2**23  # multiply-adds: most of what a thread takes of a product at once, about 0.15 ms, and
+# least of a product that is shared: to wake another core takes up to 0.1 ms
 FULL = 8  # rows: fewer take hardly less time, which is the memory's
 
 
@@ -84,10 +84,10 @@ class Linear:
         """
         count, inner, panel = self.panels.shape
         size = max(len(x), FULL) * inner * panel  # multiply-adds of a panel
-        if self._threads.count == 1 or not len(x) or count * size < SHARED:
+        if self._threads.count == 1 or not len(x) or count * size < PART:
             multiply(x, self.panels, self._cut, out)
             return out
-        step = max(1, PART // size)  # panels
+        step = max(1, min(PART // size, -(-count // self._threads.count)))  # panels
 
         def work(start: int) -> None:
             stop = min(start + step, count)

@@ -18,18 +18,16 @@ from msgspec import Struct
 
 from streamtok.model.attention import Cached
 from streamtok.model.config import ModelConfig
-from streamtok.model.exact.batch_invariance import BLOCK, Tiling, padded
+from streamtok.model.exact.batch_invariance import BLOCK, SMALL, STRIDE, Tiling, padded
 from streamtok.model.weights import Array
 from streamtok.model.wide.form import GUARD, TWELVE
 from streamtok.model.wide.product import STEP, Room
 
 COLUMNS = 288  # queries of one product, unless a group alone has more
-FREE_COLUMNS = 192  # the same where products may be small: then they need no packing
+FREE_COLUMNS = 192  # the same where small products are exact, or half of it where it is too many
 SCORES = 2**18  # numbers: about what one part of the work computes at once
 LEAST = 24  # positions that are worth it
-FREE_LEAST = (
-    2**15
-)  # the same there, times those looked at: small products are faster than elsewhere
+FREE_LEAST = 2**15  # the same there, times the positions looked at
 LANES = 8  # in which `np.add.reduce` sums neighbours, up to 128 of them
 
 
@@ -79,7 +77,8 @@ class WideAttention:
         """
         group = self._config.group
         if self._free:
-            step = max(1, FREE_COLUMNS // group)
+            small = FREE_COLUMNS * BLOCK * self._config.head_dim <= SMALL
+            step = max(1, (FREE_COLUMNS if small else FREE_COLUMNS // 2) // group)
             bounds = [start, *range(start // step * step + step, stop, step), stop]
             yield from pairwise(bounds)
         else:
@@ -102,18 +101,16 @@ class WideAttention:
         view[:] = self._by_head(q, part).transpose(1, 3, 0, 2)
         keys, values = (one[part.slot, : part.blocks] for one in cached)
         keys = keys[:, :, part.heads].transpose(2, 0, 1, 4, 3)  # [K, B, strips, STRIDE, E]
-        rows = self._room.take("keys", heads, part.blocks, BLOCK, width)  # [K, B, T, E]
-        rows.reshape(keys.shape)[:] = keys
         values = values[:, part.heads].swapaxes(0, 1)  # [K, B, T, E]
         scores = self._room.take("scores", heads, part.blocks, BLOCK, columns)  # [K, B, T, M]
-        np.matmul(rows, queries[:, None], out=scores)
+        self._score(keys, queries, scores)
         self._softmax(part, scores, window)
         totals = _sum(np.add.reduce(scores, axis=1))  # [K, M]
-        gathered = self._gather(values, scores)[:, :width, kept]  # [K, E, R * G]
+        gathered = self._gather(values, scores)[:, kept]  # [K, R * G, E]
         np.divide(
-            gathered.reshape(heads, width, count, group),
-            totals[:, None, kept].reshape(heads, 1, count, group),
-            out=self._by_head(out, part).transpose(1, 3, 0, 2),
+            gathered.reshape(heads, count, group, width),
+            totals[:, kept].reshape(heads, count, group, 1),
+            out=self._by_head(out, part).transpose(1, 0, 2, 3),
         )
 
     def _by_head(self, rows: Array, part: Part) -> Array:
@@ -125,6 +122,17 @@ class WideAttention:
     def _width(self, count: int) -> int:
         """Return how many columns a product has for `count` positions."""
         return padded(count * self._config.group + 2 * self._guard, STEP)
+
+    def _score(self, keys: Array, queries: Array, out: Array) -> None:
+        """Write `keys` [K, B, strips, STRIDE, E] times `queries` [K, E, M] into `out`."""
+        heads, blocks, length, columns = out.shape  # [K, B, T, M]
+        if self._free:
+            strips = out.reshape(heads, blocks, -1, STRIDE, columns)
+            np.matmul(keys, queries[:, None, None], out=strips)
+        else:  # a strip is no multiple of twelve
+            rows = self._room.take("keys", heads, blocks, length, self._config.head_dim)
+            rows.reshape(keys.shape)[:] = keys  # [K, B, T, E]
+            np.matmul(rows, queries[:, None], out=out)
 
     def _softmax(self, part: Part, scores: Array, window: int | None) -> None:
         """Turn `scores` [K, B, T, M] into the weights of values, not yet divided by their sum."""
@@ -150,17 +158,23 @@ class WideAttention:
         return self._masks[key]
 
     def _gather(self, values: Array, weights: Array) -> Array:
-        """Return the sums of `values` [K, B, T, E] by `weights` [K, B, T, M]: [K, E or more, M]."""
+        """Return the sums of `values` [K, B, T, E] by `weights` [K, B, T, M]: [K, M, E]."""
         heads, blocks, _, columns = weights.shape
-        width = padded(self._config.head_dim, 1 if self._free else TWELVE)
-        if width != self._config.head_dim:
-            wider = self._room.take("values", heads, blocks, BLOCK, width)  # [K, B, T, more than E]
-            wider[..., : self._config.head_dim] = values
-            values = wider
-        sums = self._room.take("sums", heads, blocks, width, columns)
+        width = self._config.head_dim
+        if self._free:
+            sums = self._room.take("sums", heads, blocks, columns, width)
+            np.matmul(weights.swapaxes(2, 3), values, out=sums)
+            found: Array = np.add.reduce(sums, axis=1)
+            return found
+        wider = padded(width, TWELVE)
+        if wider != width:
+            room = self._room.take("values", heads, blocks, BLOCK, wider)  # [K, B, T, more than E]
+            room[..., :width] = values
+            values = room
+        sums = self._room.take("sums", heads, blocks, wider, columns)
         np.matmul(values.swapaxes(2, 3), weights, out=sums)
-        found: Array = np.add.reduce(sums, axis=1)
-        return found
+        found = np.add.reduce(sums, axis=1)  # [K, E or more, M]
+        return found[:, :width].swapaxes(1, 2)
 
 
 def _sum(weights: Array) -> Array:
