@@ -10,6 +10,7 @@ E width of a head, B blocks, T positions of a block, S tiles, Q rows of a tile.
 Read next: `streamtok.model.exact.batch_invariance`.
 """
 
+import math
 import mmap
 import sys
 from itertools import chain
@@ -72,8 +73,7 @@ def _zeros_on_demand(shape: tuple[int, ...]) -> Array:
     """
     if sys.platform == "win32" or not hasattr(mmap, "MADV_NOHUGEPAGE"):
         return np.zeros(shape, np.float32)
-    size = 4 * int(np.prod(shape))
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(memory, np.float32).reshape(shape)
 
@@ -115,7 +115,7 @@ class Rows:
         strips = self._scores.reshape(*shape, -1, STRIDE)
         self._strips = strips.transpose(0, 1, 2, 5, 3, 4, 6)  # [N, K, B, strips, S, Q, STRIDE]
         self._values = np.empty((*shape, width), np.float32)  # [N, K, B, S, Q, E]
-        self._value = np.empty_like(self._values[:, :, 0])  # [N, K, S, Q, E]
+        self._value = self._values[:, :, 0].copy() if blocks > 1 else self._values[:, :, 0]
         self._total = np.empty_like(self._value[..., :1])  # [N, K, S, Q, 1]
         self._found = split(self._value.reshape(count, heads, rows, width))  # [N, R, K, G, E]
         self._sum = split(self._total.reshape(count, heads, rows, 1))  # [N, R, K, G, 1]
@@ -124,12 +124,11 @@ class Rows:
         at[:, :queries] = np.repeat(positions, group, axis=1)
         at = at.reshape(count, 1, 1, -1, tile, 1)  # [N, 1, 1, S, Q, 1]
         time = np.arange(blocks * block).reshape(-1, 1, 1, block)  # [B, 1, 1, T]
-        self._masks: dict[int | None, Array] = {}  # by how far one looks back: 0 where one may, and
+        self._masks: dict[int | None, Array] = {}  # by how far one looks back: 0 there, else -inf
         for window in {config.window, None if config.full_layers else config.window}:
             seen = time <= at  # [N, 1, B, S, Q, T]
             if window is not None:
                 seen &= time > at - window
-            # -inf in a query's future or too far back
             self._masks[window] = np.where(seen, np.float32(0), np.float32(-np.inf))
 
     def attend(self, cached: Cached, q: Array, out: Array, window: int | None) -> None:
@@ -138,17 +137,18 @@ class Rows:
         `cached` is what one layer of the cache holds; queries are scaled already, and look back on
         `window` positions, themselves included, which is that of the layer.
         """
-        keys, values = cached
-        keys = keys[self._slots, : self._blocks, : self._block // STRIDE, :, None]
-        values = values[self._slots, : self._blocks, :, None, : self._block]
+        keys = cached[0][self._slots, : self._blocks, : self._block // STRIDE, :, None]
+        values = cached[1][self._slots, : self._blocks, :, None, : self._block]
         keys = keys.transpose(0, 3, 1, 2, 4, 5, 6)  # [N, K, B, strips, 1, E, STRIDE]
         self._queries[...] = q.reshape(self._queries.shape)
         np.matmul(self._tiles, keys, out=self._strips)
         scores = np.add(self._scores, self._masks[window], out=self._scores)  # [N, K, B, S, Q, T]
-        most = np.maximum.reduce(scores, axis=2)  # [N, K, S, Q, T]
+        most = np.maximum.reduce(scores, axis=2) if self._blocks > 1 else scores[:, :, 0]
         scores -= np.maximum.reduce(most, axis=-1, keepdims=True)[:, :, None]
         np.exp(scores, out=scores)
         np.matmul(scores, values.swapaxes(1, 2), out=self._values)  # [N, K, B, 1, T, E]
-        np.add.reduce(self._values, axis=2, out=self._value)
-        np.add.reduce(np.add.reduce(scores, axis=2), axis=-1, keepdims=True, out=self._total)
+        weights = np.add.reduce(scores, axis=2) if self._blocks > 1 else scores[:, :, 0]
+        np.add.reduce(weights, axis=-1, keepdims=True, out=self._total)  # of [N, K, S, Q, T]
+        if self._blocks > 1:
+            np.add.reduce(self._values, axis=2, out=self._value)
         np.divide(self._found, self._sum, out=out.reshape(self._found.shape))
