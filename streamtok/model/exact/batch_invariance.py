@@ -106,7 +106,7 @@ class Tiling(Struct, frozen=True):
 
     def tile(self, queries: int) -> int:
         """Return how many rows one product of attention has, for `queries` of a sequence."""
-        return min(padded(queries, PAIR), TALL) if self.free else PAIR
+        return padded(-(-queries // -(-queries // TALL)), PAIR) if self.free else PAIR
 
     def block(self, positions: int) -> int:
         """Return how many positions one product of attention has, for as many cached ones."""
