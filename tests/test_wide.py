@@ -20,7 +20,8 @@ from streamtok.model.load import load
 from streamtok.model.machine import kernel
 from streamtok.model.machine.calibration import calibrate
 from streamtok.model.wide.form import forms
-from streamtok.model.wide.layers import WideLayers
+from streamtok.model.wide.layers import STREAMS, WHOLE, WideLayers
+from streamtok.model.wide.matrices import Own
 from streamtok.model.wide.product import Room, WideMatrix
 from streamtok.testing import write_model
 
@@ -89,6 +90,36 @@ def test_prompts_in_long_chunks_have_the_bits_of_short_ones(data: st.DataObject)
         if segments:
             logits = wide.forward(caches[1], segments)
     assert np.array_equal(logits, expected)
+    for one, other in zip(caches[0].layers, caches[1].layers, strict=True):
+        assert all(map(np.array_equal, one, other))
+
+
+@given(
+    pair=st.integers(0, 2 * len(SHAPES) - 1),
+    positions=st.lists(st.integers(0, CONTEXT - 2), min_size=STREAMS, max_size=WHOLE + 3),
+    length=st.sampled_from([1, 1, 2]),
+    whole=st.booleans(),
+)
+@examples(20)
+def test_many_sequences_that_decode_have_the_bits_of_each_alone(
+    pair: int, positions: list[int], length: int, whole: bool
+) -> None:
+    wide, small = decoders()[pair % len(decoders())]
+    assert isinstance(wide.many_rows, WideLayers)
+    random = np.random.default_rng(len(positions))
+    caches = [KVCache(wide.config, len(positions)) for _ in range(2)]
+    for one, other in zip(caches[0].layers, caches[1].layers, strict=True):
+        for array, same in zip(one, other, strict=True):
+            same[:] = array[:] = random.standard_normal(array.shape, np.float32)
+    places = np.array(positions)[:, None] + np.arange(length)  # [N, R]
+    ids = ids_of(places.size, 1).reshape(places.shape)
+    kept = Own(wide, whole=True) if whole else None
+    with patch.object(wide.many_rows, "_whole", kept):
+        logits = wide.forward(caches[0], [Segment(slice(0, len(ids)), ids, places, 1)])
+    for slot, row in enumerate(logits):
+        one_id, one_place = ids[slot : slot + 1], places[slot : slot + 1]
+        alone = Segment(slice(slot, slot + 1), one_id, one_place, 1)
+        assert np.array_equal(small.forward(caches[1], [alone])[0], row)
     for one, other in zip(caches[0].layers, caches[1].layers, strict=True):
         assert all(map(np.array_equal, one, other))
 

@@ -21,6 +21,8 @@ from streamtok.model.wide.attention import Part, WideAttention
 from streamtok.model.wide.product import Room, cut_rows
 
 LEAST = 48  # rows of a pass that is worth it
+STREAMS = 24  # sequences of a FREE pass that is, too: threads share attention to them
+WHOLE = 64  # rows of sequences that decode: with fewer each thread would read too much of weights
 MOST = 264  # rows of a part: with fewer, the calls of numpy cost more than what caches keep saves
 LOOK = 64  # positions of a prompt whose small products of attention are one piece of work
 PART = 24  # rows of a part at least: whoever gets less would wait longer than compute
@@ -43,25 +45,39 @@ class Matrices(Protocol):
 
 
 class WideLayers:
-    """Computes the layers of a decoder, for `LEAST` rows or more."""
+    """Computes the layers of a decoder, for `LEAST` rows or `STREAMS` sequences, or more."""
 
     def __init__(
-        self, decoder: LlamaDecoder, matrices: Matrices, threads: Threads, long: bool
+        self,
+        decoder: LlamaDecoder,
+        matrices: Matrices,
+        whole: Matrices | None,
+        threads: Threads,
+        long: bool,
     ) -> None:
-        """Use `matrices`; `long` says that wide attention is exact here."""
+        """Use `matrices`, and for sequences that decode `whole` ones, if there are any.
+
+        Their products are shared among threads, instead of rows. `long` says that wide attention is
+        exact here.
+        """
         self._decoder = decoder
-        self._matrices = matrices
+        self._matrices, self._whole = matrices, whole
         self._long = long
         self._threads = threads
         self._room = Room()
 
     def __call__(self, batch: Batch, space: Workspace) -> bool:
         """Bring the residual stream of `space` through all layers; False if the rows are few."""
-        if batch.padded < LEAST:
+        streams = sum(len(segment.ids) for _, segment in batch.parts)
+        few = streams < STREAMS or not self._decoder.tiling.free
+        if batch.padded < LEAST and few:
             return False
-        count, matrices = self._threads.count, self._matrices
-        most = max(PART, min(matrices.most, -(-batch.padded // count)))
-        rows = cut_rows(batch.padded, matrices.granule, most, count)
+        if self._whole and batch.rows == streams < WHOLE:
+            matrices, rows = self._whole, iter([slice(0, batch.padded)])
+        else:
+            count, matrices = self._threads.count, self._matrices
+            most = max(PART, min(matrices.most, -(-batch.padded // count)))
+            rows = cut_rows(batch.padded, matrices.granule, most, count)
         parts = [(some, space.part(some)) for some in rows]
         looks = self._looks(batch, space)
         last = len(self._decoder.layers) - 1
@@ -110,24 +126,32 @@ class WideLayers:
     ) -> list[Callable[[int], None]]:
         """Return the same for a part of the batch whose attention is in small products.
 
-        A prompt is cut: what comes after all positions of a piece is not computed for it.
+        A prompt is cut, so that what comes after all positions of a piece is not computed for it;
+        sequences that decode are shared among threads.
         """
         config, tiling = self._decoder.config, self._decoder.tiling
         part, segment = batch.parts[index]
+        count, length = segment.ids.shape
 
-        def look(positions: Positions, rows: slice, room: list[Rows], layer: int) -> None:
+        def look(
+            slots: slice, positions: Positions, rows: slice, room: list[Rows], layer: int
+        ) -> None:
             if not room:  # made by the thread that first needs it
-                room.append(Rows(config, tiling, segment.slots, positions))
+                room.append(Rows(config, tiling, slots, positions))
             cached, window = batch.cache.layers[layer], config.window_of(layer)
             room[0].attend(cached, queries[rows], out[rows], window)
 
-        count, length = segment.ids.shape
-        step = LOOK if count == 1 else length
         looks: list[Callable[[int], None]] = []
-        for first in reversed(range(0, length, step)):  # the longest first
-            start = part.start + first
-            rows = slice(start, min(start + count * step, part.stop))
-            looks.append(partial(look, segment.positions[:, first : first + step], rows, []))
+        if count == 1:
+            for first in reversed(range(0, length, LOOK)):  # the longest first
+                positions = segment.positions[:, first : first + LOOK]
+                rows = slice(part.start + first, part.start + first + positions.size)
+                looks.append(partial(look, segment.slots, positions, rows, []))
+        else:
+            for some in cut_rows(count, 1, -(-count // self._threads.count)):
+                slots = slice(segment.slots.start + some.start, segment.slots.start + some.stop)
+                rows = slice(part.start + some.start * length, part.start + some.stop * length)
+                looks.append(partial(look, slots, segment.positions[some], rows, []))
         return looks
 
     def _share(self, tasks: list[Task]) -> None:

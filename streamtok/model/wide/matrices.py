@@ -25,13 +25,17 @@ MATRICES = (*BEFORE, *AFTER)  # of a layer
 
 
 class Own:
-    """The layers' own matrices, for products of as many rows as there are."""
+    """The layers' own matrices, for products of as many rows as there are.
+
+    Threads share them if they are `whole`; else each product is one thread's.
+    """
 
     most = MOST
 
-    def __init__(self, decoder: LlamaDecoder) -> None:
-        self.granule = next(iter(decoder.tiling.cuts.values())).granule
-        self._layers = [_unshared(layer, decoder.tiling) for layer in decoder.layers]
+    def __init__(self, decoder: LlamaDecoder, *, whole: bool) -> None:
+        tiling, layers = decoder.tiling, decoder.layers
+        self.granule = next(iter(tiling.cuts.values())).granule
+        self._layers = layers if whole else [_unshared(layer, tiling) for layer in layers]
 
     def layer(self, index: int) -> Layer:
         """See `Matrices`."""
@@ -80,6 +84,11 @@ def _panels(layer: Layer, name: str) -> Array:
     linear = getattr(layer, name)
     assert isinstance(linear, Linear)
     return linear.panels
+
+
+def weights_of(layer: Layer) -> int:
+    """Return how many numbers its matrices have."""
+    return sum(_panels(layer, name).size for name in MATRICES)
 
 
 class _Alone(Linear):

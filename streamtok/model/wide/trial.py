@@ -17,12 +17,13 @@ from streamtok.model.wide.attention import COLUMNS as QUERIES
 from streamtok.model.wide.attention import WideAttention
 from streamtok.model.wide.form import Form, forms
 from streamtok.model.wide.layers import WideLayers
-from streamtok.model.wide.matrices import Joined, Own
+from streamtok.model.wide.matrices import Joined, Own, weights_of
 from streamtok.model.wide.product import COLUMNS, ROWS, Room, WideMatrix
 
 log = logging.getLogger(__name__)
 
 COUNTS = (12, 29, ROWS + 5)  # rows whose bits are compared
+HEAVY = 2**21  # numbers in a layer's matrices: what takes long to read
 
 
 def plug_in(decoder: LlamaDecoder, threads: Threads) -> LlamaDecoder:
@@ -30,7 +31,9 @@ def plug_in(decoder: LlamaDecoder, threads: Threads) -> LlamaDecoder:
     tiling, config = decoder.tiling, decoder.config
     long = tiling.exact and attention_is_exact(config, tiling)
     if tiling.exact and (tiling.free or tiling.least):
-        decoder.many_rows = WideLayers(decoder, Own(decoder), threads, long)
+        heavy = tiling.free and weights_of(decoder.layers[0]) >= HEAVY
+        whole = Own(decoder, whole=True) if heavy else None
+        decoder.many_rows = WideLayers(decoder, Own(decoder, whole=False), whole, threads, long)
         log.info("prompts in one part for each thread, %s attention", _kind(long))
         return decoder
     found = {inner: _find(inner, tiling) for inner in tiling.cuts} if tiling.exact else {}
@@ -39,7 +42,7 @@ def plug_in(decoder: LlamaDecoder, threads: Threads) -> LlamaDecoder:
         log.info("no large products for prompts: they would change bits")
         return decoder
     log.info("large products for prompts, %s attention", _kind(long))
-    decoder.many_rows = WideLayers(decoder, Joined(decoder, exact), threads, long)
+    decoder.many_rows = WideLayers(decoder, Joined(decoder, exact), None, threads, long)
     return decoder
 
 
