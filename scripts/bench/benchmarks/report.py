@@ -112,7 +112,9 @@ def draw(results: dict[str, Any], file: Path) -> None:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7)
+        if labels := axes.get_legend_handles_labels()[1]:
+            bottom, top = axes.get_ylim()
+            axes.set_ylim(bottom / (8 if len(labels) > 4 else 1), top)  # room for a long legend
+            axes.legend(fontsize=7, ncols=1 if len(labels) <= 4 else 2)
     figure.suptitle(f"{results['date']}, {results['machine']}", fontsize=8)
     figure.savefig(file, dpi=100)
