@@ -49,7 +49,7 @@ TILE = 8  # most rows of one product where they are FIXED
 TALL = 32  # most rows of one product in attention where they are FREE
 BLOCK = 96  # positions of one product in attention
 PAIR = 2  # rows of one product in attention where products are FIXED, and the least elsewhere
-STRIDE = 16  # a shorter block is padded to a multiple of this, where products are FREE
+STRIDE = 16  # positions of a strip of keys; a shorter block has whole ones where products are FREE
 
 
 def padded(count: int, multiple: int) -> int:

@@ -1,9 +1,10 @@
-"""One pass with many positions, layer by layer: threads share positions instead of panels.
+"""One pass with many rows, layer by layer: threads share these, and attention, instead of panels.
 
 In each layer attention is computed by all threads, and whatever the layer's matrices need; then
 every part of the rows is brought through the rest of this layer and, in the next, as far as its
 queries, keys and values. So all threads meet twice a layer. A part runs through the decoder's own
-methods, with views of its rows and with matrices that one thread multiplies by.
+methods, with views of its rows and with matrices that one thread multiplies by. Sequences that
+decode with large weights are one part: each thread would else read all weights for half of them.
 
 Read next: `streamtok.model.wide.product`.
 """
