@@ -46,8 +46,9 @@ def test_a_second_signal_stops_at_once() -> None:
         server.process.send_signal(signal.SIGTERM)
         server.wait_for("stopping")
         server.process.send_signal(signal.SIGTERM)
-        server.process.wait(timeout=30)
+        _, errors = server.process.communicate(timeout=30)
         assert server.process.returncode == 128 + signal.SIGTERM
+        assert "Task" not in errors
         assert not read_to_end(connection).endswith(b"0\r\n\r\n")
 
 

@@ -43,7 +43,11 @@ class Control:
         self.stopping.set()
 
     def abort(self, number: int) -> None:
-        """End at once, with the exit status of a process that the signal `number` has ended."""
+        """End at once, with the exit status of a process that the signal `number` has ended.
+
+        Requests that run stay in the ledger as lost: asyncio need not say that their tasks are.
+        """
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         raise SystemExit(128 + number)
 
 

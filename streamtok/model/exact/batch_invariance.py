@@ -23,7 +23,7 @@ nobody has the weight exp(-inf) = 0 (`streamtok.model.attention`). All else (nor
 rotations) is computed row by row.
 
 Which small products are safe depends on the BLAS. Where its inner kernel can be called by itself,
-that is best (`streamtok.model.machine.kernel`). Else there are two ways to cut:
+that is often best (`streamtok.model.machine.kernel`). Else there are two ways to cut:
 
 - FREE: any even number of rows, as long as the product is small. So it is with OpenBLAS on
   processors with AVX-512, whose kernels for small matrices add up each element term by term.

@@ -1,10 +1,11 @@
 """Finds how products are best cut on this machine, by trying: what is exact, and what is fast.
 
-With the BLAS at hand and the numbers of terms that a model has, the FREE way is taken if it gives
-a row the same bits in any batch, else the kernel itself where it can be called and is as exact
-(`streamtok.model.machine.kernel`), else the FIXED one, and if that does not hold either the server
-says that it cannot promise equal bits. The width of the panels is then measured, among those that
-do not change a bit: else a chance of the measurement would decide about a text.
+With the BLAS at hand and the numbers of terms that a model has, the kernel itself is taken where it
+can be called, is worth it and gives a row the same bits in any batch
+(`streamtok.model.machine.kernel`), else the FREE way if that does, else the FIXED one, and if that
+does not hold either the server says that it cannot promise equal bits. The width of the panels is
+then measured, among those that do not change a bit: else a chance of the measurement would decide
+about a text.
 """
 
 import logging

@@ -72,8 +72,8 @@ class WideAttention:
     def _cuts(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield the bounds of what positions are computed together.
 
-        Where any number will do these are a block's, or parts of it: what is hidden in the last
-        block is then least.
+        Where any number will do these are whole blocks or parts of one, as far as a group of heads
+        allows: what is hidden in the last block is then least.
         """
         group = self._config.group
         if self._free:
@@ -124,8 +124,8 @@ class WideAttention:
         return padded(count * self._config.group + 2 * self._guard, STEP)
 
     def _score(self, keys: Array, queries: Array, out: Array) -> None:
-        """Write `keys` [K, B, strips, STRIDE, E] times `queries` [K, E, M] into `out`."""
-        heads, blocks, length, columns = out.shape  # [K, B, T, M]
+        """Write `keys` [K, B, strips, STRIDE, E] by `queries` [K, E, M] to `out` [K, B, T, M]."""
+        heads, blocks, length, columns = out.shape
         if self._free:
             strips = out.reshape(heads, blocks, -1, STRIDE, columns)
             np.matmul(keys, queries[:, None, None], out=strips)
