@@ -18,6 +18,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from streamtok.answer.ask import Alarm, Timer, Timers
+from streamtok.answer.direct.body import direct
+from streamtok.answer.direct.outbox import TurnOutbox
 from streamtok.answer.meter import Meter
 from streamtok.api.access.keys import KeyFile
 from streamtok.api.access.lanes import Lanes
@@ -91,6 +93,7 @@ class App:
         self._resumption = Resumption(config, self._ledger.database)
         routes = self._resumption.around(ROUTES)
         self._api = Api(routes, self._keys, pages, new_request_id, self._hosts.check)
+        outbox = TurnOutbox()
         self._server = Server(
             Service(
                 handle=under(config.root_path, self._traces.around(around(self._api.handle))),
@@ -99,6 +102,8 @@ class App:
                 limits=config,
                 peers=Proxies(config.forwarded_allow_ips),
                 tracer=self._tracing.tracer if self._tracing else None,
+                outbox=outbox,
+                attach=outbox.attach,
             )
         )
         self._endpoint: Endpoint | None = None
@@ -255,6 +260,7 @@ def _services(
         reader=BodyReader(engine.context),
         stored_responses=config.stored_responses,
         constraints=Constraints(files.grammars, template, close=not config.open_objects),
+        direct=direct,
         aliases=tuple(filter(None, map(str.strip, config.model_alias.split(",")))),
     )
 

@@ -10,13 +10,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 from postgres_server import PostgresServer, missing, running_postgres
 
-from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.clock import Clock
-from streamtok.config import ConnectionConfig, ServeConfig
+from streamtok.config import ServeConfig
 from streamtok.http.server import Server
-from streamtok.http.service import Service
-from streamtok.testing import RunningServer, listen_locally, running_server, write_model
+from streamtok.testing import (
+    RunningServer,
+    listen_locally,
+    make_service,
+    running_server,
+    write_model,
+)
 
 pytest_plugins = ["streamtok.pytest_plugin"]
 
@@ -64,7 +68,7 @@ async def listen() -> AsyncIterator[Callable[[Api, Clock], str]]:
     servers: list[Server] = []
 
     def start(api: Api, clock: Clock) -> str:
-        servers.append(Server(Service(api.handle, refuse, clock, ConnectionConfig())))
+        servers.append(Server(make_service(api, clock)))
         host, port = listen_locally(servers[-1])
         return f"http://{host}:{port}"
 

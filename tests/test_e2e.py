@@ -217,7 +217,7 @@ def test_seeded_streams_are_the_same_alone_and_among_thirty_one_others(
         return client.completions.create(
             model="fireside",
             prompt=f"Once there was a {animals[number % 8]}",
-            max_tokens=40,
+            max_tokens=120,
             temperature=0.0 if number % 4 == 3 else 1.0,
             seed=number,
             stream=stream,

@@ -31,7 +31,14 @@ HEART = (
     *("config.py", "messages.py", "errors.py", "clock.py", "ids.py", "metrics.py", "ledger.py"),
 )
 ROOMS = (
-    *("http/edge/", "engine/remote/", "engine/extras/", "engine/cluster/", "model/families/"),
+    *(
+        "answer/direct/",
+        "http/edge/",
+        "engine/remote/",
+        "engine/extras/",
+        "engine/cluster/",
+        "model/families/",
+    ),
     *("model/gpt/", "model/machine/", "model/wide/", "text/long/", "text/templates/"),
     *(
         "text/tool_calls/",

@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from streamtok.http.transport import WRITE_AHEAD_BYTES, Outbox, SocketStream
+from streamtok.answer.direct.outbox import TurnOutbox
+from streamtok.http.transport import WRITE_AHEAD_BYTES, SocketStream
 
 
 class Transport(asyncio.Transport):
@@ -24,7 +25,7 @@ class Transport(asyncio.Transport):
 
 
 async def test_what_is_for_one_socket_leaves_in_one_write_at_the_end_of_the_turn() -> None:
-    outbox, one, two = Outbox(), Transport(), Transport()
+    outbox, one, two = TurnOutbox(), Transport(), Transport()
     outbox.add(one, b"a")
     outbox.add(two, b"b")
     outbox.add(one, b"c")
@@ -37,7 +38,7 @@ async def test_what_is_for_one_socket_leaves_in_one_write_at_the_end_of_the_turn
 
 
 async def test_much_does_not_wait() -> None:
-    outbox, transport = Outbox(), Transport()
+    outbox, transport = TurnOutbox(), Transport()
     half = bytes(WRITE_AHEAD_BYTES // 2)
     outbox.add(transport, half)
     outbox.add(transport, half)
@@ -49,7 +50,7 @@ async def test_much_does_not_wait() -> None:
 
 
 async def test_who_has_gone_gets_nothing_and_the_others_do() -> None:
-    outbox, gone, here = Outbox(), Transport(), Transport()
+    outbox, gone, here = TurnOutbox(), Transport(), Transport()
     outbox.add(gone, b"a")
     outbox.add(here, b"b")
     gone.is_closed = True
@@ -63,7 +64,7 @@ async def test_what_was_sent_before_the_end_arrives(end: str) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         await asyncio.get_running_loop().connect_accepted_socket(
-            lambda: SocketStream(connected.set_result, 1.0, Outbox()), ours
+            lambda: SocketStream(connected.set_result, 1.0, TurnOutbox()), ours
         )
         stream = await connected
         await stream.send(b"the last word")

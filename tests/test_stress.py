@@ -15,16 +15,13 @@ import pytest
 from streamtok.answer.generation import Generation
 from streamtok.api.more.routes import ROUTES
 from streamtok.api.more.sums import UsageFilter, sum_usage
-from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.api.services import Services
 from streamtok.clock import SystemClock
-from streamtok.config import ConnectionConfig
 from streamtok.http.connection import Connection
 from streamtok.http.server import Server
-from streamtok.http.service import Service
 from streamtok.http.transport import SocketStream
-from streamtok.testing import ScriptedEngine, listen_locally, make_services
+from streamtok.testing import ScriptedEngine, listen_locally, make_service, make_services
 from streamtok.text.tokenizer import Tokenizer
 
 TOKENS = 40
@@ -51,7 +48,7 @@ async def running(folder: Path, driven: bool = True) -> AsyncIterator[Running]:
     services = make_services(folder, engine, SystemClock())
     api = Api(ROUTES)
     api.open(services)
-    server = Server(Service(api.handle, refuse, SystemClock(), ConnectionConfig()))
+    server = Server(make_service(api, SystemClock()))
     address = listen_locally(server)
 
     async def drive() -> None:

@@ -26,11 +26,9 @@ from msgspec.structs import replace
 from processes import refused, serving
 
 from streamtok.api.more.routes import ROUTES
-from streamtok.api.route import refuse
 from streamtok.api.routing import Api
-from streamtok.config import ConnectionConfig, ServeConfig
+from streamtok.config import ServeConfig
 from streamtok.http.connection import Connection
-from streamtok.http.service import Service
 from streamtok.observe.annotate import Annotator, annotate
 from streamtok.observe.jsonl import JsonTrace
 from streamtok.observe.pcapng import Capture
@@ -42,6 +40,7 @@ from streamtok.testing import (
     FakeClock,
     MemoryStream,
     ScriptedEngine,
+    make_service,
     make_services,
     running_server,
 )
@@ -65,9 +64,7 @@ def trace_of(folder: Path, *requests: bytes, tokens: bytes = b"abc") -> tuple[li
         tap = Tap(stream, Tracer(clock, [records.append]).begin(CLIENT, SERVER, encrypted=False))
         api = Api(ROUTES, None, new_request_id=lambda: "req_1")
         api.open(make_services(folder, ScriptedEngine(tokens), clock))
-        running = asyncio.ensure_future(
-            Connection(tap, Service(api.handle, refuse, clock, ConnectionConfig()), tap.trace).run()
-        )
+        running = asyncio.ensure_future(Connection(tap, make_service(api, clock), tap.trace).run())
         for request in requests:
             stream.feed(request)
         stream.feed_eof()
@@ -120,9 +117,7 @@ def test_a_reset_is_told_once_and_the_end_comes_last(tiny_model: Path) -> None:
         engine = ScriptedEngine(b"abc", held=True)
         api = Api(ROUTES, None)
         api.open(make_services(tiny_model, engine, clock))
-        running = asyncio.ensure_future(
-            Connection(tap, Service(api.handle, refuse, clock, ConnectionConfig()), tap.trace).run()
-        )
+        running = asyncio.ensure_future(Connection(tap, make_service(api, clock), tap.trace).run())
         stream.feed(POST)
         await engine.submitted()
         stream.lose()

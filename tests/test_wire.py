@@ -12,15 +12,12 @@ import pytest
 from streamtok import __version__
 from streamtok.api.access.keys import KeyFile
 from streamtok.api.more.routes import ROUTES
-from streamtok.api.route import refuse
 from streamtok.api.routing import Api
-from streamtok.config import ConnectionConfig
 from streamtok.errors import EngineFailed
 from streamtok.http.connection import Connection
-from streamtok.http.service import Service
 from streamtok.http.transport import ConnectionLost
 from streamtok.messages import Failed, Finished, Started, TokenEvent
-from streamtok.testing import FakeClock, MemoryStream, ScriptedEngine, make_services
+from streamtok.testing import FakeClock, MemoryStream, ScriptedEngine, make_service, make_services
 from streamtok.text.tokenizer import Tokenizer
 
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -87,7 +84,7 @@ class Peer:
         api = Api(ROUTES, keys, new_request_id=lambda: "req_1")
         api.open(self.services)
         self.stream = MemoryStream()
-        service = Service(api.handle, refuse, clock, ConnectionConfig())
+        service = make_service(api, clock)
         self.running = asyncio.ensure_future(Connection(self.stream, service).run())
 
     async def converse(self, *pieces: bytes) -> bytes:

@@ -41,16 +41,19 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from streamtok.api.more.routes import ROUTES
-from streamtok.api.route import refuse
 from streamtok.api.routing import Api
 from streamtok.clock import SystemClock
-from streamtok.config import ConnectionConfig
 from streamtok.engine.base import TokenStream
 from streamtok.engine.commands import HIGH_WATER
 from streamtok.http.server import Server
-from streamtok.http.service import Service
 from streamtok.messages import Finished, Prefilled, SequenceRequest, Started, TokenEvent
-from streamtok.testing import ScriptedEngine, listen_locally, make_services, write_model
+from streamtok.testing import (
+    ScriptedEngine,
+    listen_locally,
+    make_service,
+    make_services,
+    write_model,
+)
 
 STREAMS, TOKENS, ROUNDS = 32, 500, 5
 TOKEN, TEXT = 68, "e"  # of the model that `write_model` makes
@@ -102,7 +105,7 @@ def serve_streamtok(pipe: Connection, make_engine: Callable[[], ScriptedEngine])
             clock = SystemClock()
             api = Api(ROUTES)
             api.open(make_services(write_model(Path(folder) / "tiny"), make_engine(), clock))
-            server = Server(Service(api.handle, refuse, clock, ConnectionConfig()))
+            server = Server(make_service(api, clock))
             pipe.send(listen_locally(server)[1])
             await asyncio.Event().wait()
 

@@ -29,13 +29,17 @@ def serve(pipe: Connection) -> None:
     import asyncio
 
     from streamtok.api.more.routes import ROUTES
-    from streamtok.api.route import refuse
     from streamtok.api.routing import Api
     from streamtok.clock import SystemClock
     from streamtok.config import ServeConfig
     from streamtok.http.server import Server
-    from streamtok.http.service import Service
-    from streamtok.testing import ScriptedEngine, listen_locally, make_services, write_model
+    from streamtok.testing import (
+        ScriptedEngine,
+        listen_locally,
+        make_service,
+        make_services,
+        write_model,
+    )
 
     async def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +49,7 @@ def serve(pipe: Connection) -> None:
         api = Api(ROUTES)
         api.open(services)
         config = ServeConfig(max_connections=100_000)
-        server = Server(Service(api.handle, refuse, SystemClock(), config))
+        server = Server(make_service(api, SystemClock(), config))
         pipe.send(listen_locally(server))
         while True:
             while not pipe.poll():

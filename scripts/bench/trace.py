@@ -25,15 +25,13 @@ HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
 def stream(tokens: int) -> None:
     """Stream so many tokens on each connection."""
     from streamtok.api.more.routes import ROUTES
-    from streamtok.api.route import refuse
     from streamtok.api.routing import Api
-    from streamtok.config import ConnectionConfig
     from streamtok.http.connection import Connection
-    from streamtok.http.service import Service
     from streamtok.testing import (
         FakeClock,
         MemoryStream,
         ScriptedEngine,
+        make_service,
         make_services,
         write_model,
     )
@@ -44,7 +42,7 @@ def stream(tokens: int) -> None:
         api = Api(ROUTES, None, new_request_id=lambda: "req")
         api.open(make_services(folder, engine, clock))
         streams = [MemoryStream() for _ in range(STREAMS)]
-        service = Service(api.handle, refuse, clock, ConnectionConfig())
+        service = make_service(api, clock)
         running = [asyncio.ensure_future(Connection(one, service).run()) for one in streams]
         body = BODY % tokens
         for one in streams:

@@ -10,7 +10,7 @@ Read next: `streamtok.messages`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -70,7 +70,8 @@ class Generation:
         self._unfinished = len(sequences)
         self._failed = False
         self._settled: asyncio.Task[None] | None = None
-        self._stream = engine.submit(answer_id, sequences)
+        self.on_event: Callable[[], None] | None = None  # see EventQueue
+        self.stream = engine.submit(answer_id, sequences)
         self._trace = ask.trace
         if self._trace is not None:
             self._trace.step("queue", **steps.describe(ask, answer_id, sequences))
@@ -92,8 +93,8 @@ class Generation:
         Raises:
             RequestError: it never will.
         """
-        event = await anext(self._stream)
-        self._read_other(event)
+        event = await anext(self.stream)
+        self.read([event])
         return not isinstance(event, Waiting)
 
     async def events(self, *, started: bool, most: int) -> AnswerEvents:
@@ -103,8 +104,6 @@ class Generation:
         asked for. Before the last event the request is in the ledger. A RequestError that is thrown
         in ends the answer with `Failed`, as one of the engine's does.
         """
-        tally, stream = self._tally, self._stream
-        running_usage = self._ask.running_usage
         head: Began | None = self._began()
         try:
             while not started:
@@ -114,19 +113,15 @@ class Generation:
             yield (self._began(),)
             head = None
             if echoes := list(filter(None, (choice.begin() for choice in self._choices))):
-                yield self._with_usage(echoes) if running_usage else echoes
+                yield self._with_usage(echoes) if self._ask.running_usage else echoes
+            self.stream.queue.on_event = self.on_event
             while self._unfinished:
-                taken = stream.take(await stream.queue.get(), most)
-                if made := self._read_tokens(taken):
-                    yield self._with_usage(made) if running_usage else made
-                    for event in made:
-                        tally.delivered += event.count
-                if type(taken[-1]) is not TokenEvent and (last := self._read_other(taken[-1])):
-                    yield self._with_usage(last) if running_usage else last
-                    tally.delivered += sum(event.count for event in last)
-            tally.end()
+                if made := self.read(await self.stream.group(most)):
+                    yield made
+                    self.deliver(made)
+            self._tally.end()
             await asyncio.shield(self._settle())
-            yield (Ended(tally.usage),)
+            yield (Ended(self.usage),)
         except RequestError as error:
             self.close(failed=True)
             yield (Failed(error, head),)
@@ -155,15 +150,16 @@ class Generation:
             usage=self._tally.usage,
         )
 
-    def _read_tokens(self, events: Sequence[Event | Waiting]) -> list[GroupEvent]:
-        """Count those of the engine's `events` that are tokens; return what they make certain."""
+    def read(self, events: Sequence[Event | Waiting]) -> list[GroupEvent]:
+        """Count the engine's `events`, tokens or one other; return what they make certain."""
         self._tally.tokens(events)
         made: list[GroupEvent] = []
         for event in events:
-            if type(event) is not TokenEvent:
-                break
             if self._trace is not None:
                 steps.record(self._trace, event)
+            if type(event) is not TokenEvent:
+                made += self._read_other(event)
+                continue
             choice = self._choices[event.index]
             if choice.finish_reason is not None:
                 continue  # it was cancelled at a stop string, and this token was on its way
@@ -171,7 +167,12 @@ class Generation:
             if choice.finish_reason is not None:
                 self._end(choice)
                 self._engine.cancel(self.id, event.index)
-        return made
+        return self._with_usage(made) if self._ask.running_usage else made
+
+    def deliver(self, made: Sequence[GroupEvent]) -> None:
+        """Count what was taken."""
+        for event in made:
+            self._tally.delivered += event.count
 
     def _read_other(self, event: Event | Waiting) -> Sequence[GroupEvent]:
         """Do the same for any other event.
@@ -179,8 +180,6 @@ class Generation:
         Raises:
             RequestError: the engine could not go on, or not in the time there is.
         """
-        if self._trace is not None:
-            steps.record(self._trace, event)
         if isinstance(event, Waiting):
             self._set_alarm()
             return (HEARTBEAT,)
@@ -189,10 +188,8 @@ class Generation:
             self._failed = True
             raise event.error
         choice = self._choices[event.index]
-        if isinstance(event, PromptScored):
-            return choice.score(event)
         if not isinstance(event, Finished):
-            return ()
+            return choice.score(event) if isinstance(event, PromptScored) else ()
         if self._expired and event.reason == "cancelled":
             raise Unavailable(
                 "the request took longer than this server allows", code="request_timeout"
@@ -208,7 +205,7 @@ class Generation:
         if self._trace is not None:
             self._trace.step("end", index=choice.index, reason=choice.finish_reason)
 
-    def _with_usage(self, made: Sequence[GroupEvent]) -> Sequence[GroupEvent]:
+    def _with_usage(self, made: Sequence[GroupEvent]) -> list[GroupEvent]:
         """Return what is yielded next, each event with the usage up to it."""
         usage, shown = self._tally.usage, []
         for event in made:
@@ -230,10 +227,11 @@ class Generation:
         if self._tally.has_token and self._engine.ready:
             self._set_alarm()
         else:
-            self._stream.nudge()
+            self.stream.nudge()
 
     def _settle(self) -> asyncio.Task[None]:
         if self._settled is None:
+            self.stream.queue.on_event = None
             for timer in filter(None, (self._alarm, self._deadline)):
                 timer.cancel()
             self._settled = self._meter.settle(self._record())
@@ -241,7 +239,7 @@ class Generation:
 
     async def _record(self) -> None:
         """Wait until the engine has confirmed every sequence's end, then write the row."""
-        async for event in self._stream:
+        async for event in self.stream:
             self._tally.event(event)
             self._failed = self._failed or isinstance(event, messages.Failed)
         reasons = [choice.finish_reason for choice in self._choices]

@@ -66,9 +66,8 @@ class Tally:
 
     def event(self, event: Event | Waiting) -> None:
         """Count any event of the engine's."""
-        if isinstance(event, TokenEvent):
-            self.tokens((event,))
-        elif isinstance(event, Started):
+        self.tokens((event,))
+        if isinstance(event, Started):
             self._started_s = self._now_s() if self._started_s is None else self._started_s
         elif isinstance(event, Prefilled):
             self._prefilled_s = self._now_s() if self._prefilled_s is None else self._prefilled_s

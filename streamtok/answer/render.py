@@ -93,6 +93,26 @@ class Renderer:
                     self._learn(event.index)
         return chunks
 
+    async def stream(self, events: AnswerEvents) -> AsyncGenerator[Sequence[bytes], None]:
+        """Yield the chunks of a stream, those of a group of events together.
+
+        Once this has begun the status line is sent, so that an error can only be reported in a
+        chunk. Each heartbeat is a chunk too.
+
+        Raises:
+            BrokenOff: the answer failed, and the framing has no place for an error.
+        """
+        async with aclosing(events):
+            async for group in events:
+                if type(ended := group[-1]) is Ended:
+                    chunks = self.framed(await self._dialect.end(ended))
+                else:
+                    chunks = self.chunks(group)
+                if chunks:
+                    yield chunks
+        if self._framing.end:
+            yield (self._framing.end,)
+
     def framed(self, chunks: Iterable[Chunk]) -> list[bytes]:
         """Return a dialect's chunks in the framing; bare text without text has none."""
         return [chunk for made in chunks if (chunk := self._framing.chunk(*made))]
@@ -103,27 +123,3 @@ class Renderer:
         before, found, after = sample.rpartition(encode_string(SAMPLE))
         if found:
             self._around[index] = before, after
-
-
-async def stream(
-    events: AnswerEvents, dialect: Dialect, framing: Framing
-) -> AsyncGenerator[Sequence[bytes], None]:
-    """Yield the chunks of a stream, those of a group of events together.
-
-    Once this has begun the status line is sent, so that an error can only be reported in a chunk.
-    Each heartbeat is a chunk too.
-
-    Raises:
-        BrokenOff: the answer failed, and the framing has no place for an error.
-    """
-    renderer = Renderer(dialect, framing)
-    async with aclosing(events):
-        async for group in events:
-            if type(ended := group[-1]) is Ended:
-                chunks = renderer.framed(await dialect.end(ended))
-            else:
-                chunks = renderer.chunks(group)
-            if chunks:
-                yield chunks
-    if framing.end:
-        yield (framing.end,)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from streamtok.answer.ask import Ask
 from streamtok.answer.complete import collect
 from streamtok.answer.generation import Generation
-from streamtok.answer.render import CompleteDialect, Dialect, stream
+from streamtok.answer.render import CompleteDialect, Dialect, Renderer
 from streamtok.api.openai.streaming import USAGE_TRAILERS, takes_trailers, usage_trailers
 from streamtok.api.services import Call, Services
 from streamtok.api.validation import ignored_header
@@ -53,12 +53,14 @@ async def answer(
         if framing is None:
             async with aclosing(events):
                 complete = await collect(events, ask.choices, ask.candidates)
-                body = await dialect.complete(complete)
-            response = replace(json_response(body, headers=headers), summary=generation.summary)
+                whole = await dialect.complete(complete)
+            response = replace(json_response(whole, headers=headers), summary=generation.summary)
         else:
             # What has no stream has no field to ask for one
-            chunks = stream(events, cast(Dialect, dialect), framing)
-            response = _streamed(services, call, generation, framing, headers, chunks)
+            renderer = Renderer(cast(Dialect, dialect), framing)
+            body: Body = renderer.stream(events)
+            body = body if singly else services.direct(body, generation, renderer)
+            response = _streamed(services, call, generation, framing, headers, body)
     except BaseException:
         generation.close()
         raise

@@ -11,15 +11,17 @@ from msgspec import Struct, field
 
 from streamtok.answer.ask import Ask, Timers
 from streamtok.answer.choice import CallReader
+from streamtok.answer.generation import Generation
 from streamtok.answer.limits import network
 from streamtok.answer.meter import Meter
-from streamtok.answer.render import Interceptor
+from streamtok.answer.render import Interceptor, Renderer
 from streamtok.api.conversation import Wanted
 from streamtok.api.validation import BodyReader, Kind
 from streamtok.engine.base import Engine
 from streamtok.errors import InvalidRequest, NotFound
 from streamtok.http.framings import Framing
 from streamtok.http.request import HeaderList, Request
+from streamtok.http.response import Body
 from streamtok.messages import Constraint
 from streamtok.text.detokenizer import Detokenizers
 from streamtok.text.template import ChatTemplate
@@ -145,6 +147,7 @@ class Services(Struct, frozen=True):
     offload: Offload = field(default_factory=Offload)
     reader: BodyReader = field(default_factory=BodyReader)
     headers_of: Callable[[str], HeaderList] = lambda _: ()  # by a request's id
+    direct: Callable[[Body, Generation, Renderer], Body] = lambda body, *_: body  # what is sent
 
     async def run(self, call: Call, work: Callable[[], Result]) -> Result:
         """Return the result of `work` on what `call` has sent, done elsewhere if that is long."""

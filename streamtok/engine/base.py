@@ -20,29 +20,41 @@ from streamtok.messages import (
 
 
 class EventQueue(asyncio.Queue[Event | Waiting]):
-    """An `asyncio.Queue` of events with one reader: what that makes of it takes half the calls."""
+    """An `asyncio.Queue` of events with one reader: what that makes of it takes half the calls.
+
+    `on_event`, if there is one, is called for an event instead of waking the `reader` that waits.
+    """
 
     def _init(self, maxsize: int) -> None:
         self._bound = maxsize
-        self._queue: deque[Event | Waiting] = deque()
-        self._reader: asyncio.Future[None] | None = None  # while it waits
+        self.events = self._queue = deque[Event | Waiting]()
+        self.reader: asyncio.Future[None] | None = None  # while it waits
+        self.on_event: Callable[[], None] | None = None
 
     def put_nowait(self, item: Event | Waiting) -> None:
         """Put an event in. Raises QueueFull."""
-        if len(self._queue) >= self._bound:
+        if len(self.events) >= self._bound:
             raise asyncio.QueueFull
-        self._queue.append(item)
-        if (reader := self._reader) is not None:
-            self._reader = None
-            if not reader.done():  # it may have been cancelled in this turn
-                reader.set_result(None)
+        self.events.append(item)
+        if self.reader is not None:
+            (self.on_event or self.wake)()
+
+    def wake(self) -> None:
+        """Have the reader, if it waits, see what there is."""
+        reader, self.reader = self.reader, None
+        if reader is not None and not reader.done():  # it may have been cancelled in this turn
+            reader.set_result(None)
+
+    async def wait(self) -> None:
+        """Return once there is an event."""
+        if not self.events:
+            self.reader = asyncio.get_running_loop().create_future()
+            await self.reader
 
     async def get(self) -> Event | Waiting:
         """Return the next event, once there is one."""
-        while not self._queue:
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
-        return self._queue.popleft()
+        await self.wait()
+        return self.events.popleft()
 
 
 class TokenStream:
@@ -81,25 +93,28 @@ class TokenStream:
     async def __anext__(self) -> Event | Waiting:
         if not self._open:
             raise StopAsyncIteration
-        [event] = self.take(await self.queue.get(), most=1)
+        [event] = await self.group(most=1)
         return event
 
-    def take(self, event: Event | Waiting, most: int = HIGH_WATER) -> list[Event | Waiting]:
-        """Return `event`, which the queue has given, and the tokens that have come behind it.
+    async def group(self, most: int = HIGH_WATER) -> list[Event | Waiting]:
+        """Return what has come, see `take`, once there is something."""
+        await self.queue.wait()
+        return self.take(most)
 
-        There are `most` so many; the last one may be another event.
-        """
-        queue, events = self.queue, [event]
-        while type(event) is TokenEvent and len(events) < most and not queue.empty():
-            event = queue.get_nowait()
-            events.append(event)
-        before = self.taken
-        self.taken += len(events) - (type(event) is Waiting)  # the engine does not count that one
+    def take(self, most: int = HIGH_WATER) -> list[Event | Waiting]:
+        """Return what has come: tokens, `most` so many, or one other event."""
+        events, before = self.queue.events, self.taken
+        taken: list[Event | Waiting] = []
+        while events and type(events[0]) is TokenEvent and len(taken) < most:
+            taken.append(events.popleft())
+        if events and not taken:
+            taken.append(event := events.popleft())
+            self._open -= type(event) in ENDS
+            self.taken -= type(event) is Waiting  # which the engine does not count
+        self.taken += len(taken)
         if self.taken // READ_EVERY > before // READ_EVERY:
             self._on_read(self.taken)
-        if type(event) in ENDS:
-            self._open -= 1
-        return events
+        return taken
 
 
 class Engine(Protocol):

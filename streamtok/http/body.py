@@ -34,8 +34,10 @@ class BodyFramer:
         Raises:
             h11.LocalProtocolError: the connection can take no body, or not so much of it.
         """
-        if self._chunked and not self._singly and self._h11.our_state is h11.SEND_BODY:
+        if self._chunked and self._h11.our_state is h11.SEND_BODY:
             chunks = (item,) if isinstance(item, bytes) else item
+            if len(chunks) == 1 and (chunk := chunks[0]):  # most are
+                return [b"%x\r\n%b\r\n" % (len(chunk), chunk)]
             return [b"".join([b"%x\r\n%b\r\n" % (len(c), c) for c in chunks if c])]
         framed = list(map(self._send, chunks_of(item)))
         return framed if self._singly else [b"".join(framed)]
@@ -44,6 +46,6 @@ class BodyFramer:
         if self._trace is not None:
             self._trace.step("chunk", bytes=len(chunk))
         framed = self._h11.send(h11.Data(data=chunk)) or b""
-        if chunk and framed == b"%x\r\n%b\r\n" % (len(chunk), chunk):
+        if chunk and not self._singly and framed == b"%x\r\n%b\r\n" % (len(chunk), chunk):
             self._chunked = True
         return framed

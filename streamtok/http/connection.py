@@ -284,6 +284,7 @@ class Connection:
                 if not head_only:
                     output = self._output or self._stream
                     framer = BodyFramer(self._h11, self._trace, singly=bool(self._output))
+                    self._service.attach(body, framer, self._stream)
                     async for item in body:
                         for data in framer.frame(item):
                             if data:

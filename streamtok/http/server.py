@@ -13,7 +13,7 @@ from streamtok.http.connection import Connection
 from streamtok.http.deadline import BodyBudget
 from streamtok.http.listener import Listener, Tls
 from streamtok.http.service import Service
-from streamtok.http.transport import READ_AHEAD_BYTES, Outbox, SocketStream
+from streamtok.http.transport import READ_AHEAD_BYTES, SocketStream
 
 
 class Server:
@@ -22,7 +22,6 @@ class Server:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._limits = service.limits
-        self._outbox = Outbox()
         self._budget = BodyBudget(self._limits.max_buffered_bytes, READ_AHEAD_BYTES)
         self._addresses: Counter[str] = Counter()
         self._listeners: list[Listener] = []
@@ -60,7 +59,7 @@ class Server:
         await self.wait(1.0)
 
     def _make_stream(self) -> SocketStream:
-        return SocketStream(self._accept, self._limits.stall_timeout_s, self._outbox)
+        return SocketStream(self._accept, self._limits.stall_timeout_s, self._service.outbox)
 
     def _accept(self, stream: SocketStream) -> None:
         refusal = self._refusal(stream.peer)

@@ -11,9 +11,11 @@ from msgspec import Struct
 from streamtok.clock import Clock
 from streamtok.config import ConnectionConfig
 from streamtok.errors import RequestError
+from streamtok.http.body import BodyFramer
 from streamtok.http.request import HeaderList, Request
-from streamtok.http.response import Response
+from streamtok.http.response import Body, Response
 from streamtok.http.tracer import Tracer
+from streamtok.http.transport import ByteStream, Outbox
 
 
 class Peers(Protocol):
@@ -39,7 +41,7 @@ class Direct:
 
 
 class Service(Struct, frozen=True):
-    """What a connection is given: who answers, how errors look, the limits, and who traces it."""
+    """What a connection is given: who answers, how errors look, limits, tracer, where it writes."""
 
     handle: Callable[[Request], Awaitable[Response]]
     refuse: Callable[[RequestError], Response]
@@ -47,3 +49,5 @@ class Service(Struct, frozen=True):
     limits: ConnectionConfig
     peers: Peers = Direct()
     tracer: Tracer | None = None
+    outbox: Outbox = Outbox()
+    attach: Callable[[Body, BodyFramer, ByteStream], None] = lambda *_: None  # see Outbox

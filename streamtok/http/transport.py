@@ -64,35 +64,15 @@ def _ignore() -> None:
 
 
 class Outbox:
-    """Writes of all connections that wait for the end of the event loop's turn.
-
-    An engine's step gives every stream a token in one turn. All their chunks are made first and
-    then written, which keeps the caches warm; what is for one socket leaves in one system call.
-    """
-
-    def __init__(self) -> None:
-        self._writes: dict[asyncio.Transport, list[bytes]] = {}
-        self._size = 0  # in bytes
+    """What connections write to: here at once. `streamtok.answer.direct` collects a turn's."""
 
     def add(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Have `data` written in this turn; at once where much has come together."""
-        writes = self._writes
-        if not writes:
-            asyncio.get_running_loop().call_soon(self.flush)
-        if transport in writes:
-            writes[transport].append(data)
-        else:
-            writes[transport] = [data]
-        self._size += len(data)
-        if self._size > WRITE_AHEAD_BYTES:
-            self.flush()
+        """Write `data` in this turn of the event loop."""
+        if not transport.is_closing():
+            transport.write(data)
 
     def flush(self) -> None:
-        """Write everything, except to who has gone in the meantime."""
-        writes, self._writes, self._size = self._writes, {}, 0
-        for transport, parts in writes.items():
-            if not transport.is_closing():
-                transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        """Write what waits."""
 
 
 class SocketStream(asyncio.Protocol):
@@ -116,7 +96,7 @@ class SocketStream(asyncio.Protocol):
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
         self._lost = asyncio.Event()
-        self._paused = self._gone = False  # the same, without a call for every chunk
+        self._gone, self.keeps_up = False, True  # the same, without a call for every chunk
 
     # asyncio's callbacks, in the order of a connection's life
 
@@ -146,17 +126,17 @@ class SocketStream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Make `send` wait."""
-        self._paused = True
+        self.keeps_up = False
         self._writable.clear()
 
     def resume_writing(self) -> None:
         """Let `send` go on."""
-        self._paused = False
+        self.keeps_up = True
         self._writable.set()
 
     def connection_lost(self, error: Exception | None) -> None:
         """End: whoever waits is woken."""
-        self._gone, self._paused = True, False
+        self._gone, self.keeps_up = True, False
         self._lost.set()
         self._end_input()
         self._writable.set()
@@ -197,12 +177,11 @@ class SocketStream(asyncio.Protocol):
 
     async def send(self, data: bytes) -> None:
         """See `ByteStream.send`."""
-        if self._transport and not self._gone:
-            self._outbox.add(self._transport, data)
-        if self._paused:
+        self.write(data)
+        if not self.keeps_up:
             await self._wait_for_reader()
-        if self._gone:
-            raise ConnectionLost
+            if self._gone:
+                raise ConnectionLost
 
     def write(self, data: bytes) -> None:
         """See `ByteStream.write`."""

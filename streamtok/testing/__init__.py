@@ -11,7 +11,7 @@ from streamtok.testing.clocks import FakeClock, FakeLater, FakeTimer
 from streamtok.testing.engines import ScriptedEngine, local_engine
 from streamtok.testing.fixture import Models, TestedServer, fresh_server
 from streamtok.testing.models import SPECIALS, TINY, byte_tokenizer, random_weights, write_model
-from streamtok.testing.servers import listen_locally, make_services
+from streamtok.testing.servers import listen_locally, make_service, make_services
 from streamtok.testing.streams import MemoryStream, chunks
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "fresh_server",
     "listen_locally",
     "local_engine",
+    "make_service",
     "make_services",
     "random_weights",
     "running_server",

@@ -5,18 +5,23 @@ from itertools import count
 from pathlib import Path
 
 from streamtok.answer.ask import Timer, Timers
+from streamtok.answer.direct.body import direct
+from streamtok.answer.direct.outbox import TurnOutbox
 from streamtok.answer.meter import Meter
 from streamtok.api.access.lanes import Lanes
 from streamtok.api.access.limits import RateLimits
 from streamtok.api.constraints.compiler import Constraints
 from streamtok.api.input.reader import BodyReader
+from streamtok.api.route import refuse
+from streamtok.api.routing import Api
 from streamtok.api.services import Services
 from streamtok.clock import Clock
-from streamtok.config import ApiConfig
+from streamtok.config import ApiConfig, ConnectionConfig
 from streamtok.engine.base import Engine
 from streamtok.engine.extras.grammars import Grammars
 from streamtok.faults.inject import Faults
 from streamtok.http.server import Server
+from streamtok.http.service import Service
 from streamtok.ledger import Ledger
 from streamtok.metrics import Metrics
 from streamtok.text.detokenizer import Detokenizers
@@ -67,8 +72,15 @@ def make_services(
         offload=Lanes(),
         reader=BodyReader(engine.context),
         faults=faults,
+        direct=direct,
         constraints=Constraints(grammars, template),
     )
+
+
+def make_service(api: Api, clock: Clock, limits: ConnectionConfig | None = None) -> Service:
+    """Return what a connection needs, around `api`, as `streamtok.app` plugs it together."""
+    outbox, limits = TurnOutbox(), limits or ConnectionConfig()
+    return Service(api.handle, refuse, clock, limits, outbox=outbox, attach=outbox.attach)
 
 
 def listen_locally(server: Server) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from streamtok.api.resume.order import Order
 from streamtok.api.resume.recording import Recorder
 from streamtok.engine.base import Engine, TokenStream
 from streamtok.engine.commands import HIGH_WATER
-from streamtok.messages import Event, Prefilled, SequenceRequest, TokenEvent, Waiting
+from streamtok.messages import Event, Prefilled, SequenceRequest, Waiting
 
 OnSubmit = Callable[[str, Sequence[SequenceRequest]], None]
 
@@ -73,7 +73,7 @@ class _OrderedStream:
         self._stream = stream
         self._order = order
         self.nudge = stream.nudge
-        self.queue = self
+        self.queue = stream.queue
 
     def __aiter__(self) -> "_OrderedStream":
         return self
@@ -86,21 +86,6 @@ class _OrderedStream:
             self._order.put(came)
         return event
 
-    async def get(self) -> Event | Waiting:
-        """Return the next event; there must be one to come."""
-        return await anext(self)
-
-    def take(self, event: Event | Waiting, most: int = HIGH_WATER) -> list[Event | Waiting]:
-        """See `TokenStream.take`."""
-        events = [event]
-        while isinstance(event, TokenEvent) and len(events) < most:
-            while (following := self._order.take()) is None and self._stream.unread:
-                for came in self._stream.take(self._stream.queue.get_nowait()):
-                    if isinstance(came, Waiting):
-                        return [*events, came]
-                    self._order.put(came)
-            if following is None:
-                break
-            event = following
-            events.append(event)
-        return events
+    async def group(self, most: int = HIGH_WATER) -> list[Event | Waiting]:
+        """See `TokenStream.group`: here the next event, alone."""
+        return [await anext(self)]
