@@ -68,7 +68,7 @@ class Generation:
             for sequence, echo in zip(sequences, ask.echo_of_each, strict=True)
         ]
         self._unfinished = len(sequences)
-        self._failed = False
+        self._failed = self._expired = False
         self._settled: asyncio.Task[None] | None = None
         self.on_event: Callable[[], None] | None = None  # see EventQueue
         self.stream = engine.submit(answer_id, sequences)
@@ -79,7 +79,6 @@ class Generation:
         self._heartbeat = timers.heartbeat
         self._alarm: Alarm | None = None
         self._set_alarm()
-        self._expired = False
         self._deadline = timers.deadline(self._expire) if timers.deadline else None
 
     @property

@@ -94,10 +94,9 @@ class Renderer:
         return chunks
 
     async def stream(self, events: AnswerEvents) -> AsyncGenerator[Sequence[bytes], None]:
-        """Yield the chunks of a stream, those of a group of events together.
+        """Yield the chunks of a stream, heartbeats too, those of a group of events together.
 
-        Once this has begun the status line is sent, so that an error can only be reported in a
-        chunk. Each heartbeat is a chunk too.
+        Once this has begun the status line is sent: an error can only be reported in a chunk.
 
         Raises:
             BrokenOff: the answer failed, and the framing has no place for an error.

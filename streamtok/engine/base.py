@@ -20,16 +20,13 @@ from streamtok.messages import (
 
 
 class EventQueue(asyncio.Queue[Event | Waiting]):
-    """An `asyncio.Queue` of events with one reader: what that makes of it takes half the calls.
-
-    `on_event`, if there is one, is called for an event instead of waking the `reader` that waits.
-    """
+    """An `asyncio.Queue` of events with one reader: what that makes of it takes half the calls."""
 
     def _init(self, maxsize: int) -> None:
         self._bound = maxsize
         self.events = self._queue = deque[Event | Waiting]()
         self.reader: asyncio.Future[None] | None = None  # while it waits
-        self.on_event: Callable[[], None] | None = None
+        self.on_event: Callable[[], None] | None = None  # called instead of waking the reader
 
     def put_nowait(self, item: Event | Waiting) -> None:
         """Put an event in. Raises QueueFull."""

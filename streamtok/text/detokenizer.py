@@ -68,10 +68,12 @@ class Detokenizer(ABC):
 
 
 class ByteLevelDetokenizer(Detokenizer):
-    """For vocabularies whose tokens are strings of bytes; `pieces` has those of each id."""
+    """For tokens that are bytes, `pieces` by id; `texts` keeps those that are whole characters."""
 
-    def __init__(self, pieces: Mapping[int, bytes], context: Sequence[int] = ()) -> None:
-        self._pieces = pieces
+    def __init__(
+        self, pieces: Mapping[int, bytes], texts: dict[int, str], context: Sequence[int] = ()
+    ) -> None:
+        self._pieces, self._texts = pieces, texts
         octets = b""
         for token_id in reversed(context):
             if len(octets) >= CHARACTER:
@@ -82,9 +84,12 @@ class ByteLevelDetokenizer(Detokenizer):
 
     def feed(self, token_id: int) -> str:
         """See `Detokenizer.feed`."""
-        octets = self._held + self._pieces.get(token_id, b"")
-        text, used = codecs.utf_8_decode(octets, "replace", False)
-        self._held = octets[used:]
+        if self._held or (text := self._texts.get(token_id)) is None:
+            octets = self._held + self._pieces.get(token_id, b"")
+            text, used = codecs.utf_8_decode(octets, "replace", False)
+            if not self._held and used == len(octets):
+                self._texts[token_id] = text
+            self._held = octets[used:]
         return self._new(text) if self._unfinished else text
 
     def flush(self) -> str:
@@ -182,6 +187,7 @@ class Detokenizers:
         is_byte_level = isinstance(tokenizer.backend.decoder, ByteLevel)
         self._pieces = byte_pieces(tokenizer) if is_byte_level else None
         names = {token: self.special_name(token).encode() for token in tokenizer.special_ids}
+        self._texts: tuple[dict[int, str], dict[int, str]] = ({}, {})  # without names and with them
         self._pieces_and_names = None if self._pieces is None else self._pieces | names
 
     def make(
@@ -195,7 +201,7 @@ class Detokenizers:
         """
         pieces = self._pieces_and_names if special else self._pieces
         if pieces is not None:
-            return ByteLevelDetokenizer(pieces, context)
+            return ByteLevelDetokenizer(pieces, self._texts[special], context)
         detokenizer = WindowDetokenizer(self._tokenizer, context, special=special)
         if within and not detokenizer.has_context and self._anchor is not None:
             return WindowDetokenizer(self._tokenizer, [self._anchor], special=special)
@@ -203,9 +209,8 @@ class Detokenizers:
 
     def special_name(self, token_id: int) -> str:
         """Return the name of a special token, nothing for any other."""
-        if token_id not in self._tokenizer.special_ids:
-            return ""
-        return self._tokenizer.backend.id_to_token(token_id) or ""
+        is_special = token_id in self._tokenizer.special_ids
+        return (is_special and self._tokenizer.backend.id_to_token(token_id)) or ""
 
     def text(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Return the text of ids, but for the beginning of a character that they end with."""
