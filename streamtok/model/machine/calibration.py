@@ -28,6 +28,7 @@ from streamtok.model.exact.batch_invariance import (
     multiply,
     padded,
 )
+from streamtok.model.exact.linear import Arena
 from streamtok.model.machine.kernel import PANEL, Kernel
 from streamtok.model.weights import Array
 
@@ -79,7 +80,7 @@ class Stopwatch:
     """Times products, with weights of up to `size` numbers."""
 
     def __init__(self, size: int) -> None:
-        self._memory = np.ones(size, np.float32)
+        self._memory = Arena().zeros((size,))  # laid out as weights are
 
     def time(self, inner: int, out: int, cut: Cut, rows: int) -> float:
         """Return the seconds a product of `rows` rows takes, the best of three."""
