@@ -20,6 +20,7 @@ from streamtok.engine.base import EventQueue
 from streamtok.engine.commands import HIGH_WATER
 from streamtok.errors import EngineFailed
 from streamtok.http.server import Server
+from streamtok.http.transport import ConnectionLost
 from streamtok.messages import Failed, Finished, Prefilled, Started, TokenEvent
 from streamtok.testing import FakeClock, ScriptedEngine, make_service, make_services
 
@@ -262,3 +263,13 @@ async def test_a_connection_that_is_ended_in_the_same_turn_delivers_nothing_more
     await server.abort()
     assert client.is_closed
     assert len(delivered) == 1
+
+
+async def test_who_is_gone_does_not_keep_up_whatever_the_transport_says(tiny_model: Path) -> None:
+    client = Client(serve(tiny_model, ScriptedEngine([])), {})
+    assert client.stream.keeps_up
+    client.stream.connection_lost(None)
+    client.stream.resume_writing()
+    assert not client.stream.keeps_up
+    with pytest.raises(ConnectionLost):
+        await client.stream.send(b"late")

@@ -131,7 +131,7 @@ class SocketStream(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Let `send` go on."""
-        self.keeps_up = True
+        self.keeps_up = not self._gone
         self._writable.set()
 
     def connection_lost(self, error: Exception | None) -> None:
