@@ -18,8 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from streamtok.answer.ask import Alarm, Timer, Timers
-from streamtok.answer.direct.body import direct
-from streamtok.answer.direct.outbox import TurnOutbox
+from streamtok.answer.direct.body import attach, direct
 from streamtok.answer.meter import Meter
 from streamtok.api.access.keys import KeyFile
 from streamtok.api.access.lanes import Lanes
@@ -40,6 +39,7 @@ from streamtok.faults.inject import Faults
 from streamtok.http.edge.cors import Cors
 from streamtok.http.edge.forwarded import Handler, Proxies, under
 from streamtok.http.edge.hosts import Hosts
+from streamtok.http.edge.outbox import TurnOutbox
 from streamtok.http.edge.sockets import Endpoint, open_endpoint
 from streamtok.http.edge.tls import load_certificate
 from streamtok.http.server import Server
@@ -103,7 +103,7 @@ class App:
                 peers=Proxies(config.forwarded_allow_ips),
                 tracer=self._tracing.tracer if self._tracing else None,
                 outbox=outbox,
-                attach=outbox.attach,
+                attach=partial(attach, outbox.soon),
             )
         )
         self._endpoint: Endpoint | None = None

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from streamtok.answer.direct.outbox import TurnOutbox
+from streamtok.http.edge.outbox import TurnOutbox
 from streamtok.http.transport import WRITE_AHEAD_BYTES, SocketStream
 
 

@@ -147,7 +147,7 @@ class Services(Struct, frozen=True):
     offload: Offload = field(default_factory=Offload)
     reader: BodyReader = field(default_factory=BodyReader)
     headers_of: Callable[[str], HeaderList] = lambda _: ()  # by a request's id
-    direct: Callable[[Body, Generation, Renderer], Body] = lambda body, *_: body  # what is sent
+    direct: Callable[[Body, Generation, Renderer], Body] = lambda body, *_: body  # `answer.direct`
 
     async def run(self, call: Call, work: Callable[[], Result]) -> Result:
         """Return the result of `work` on what `call` has sent, done elsewhere if that is long."""

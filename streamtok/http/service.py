@@ -50,4 +50,4 @@ class Service(Struct, frozen=True):
     peers: Peers = Direct()
     tracer: Tracer | None = None
     outbox: Outbox = Outbox()
-    attach: Callable[[Body, BodyFramer, ByteStream], None] = lambda *_: None  # see Outbox
+    attach: Callable[[Body, BodyFramer, ByteStream], None] = lambda *_: None  # `answer.direct`

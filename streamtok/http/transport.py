@@ -64,7 +64,7 @@ def _ignore() -> None:
 
 
 class Outbox:
-    """What connections write to: here at once. `streamtok.answer.direct` collects a turn's."""
+    """What connections write to: here at once. `streamtok.http.edge.outbox` collects a turn's."""
 
     def add(self, transport: asyncio.Transport, data: bytes) -> None:
         """Write `data` in this turn of the event loop."""

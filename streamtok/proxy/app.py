@@ -15,6 +15,7 @@ from streamtok.errors import ConfigError, RequestError
 from streamtok.faults.inject import Faults
 from streamtok.http.edge.forwarded import Proxies, under
 from streamtok.http.edge.hosts import Hosts
+from streamtok.http.edge.outbox import TurnOutbox
 from streamtok.http.edge.sockets import Endpoint, open_endpoint
 from streamtok.http.edge.tls import load_certificate
 from streamtok.http.edge.upstream import Upstream
@@ -59,6 +60,7 @@ class ProxyApp:
                 limits=config,
                 peers=Proxies(config.forwarded_allow_ips),
                 tracer=self._tracing.tracer if self._tracing else None,
+                outbox=TurnOutbox(),
             )
         )
         self._endpoint: Endpoint | None = None

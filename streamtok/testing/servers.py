@@ -1,12 +1,12 @@
 """Servers for tests: parts around any engine. `streamtok.serve.background` has a whole one."""
 
 import socket
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from streamtok.answer.ask import Timer, Timers
-from streamtok.answer.direct.body import direct
-from streamtok.answer.direct.outbox import TurnOutbox
+from streamtok.answer.direct.body import attach, direct
 from streamtok.answer.meter import Meter
 from streamtok.api.access.lanes import Lanes
 from streamtok.api.access.limits import RateLimits
@@ -20,6 +20,7 @@ from streamtok.config import ApiConfig, ConnectionConfig
 from streamtok.engine.base import Engine
 from streamtok.engine.extras.grammars import Grammars
 from streamtok.faults.inject import Faults
+from streamtok.http.edge.outbox import TurnOutbox
 from streamtok.http.server import Server
 from streamtok.http.service import Service
 from streamtok.ledger import Ledger
@@ -80,7 +81,8 @@ def make_services(
 def make_service(api: Api, clock: Clock, limits: ConnectionConfig | None = None) -> Service:
     """Return what a connection needs, around `api`, as `streamtok.app` plugs it together."""
     outbox, limits = TurnOutbox(), limits or ConnectionConfig()
-    return Service(api.handle, refuse, clock, limits, outbox=outbox, attach=outbox.attach)
+    write_directly = partial(attach, outbox.soon)
+    return Service(api.handle, refuse, clock, limits, outbox=outbox, attach=write_directly)
 
 
 def listen_locally(server: Server) -> tuple[str, int]:

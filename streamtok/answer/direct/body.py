@@ -14,7 +14,7 @@ from streamtok.answer.generation import Generation
 from streamtok.answer.render import Renderer
 from streamtok.http.body import BodyFramer
 from streamtok.http.response import Body
-from streamtok.http.transport import SocketStream
+from streamtok.http.transport import ByteStream, SocketStream
 from streamtok.messages import TokenEvent
 
 Soon = Callable[[Callable[[], None]], None]  # calls what it is given, later in the same turn
@@ -73,3 +73,9 @@ class DirectBody:
 def direct(body: Body, generation: Generation, renderer: Renderer) -> Body:
     """Return a `DirectBody`, which is all that is asked of a generator."""
     return cast(Body, DirectBody(body, generation, renderer))
+
+
+def attach(soon: Soon, body: Body, framer: BodyFramer, stream: ByteStream) -> None:
+    """Let `body`, if it can, write to `stream`, if that is a socket, without being asked."""
+    if isinstance(body, DirectBody) and isinstance(stream, SocketStream):
+        body.attach(framer, stream, soon)

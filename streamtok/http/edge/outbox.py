@@ -1,15 +1,9 @@
-"""What is done at the end of a turn of the event loop, for all connections one after the other.
-
-Read next: `streamtok.answer.direct.body`.
-"""
+"""What is done at the end of a turn of the event loop, for all connections one after the other."""
 
 import asyncio
 from collections.abc import Callable
 
-from streamtok.answer.direct.body import DirectBody
-from streamtok.http.body import BodyFramer
-from streamtok.http.response import Body
-from streamtok.http.transport import WRITE_AHEAD_BYTES, ByteStream, Outbox, SocketStream
+from streamtok.http.transport import WRITE_AHEAD_BYTES, Outbox
 
 
 class TurnOutbox(Outbox):
@@ -40,11 +34,6 @@ class TurnOutbox(Outbox):
         self._makers.append(make)
         if not self._scheduled:
             self._schedule()
-
-    def attach(self, body: Body, framer: BodyFramer, stream: ByteStream) -> None:
-        """Let `body`, if it can, write to `stream`, if that is a socket, without being asked."""
-        if isinstance(body, DirectBody) and isinstance(stream, SocketStream):
-            body.attach(framer, stream, self.soon)
 
     def flush(self) -> None:
         """Write everything, except to who has gone in the meantime."""
